@@ -1,0 +1,42 @@
+"""One-shot pruning of text-to-image diffusion models with OBS-Diff and its peers (arXiv 2510.06751).
+
+The names below import on first use, so that `import obsdiff` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from obsdiff.checkpoint import load_pruned, save_pruned
+    from obsdiff.loading import load_pipeline
+    from obsdiff.pruning import Report, prune
+    from obsdiff.spec import PruneSpec, Sampling, Source, SpecError
+
+_HOME = {
+    "PruneSpec": "spec",
+    "Sampling": "spec",
+    "Source": "spec",
+    "SpecError": "spec",
+    "Report": "pruning",
+    "prune": "pruning",
+    "save_pruned": "checkpoint",
+    "load_pruned": "checkpoint",
+    "load_pipeline": "loading",
+}
+__all__ = [
+    "PruneSpec",
+    "Report",
+    "Sampling",
+    "Source",
+    "SpecError",
+    "load_pipeline",
+    "load_pruned",
+    "prune",
+    "save_pruned",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'obsdiff' has no attribute {name!r}")
+    return getattr(import_module(f"obsdiff.{_HOME[name]}"), name)

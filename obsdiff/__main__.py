@@ -1,0 +1,65 @@
+"""Command line: `python -m obsdiff prune --model FOLDER --out FOLDER …`; every option is a field of obsdiff/spec.py."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from obsdiff.prompts import read_prompts
+from obsdiff.spec import PruneSpec, Sampling, Source, SpecError
+
+Flat = tyro.conf.OmitArgPrefixes
+
+
+def prune(
+    source: Annotated[Source, Flat],
+    spec: Annotated[PruneSpec, Flat],
+    sampling: Annotated[Sampling, Flat],
+    out: Path,
+    prompts_file: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Prune a pipeline and save its pruned weights.
+
+    Args:
+        out: folder of the pruned checkpoint.
+        prompts_file: calibration prompts: a text file, one a line, or a CSV file with a column `caption`.
+        threads: CPU threads of torch.
+    """
+    prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
+    spec = replace(spec, prompts=tuple(prompts), sampling=sampling)
+    if spec.facts["STATISTIC"] and not prompts:
+        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+
+    import torch
+
+    from obsdiff import load_pipeline, save_pruned
+    from obsdiff import prune as run
+
+    if threads:
+        torch.set_num_threads(threads)
+    pipe = load_pipeline(source)
+    report = run(pipe, spec)
+    save_pruned(pipe, out, report)
+    errors = [layer.weight_error for layer in report.layers]
+    print(
+        f"{out}: {len(errors)} layers, sparsity {report.sparsity:.4f}, {report.seconds['total']:.1f} s, "
+        f"mean weight error {sum(errors) / max(len(errors), 1):.4f}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        tyro.extras.subcommand_cli_from_dict({"prune": prune}, args=argv, prog="python -m obsdiff")
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        if isinstance(error, ValueError | FileNotFoundError) or "layer" in str(error):
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

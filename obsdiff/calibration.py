@@ -1,0 +1,116 @@
+"""Calibration: real sampling runs of the model as pruned so far, their layer inputs summed up by step.
+
+Prompts are encoded once, latents are never decoded, every prompt has noise of its own, and layers with the same
+input share one statistic.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from obsdiff import models
+from obsdiff.packages import Group
+from obsdiff.spec import PruneSpec, SpecError
+from obsdiff.statistics import STATISTICS, NonFiniteInput, Statistic
+
+Alphas = Callable[[int], Tensor]
+
+
+def prompt_seed(identity: str, seed: int) -> int:
+    """A 63-bit seed from a prompt's identity and the run's seed."""
+    return int.from_bytes(sha256(f"{seed}/{identity}".encode()).digest()[:8], "big") >> 1
+
+
+def noise(identities: Sequence[str], seed: int) -> list[torch.Generator]:
+    """One CPU generator a prompt, so that its noise does not depend on the batch or the device."""
+    return [torch.Generator("cpu").manual_seed(prompt_seed(identity, seed)) for identity in identities]
+
+
+@dataclass
+class Calibration:
+    """Encoded calibration prompts, run through the pipeline once a package.
+
+    Attributes:
+        pipe: the pipeline, its denoiser pruned so far.
+        spec: prompts, sampling and seed are read.
+        alphas: T → the weights of T steps, (T,).
+    """
+
+    pipe: Any
+    spec: PruneSpec
+    alphas: Alphas
+    embeds: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.spec.prompts:
+            raise SpecError(f"prompts: method {self.spec.method!r} calibrates and was given none; pass --prompts-file")
+        family = models.family_of(self.pipe)
+        batches = [
+            family.encode(self.pipe, self.spec.prompts[rows], self.spec.sampling)
+            for rows in batched(len(self.spec.prompts), self.spec.sampling.batch_size)
+        ]
+        self.embeds = {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
+
+    def statistics(self, denoiser: nn.Module, groups: Sequence[Group], kind: str, what: str) -> dict[Group, Statistic]:
+        """Sample all prompts once and sum up the input of every group.
+
+        Raises:
+            NonFiniteInput: a layer received NaN or infinity, by name.
+            RuntimeError: a layer was never called, by name.
+        """
+        stats: dict[Group, Statistic] = {}
+        step, weights = 0, torch.empty(0)
+        handles = []
+        for group in groups:
+            layer = denoiser.get_submodule(group[0])
+            assert isinstance(layer, nn.Linear)
+            stats[group] = STATISTICS[kind](layer.in_features, layer.weight.device)
+
+            def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
+                stat.add(args[0].detach(), float(weights[step]))
+
+            handles.append(layer.register_forward_pre_hook(hook))
+
+        def count(pipe: Any, i: int, t: Any, kwargs: dict) -> dict:
+            nonlocal step
+            step = min(i + 1, len(weights) - 1)
+            return kwargs
+
+        prompts, size = self.spec.prompts, self.spec.sampling.batch_size
+        try:
+            for rows in tqdm(batched(len(prompts), size), desc=what, unit="batch", leave=False, mininterval=2):
+                step, weights = 0, self.alphas(self.spec.sampling.steps)
+                identities = [f"{i}/{prompts[i]}" for i in range(rows.start, rows.stop)]
+                sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, count)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for group, stat in stats.items():
+            try:
+                stat.value()
+            except NonFiniteInput as error:
+                raise NonFiniteInput(f"{group[0]}: {error}; try another dtype") from None
+            except RuntimeError as error:
+                raise RuntimeError(f"{group[0]}: {error} in calibration") from None
+        return stats
+
+
+@torch.no_grad()
+def sample(pipe: Any, embeds: dict[str, Tensor], spec: PruneSpec, identities: Sequence[str], callback: Any) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    pipe(
+        **embeds,
+        **spec.sampling.arguments(),
+        generator=noise(identities, spec.seed),
+        output_type="latent",
+        callback_on_step_end=callback,
+    )
+
+
+def batched(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,7 @@
+"""OBS in a column sweep on the timestep-weighted Hessian (Zhu et al. 2026, arXiv 2510.06751)."""
+
+STATISTIC = "hessian"
+WEIGHTED = True
+COMPENSATES = True
+GROUP = "block"
+PRUNES = True

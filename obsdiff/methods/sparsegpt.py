@@ -1,0 +1,7 @@
+"""OBS in a column sweep with every denoising step counted alike (Frantar & Alistarh 2023)."""
+
+STATISTIC = "hessian"
+WEIGHTED = False
+COMPENSATES = True
+GROUP = "block"
+PRUNES = True

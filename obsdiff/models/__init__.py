@@ -1,0 +1,24 @@
+"""Model families: one file a diffusers pipeline class, the only places that know an architecture.
+
+PIPELINE                    the diffusers class's name
+denoiser(pipe)              the network that is pruned
+units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
+encode(pipe, prompts, sampling)
+                            prompts → keyword arguments of the pipeline's call, tensors with one row a prompt
+tiny()                      a randomly initialised pipeline of the same classes, offline, in seconds
+"""
+
+from types import ModuleType
+from typing import Any
+
+from obsdiff import registry
+from obsdiff.spec import SpecError
+
+
+def family_of(pipe: Any) -> ModuleType:
+    """The family whose pipeline class this is."""
+    supported = {registry.constants(__name__, name)["PIPELINE"]: name for name in registry.names(__name__)}
+    cls = type(pipe).__name__
+    if cls not in supported:
+        raise SpecError(f"model: a {cls} is not supported ({', '.join(supported)}); see CONTRIBUTING, 'Add a model'")
+    return registry.load(__name__, supported[cls])

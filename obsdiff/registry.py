@@ -1,0 +1,56 @@
+"""The extension points: every public file of a folder is an entry, its stem the key.
+
+`package` is a dotted folder such as `obsdiff.methods` or `eval.image_metrics`. Nothing is imported before it is
+used; an entry's literal constants can be read without importing it (and torch) at all.
+"""
+
+import ast
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class UnknownEntry(ValueError):
+    """A config value names no entry of its folder."""
+
+
+def folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations, f"{package} is not a package"
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def names(package: str) -> list[str]:
+    """Keys of all entries, sorted."""
+    return sorted(p.stem for p in folder(package).glob("*.py") if not p.stem.startswith("_"))
+
+
+def check(package: str, name: str, key: str) -> None:
+    """Raise UnknownEntry, with the nearest entry and all of them, unless `name` is an entry."""
+    allowed = names(package)
+    if name not in allowed:
+        near = get_close_matches(str(name), allowed, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        raise UnknownEntry(f"{key}: {name!r} unknown{hint} ({', '.join(allowed)})")
+
+
+def load(package: str, name: str) -> ModuleType:
+    """The entry's module; an import error inside it escapes."""
+    check(package, name, package.rpartition(".")[2])
+    return import_module(f"{package}.{name}")
+
+
+def constants(package: str, name: str) -> dict[str, Any]:
+    """The entry's top-level `NAME = literal` assignments, read from its source."""
+    check(package, name, package.rpartition(".")[2])
+    found = {}
+    for node in ast.parse((folder(package) / f"{name}.py").read_text()).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found

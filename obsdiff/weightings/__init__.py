@@ -1,0 +1,4 @@
+"""Timestep weightings: `alphas(steps, low, high)` → (steps,) float64, first (noisiest) step first.
+
+A scaling of all α changes no mask, so only their ratios matter. One step alone has the value of its first step.
+"""
