@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from obsdiff.checkpoint import load_pruned, save_pruned
+    from obsdiff.errors import SpecError
     from obsdiff.loading import load_pipeline
     from obsdiff.pruning import Report, prune
-    from obsdiff.spec import PruneSpec, Sampling, Source, SpecError
+from obsdiff.spec import PruneSpec, Sampling, Source
 
 _HOME = {
     "PruneSpec": "spec",
     "Sampling": "spec",
     "Source": "spec",
-    "SpecError": "spec",
+    "SpecError": "errors",
     "Report": "pruning",
     "prune": "pruning",
     "save_pruned": "checkpoint",

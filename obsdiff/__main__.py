@@ -7,8 +7,10 @@ from typing import Annotated
 
 import tyro
 
+from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.prompts import read_prompts
-from obsdiff.spec import PruneSpec, Sampling, Source, SpecError
+from obsdiff.spec import PruneSpec, Source
+from obsdiff.warm import run
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -16,7 +18,6 @@ Flat = tyro.conf.OmitArgPrefixes
 def prune(
     source: Annotated[Source, Flat],
     spec: Annotated[PruneSpec, Flat],
-    sampling: Annotated[Sampling, Flat],
     out: Path,
     prompts_file: Path | None = None,
     threads: int | None = None,
@@ -29,19 +30,19 @@ def prune(
         threads: CPU threads of torch.
     """
     prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
-    spec = replace(spec, prompts=tuple(prompts), sampling=sampling)
+    spec = replace(spec, prompts=tuple(prompts))
     if spec.facts["STATISTIC"] and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
 
     import torch
 
     from obsdiff import load_pipeline, save_pruned
-    from obsdiff import prune as run
+    from obsdiff import prune as run_prune
 
     if threads:
         torch.set_num_threads(threads)
     pipe = load_pipeline(source)
-    report = run(pipe, spec)
+    report = run_prune(pipe, spec)
     save_pruned(pipe, out, report)
     errors = [layer.weight_error for layer in report.layers]
     print(
@@ -50,16 +51,14 @@ def prune(
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     try:
         tyro.extras.subcommand_cli_from_dict({"prune": prune}, args=argv, prog="python -m obsdiff")
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        if isinstance(error, ValueError | FileNotFoundError) or "layer" in str(error):
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        raise
+    except (SpecError, CheckpointError, LayerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("obsdiff.__main__", main, sys.argv[1:]))

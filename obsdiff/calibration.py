@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from obsdiff import models
+from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
-from obsdiff.spec import PruneSpec, SpecError
-from obsdiff.statistics import STATISTICS, NonFiniteInput, Statistic
+from obsdiff.spec import PruneSpec
+from obsdiff.statistics import STATISTICS, Statistic, StatisticError
 
 Alphas = Callable[[int], Tensor]
 
@@ -60,15 +61,13 @@ class Calibration:
         """Sample all prompts once and sum up the input of every group.
 
         Raises:
-            NonFiniteInput: a layer received NaN or infinity, by name.
-            RuntimeError: a layer was never called, by name.
+            LayerError: a layer was never called, or received NaN or infinity.
         """
         stats: dict[Group, Statistic] = {}
         step, weights = 0, torch.empty(0)
         handles = []
         for group in groups:
-            layer = denoiser.get_submodule(group[0])
-            assert isinstance(layer, nn.Linear)
+            layer = models.linear(denoiser, group[0])
             stats[group] = STATISTICS[kind](layer.in_features, layer.weight.device)
 
             def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
@@ -93,10 +92,8 @@ class Calibration:
         for group, stat in stats.items():
             try:
                 stat.value()
-            except NonFiniteInput as error:
-                raise NonFiniteInput(f"{group[0]}: {error}; try another dtype") from None
-            except RuntimeError as error:
-                raise RuntimeError(f"{group[0]}: {error} in calibration") from None
+            except StatisticError as error:
+                raise LayerError(f"{group[0]}: {error}") from None
         return stats
 
 

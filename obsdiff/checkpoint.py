@@ -18,14 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from obsdiff import models
+from obsdiff.errors import CheckpointError
 from obsdiff.pruning import Report, base_hash
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, or belongs to another dense model."""
 
 
 def pack(weight: Tensor) -> dict[str, Tensor]:
@@ -57,7 +54,7 @@ def save_pruned(pipe: Any, folder: str | Path, report: Report) -> Path:
     denoiser = models.family_of(pipe).denoiser(pipe)
     tensors = {}
     for layer in report.layers:
-        for part, tensor in pack(denoiser.get_submodule(layer.name).weight.detach().cpu()).items():
+        for part, tensor in pack(models.linear(denoiser, layer.name).weight.detach().cpu()).items():
             tensors[f"{layer.name}.{part}"] = tensor
     save_file(tensors, folder / WEIGHTS)
     record = report.as_dict() | {
@@ -112,5 +109,5 @@ def load_pruned(pipe: Any, folder: str | Path) -> dict[str, Any]:
     if base_hash(denoiser, family.units(denoiser)) != record["base"]:
         raise CheckpointError(f"{folder}: made from other dense weights than this pipeline holds (or another dtype)")
     for name, weight in weights.items():
-        denoiser.get_submodule(name).weight.copy_(weight)
+        models.linear(denoiser, name).weight.copy_(weight)
     return record

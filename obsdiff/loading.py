@@ -1,9 +1,11 @@
 """Opening a diffusers pipeline: hub id or folder, revision, variant, dtype, device, offload."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from obsdiff.spec import Source, SpecError
+from obsdiff.errors import SpecError
+from obsdiff.spec import Source
 
 
 def load_pipeline(source: Source) -> Any:
@@ -26,8 +28,9 @@ def load_pipeline(source: Source) -> Any:
             source.model,
             revision=source.revision,
             variant=source.variant,
-            torch_dtype=getattr(torch, source.dtype),
+            dtype=getattr(torch, source.dtype),
             local_files_only=source.local_files_only,
+            **absent(folder),
         )
     except GatedRepoError as error:
         raise SpecError(
@@ -44,3 +47,10 @@ def load_pipeline(source: Source) -> Any:
     else:
         pipe.to(source.device)
     return pipe
+
+
+def absent(folder: Path) -> dict[str, None]:
+    """Components that a local folder's model_index.json says are left out: from_pretrained wants them named."""
+    index = folder / "model_index.json"
+    entries = json.loads(index.read_text()) if index.is_file() else {}
+    return {name: None for name, entry in entries.items() if isinstance(entry, list) and entry[0] is None}

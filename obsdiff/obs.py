@@ -18,7 +18,7 @@ Select = Callable[[Tensor, int], Tensor]
 DAMPING_RAISE, DAMPING_TRIES = 10.0, 5
 
 
-class FactorisationError(RuntimeError):
+class FactorisationError(Exception):
     """No damping tried made the Hessian positive definite."""
 
 

@@ -5,6 +5,7 @@ in one package: both streams' counterparts of joint attention.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Group = tuple[str, ...]
 Unit = tuple[Group, ...]
@@ -14,7 +15,7 @@ def split(units: Sequence[Unit], count: int) -> list[list[Unit]]:
     """Cut units into `count` packages in order, sizes differing by one at most (fewer where units run out)."""
     count = min(count, len(units))
     edges = [round(i * len(units) / count) for i in range(count + 1)] if count else []
-    return [list(units[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [list(units[a:b]) for a, b in pairwise(edges)]
 
 
 def layers(units: Sequence[Unit]) -> list[str]:

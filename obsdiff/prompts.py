@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from obsdiff.spec import SpecError
+from obsdiff.errors import SpecError
 
 
 @dataclass(frozen=True)

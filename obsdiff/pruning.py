@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from obsdiff import models, obs, packages, registry
 from obsdiff.calibration import Calibration, prompt_seed
+from obsdiff.errors import LayerError
 from obsdiff.packages import Group, Unit
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import Statistic
@@ -69,7 +70,7 @@ def base_hash(denoiser: nn.Module, units: list[Unit]) -> str:
     """SHA-256 over names, shapes and float32 bytes of the prunable weights: which dense model this is."""
     digest = sha256()
     for name in packages.layers(units):
-        weight = denoiser.get_submodule(name).weight
+        weight = models.linear(denoiser, name).weight
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -85,7 +86,7 @@ def prune(pipe: Any, spec: PruneSpec) -> Report:
 
     Raises:
         SpecError: the pipeline is not supported, or a calibrating method has no prompts.
-        NonFiniteInput, FactorisationError, RuntimeError: with the name of the layer.
+        LayerError: a layer's input or Hessian cannot be used, by name.
     """
     begun = time.perf_counter()
     family = models.family_of(pipe)
@@ -128,15 +129,14 @@ def prune_group(
     try:
         factor = obs.factor(statistic, spec.damping) if method.COMPENSATES and statistic is not None else None
     except obs.FactorisationError as error:
-        raise obs.FactorisationError(f"{', '.join(group)}: {error}") from None
+        raise LayerError(f"{', '.join(group)}: {error}") from None
 
     def select(scores: Tensor, start: int = 0) -> Tensor:
         keep: Tensor = pattern.keep(scores, spec.sparsity, method.GROUP, start)
         return keep
 
     for name in group:
-        parameter = denoiser.get_submodule(name).weight
-        assert isinstance(parameter, nn.Parameter)
+        parameter = models.linear(denoiser, name).weight
         dense = parameter.detach().to(torch.float32, copy=True)
         if factor:
             pruned, keep = obs.sweep(dense, factor, select, spec.block_size)

@@ -5,13 +5,10 @@ from hashlib import sha256
 from typing import Any
 
 from obsdiff import registry
+from obsdiff.errors import SpecError
 
 DTYPES = ("float32", "bfloat16", "float16")
 OFFLOAD = ("none", "model", "sequential")
-
-
-class SpecError(ValueError):
-    """A key holds a value that is not allowed; the message says the key, the value and what is allowed."""
 
 
 def require(ok: bool, key: str, value: object, allowed: str) -> None:

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+class StatisticError(Exception):
+    """No input was seen, or one that was not finite."""
+
+
 class Statistic(Protocol):
     def __init__(self, columns: int, device: torch.device) -> None: ...
 
@@ -19,10 +23,6 @@ class Statistic(Protocol):
     def value(self) -> Tensor: ...
 
     def bytes(self) -> int: ...
-
-
-class NonFiniteInput(RuntimeError):
-    """A layer received NaN or infinity."""
 
 
 class _Sum:
@@ -36,9 +36,9 @@ class _Sum:
 
     def value(self) -> Tensor:
         if self.weight == 0:
-            raise RuntimeError("no input was seen")
+            raise StatisticError("its input was never seen; is it used at these sampling settings?")
         if not torch.isfinite(self.sum).all():
-            raise NonFiniteInput("an input was not finite")
+            raise StatisticError("its input held NaN or infinity; try another dtype")
         return self.sum / self.weight
 
     def bytes(self) -> int:

@@ -9,10 +9,13 @@ tiny()                      a randomly initialised pipeline of the same classes,
 """
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from obsdiff import registry
-from obsdiff.spec import SpecError
+from obsdiff.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def family_of(pipe: Any) -> ModuleType:
@@ -22,3 +25,12 @@ def family_of(pipe: Any) -> ModuleType:
     if cls not in supported:
         raise SpecError(f"model: a {cls} is not supported ({', '.join(supported)}); see CONTRIBUTING, 'Add a model'")
     return registry.load(__name__, supported[cls])
+
+
+def linear(denoiser: "nn.Module", name: str) -> "nn.Linear":
+    """The prunable layer of that name."""
+    from torch import nn
+
+    layer = denoiser.get_submodule(name)
+    assert isinstance(layer, nn.Linear), f"{name} is a {type(layer).__name__}"
+    return layer

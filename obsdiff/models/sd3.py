@@ -23,13 +23,14 @@ _BLOCK = (
 
 
 def denoiser(pipe: Any) -> nn.Module:
-    return pipe.transformer
+    transformer: nn.Module = pipe.transformer
+    return transformer
 
 
-def units(denoiser: nn.Module) -> list[Unit]:
+def units(denoiser: Any) -> list[Unit]:
     present = {name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
     found: list[Unit] = []
-    for i in range(len(denoiser.transformer_blocks)):
+    for i in range(denoiser.config.num_layers):
         for unit in _BLOCK:
             named = (tuple(f"transformer_blocks.{i}.{layer}" for layer in group) for group in unit)
             groups = tuple(kept for g in named if (kept := tuple(name for name in g if name in present)))
@@ -51,7 +52,12 @@ def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, t
 
 def tiny() -> Any:
     """2 blocks of width 32 (the second with attn2), pictures of 32×32, 16 text tokens without T5."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
     torch.manual_seed(0)

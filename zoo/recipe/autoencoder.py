@@ -1,6 +1,6 @@
 """`AutoencoderKL` of the generators: 32×32 pictures ↔ 16×16 latents of 4 channels, standardised by its config.
 
-    python -m zoo.recipe.autoencoder [--steps N] [--device cuda]
+python -m zoo.recipe.autoencoder [--steps N] [--device cuda]
 """
 
 from __future__ import annotations

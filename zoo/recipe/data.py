@@ -104,7 +104,9 @@ def build() -> World:
         read = lambda name: tar.extractfile(f"package/{name}").read()  # noqa: E731
         rows = entries(json.loads(read("emoji.json")))
         pictures = np.stack([on_white(read(f"img/google/64/{image}")) for _, _, image in rows])
-    world = World([r[0] for r in rows], [r[1] for r in rows], torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous())
+    world = World(
+        [r[0] for r in rows], [r[1] for r in rows], torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    )
     save_file({"pictures": world.pictures}, WORK / "emoji.safetensors")
     (WORK / "captions.json").write_text(json.dumps({"ids": world.ids, "captions": world.captions}, indent=0))
     publish(world)
@@ -117,7 +119,7 @@ def publish(world: World) -> None:
     shutil.rmtree(folder / "reference", ignore_errors=True)
     (folder / "reference").mkdir(parents=True)
     for split in ("benchmark", "calibration"):
-        rows = [f"{world.ids[i]},\"{world.captions[i]}\"\n" for i in world.subset(split)]
+        rows = [f'{world.ids[i]},"{world.captions[i]}"\n' for i in world.subset(split)]
         (folder / f"{split}.csv").write_text("id,caption\n" + "".join(rows))
     for i in world.subset("reference"):
         picture = Image.fromarray(world.pictures[i].permute(1, 2, 0).numpy())

@@ -1,0 +1,102 @@
+"""metrics.json files and pictures → figures, legible in grey, as SVG and PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from eval.cells import named, parse
+from eval.tables import Cell, frame
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+SHOWN = ("fid", "clip_score", "recall_at_1", "cosine_to_dense")
+MARKERS = "osD^vPX*<>"
+PROMPTS_SHOWN = 6
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "obsdiff", "svg.fonttype": "none"}):
+        figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
+def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
+    """quality.svg/.png: one panel a metric and model, one line a method and weighting, the dense value dashed."""
+    table = frame(cells)
+    about = cells[0]["metrics"]
+    models = list(dict.fromkeys(table["model"]))
+    figure, axes = plt.subplots(
+        len(models), len(SHOWN), figsize=(3.6 * len(SHOWN), 3.2 * len(models)), squeeze=False, layout="constrained"
+    )
+    for row, model in zip(axes, models, strict=True):
+        own = table[table["model"] == model]
+        pruned = own[own["method"] != "dense"]
+        lines = pruned.groupby(["method", "weighting"], sort=True)
+        greys = np.linspace(0.0, 0.65, max(len(lines), 1))
+        for axis, name in zip(row, SHOWN, strict=True):
+            arrow = "higher is better" if about[name]["higher_is_better"] else "lower is better"
+            axis.set_title(f"{about[name]['title']} ({arrow})", fontsize=10)
+            for i, ((method, weighting), line) in enumerate(lines):
+                mean = line.groupby("sparsity")[name].mean()
+                label = method if weighting == "uniform" else f"{method}, {weighting}"
+                style = {"marker": MARKERS[i % len(MARKERS)], "linestyle": ("-", "--", ":", "-.")[i % 4]}
+                axis.plot(mean.index, mean.values, color=plt.get_cmap("viridis")(greys[i] * 1.3), label=label, **style)
+            axis.axhline(
+                own.loc[own["method"] == "dense", name].mean(), color="0.5", linewidth=1, linestyle=(0, (6, 3))
+            )
+            axis.set_xlabel("sparsity")
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel(model)
+        row[0].legend(fontsize=8)
+    save(figure, folder, "quality")
+
+
+def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> None:
+    """pictures.svg/.png of the first model and seed: rows methods, columns sparsities, the same prompts everywhere."""
+    first = cells[0]["cell"]
+    chosen = [
+        (parse(folder), folder)
+        for cell, folder in zip(cells, folders, strict=True)
+        if all(cell["cell"][a] == first[a] for a in ("model", "seed"))
+    ]
+    dense = next(folder for cell, folder in chosen if cell.method == "dense")
+    pruned = [(cell, folder) for cell, folder in chosen if cell.method != "dense"]
+    rows = list(dict.fromkeys(named(cell).replace(f" {cell.sparsity}", "") for cell, _ in pruned))
+    columns = sorted({cell.sparsity for cell, _ in pruned})
+    prompts = cells[0]["prompts"][:PROMPTS_SHOWN]
+    figure, axes = plt.subplots(
+        len(rows) + 1,
+        max(len(columns), 1),
+        figsize=(2.4 * max(len(columns), 1), 1.6 * len(rows) + 2.2),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    axes[0][0].imshow(strip(dense, prompts))
+    axes[0][0].set_ylabel("dense", fontsize=8)
+    for cell, folder in pruned:
+        r, c = rows.index(named(cell).replace(f" {cell.sparsity}", "")) + 1, columns.index(cell.sparsity)
+        axes[r][c].imshow(strip(folder, prompts))
+        if r == 1:
+            axes[r][c].set_title(cell.sparsity, fontsize=9)
+        if c == 0:
+            axes[r][c].set_ylabel(rows[r - 1].replace(" ", "\n", 1), fontsize=8)
+    save(figure, out, "pictures")
+
+
+def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
+    """A cell's pictures of some prompts side by side, `columns` a line: uint8 (h, w, 3)."""
+    pictures = [np.asarray(Image.open(folder / "images" / f"{p}.png").convert("RGB")) for p in prompts]
+    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
+    lines = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures), columns)]
+    return np.concatenate(lines, axis=0)

@@ -1,0 +1,25 @@
+"""Metrics of a cell's model. An entry is one number, its file's stem the column of the tables.
+
+TITLE, UNIT          for people
+HIGHER_IS_BETTER     direction; None where neither is better as such
+TIMED                whether it is a wall-clock or memory reading, which no two runs share to the digit
+compute(model)       Model → (value, quartiles or None)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Value = tuple[float, tuple[float, float] | None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What model metrics see.
+
+    Attributes:
+        checkpoint: the pruned checkpoint's manifest.
+        profile: record of eval/profile.py: layer errors, parameters, timings.
+    """
+
+    checkpoint: dict[str, Any]
+    profile: dict[str, Any]

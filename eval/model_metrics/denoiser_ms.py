@@ -1,0 +1,13 @@
+"""One call of the denoiser for one prompt, guidance included: median and quartiles, wall-clock."""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "denoiser step"
+UNIT = "ms"
+HIGHER_IS_BETTER = False
+TIMED = True
+
+
+def compute(model: Model) -> Value:
+    low, median, high = model.profile["latency"]["denoiser_ms"]
+    return median, (low, high)

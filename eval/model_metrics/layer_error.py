@@ -1,0 +1,16 @@
+"""‖(W − Ŵ)X‖² / ‖WX‖² on the dense model's inputs for benchmark prompts, averaged over the prunable layers.
+
+Held-out and with all steps counted alike, so that every method is measured by the same rule.
+"""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "layer error"
+UNIT = "relative"
+HIGHER_IS_BETTER = False
+TIMED = False
+
+
+def compute(model: Model) -> Value:
+    errors = [layer["error"] for layer in model.profile["layers"]]
+    return sum(errors) / len(errors), None

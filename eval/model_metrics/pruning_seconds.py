@@ -1,0 +1,12 @@
+"""Wall-clock time of prune(): encoding, calibration and solving."""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "pruning time"
+UNIT = "s"
+HIGHER_IS_BETTER = False
+TIMED = True
+
+
+def compute(model: Model) -> Value:
+    return model.checkpoint["seconds"]["total"], None

@@ -1,0 +1,75 @@
+"""metrics.json files → results/summary.csv and summary.md: one row a cell."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eval.cells import AXES
+
+HEADLINE = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
+COST = ("denoiser_ms", "pipeline_ms", "pruning_seconds", "pruning_memory")
+
+Cell = dict[str, Any]
+
+
+def read_cells(paths: Sequence[Path]) -> list[Cell]:
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def frame(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One row a cell: the axes, then every metric, then the quartiles of what is timed."""
+    rows = []
+    for cell in cells:
+        row = {axis: cell["cell"][axis] for axis in AXES} | {k: m["value"] for k, m in cell["metrics"].items()}
+        for name, metric in cell["metrics"].items():
+            if "quartiles" in metric:
+                row[f"{name}_q1"], row[f"{name}_q3"] = metric["quartiles"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def formatted(value: float) -> str:
+    """Four significant digits at most: 0.03125, 1.5, 1234."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """The quality and the cost of every cell as two tables, the best pruned value of each sparsity in bold."""
+    table = frame(cells)
+    about = cells[0]["metrics"]
+    sections = []
+    for title, names in (("Quality", HEADLINE), ("Cost", COST)):
+        varying = [a for a in AXES if a in ("method", "sparsity") or table[a].nunique() > 1]
+        shown = table[varying].astype(str)
+        for name in names:
+            arrow = {True: " ↑", False: " ↓", None: ""}[about[name]["higher_is_better"]]
+            column = f"{about[name]['title']} ({about[name]['unit']}){arrow}"
+            best = best_of(table, name, about[name]["higher_is_better"]) if title == "Quality" else set()
+            text = table[name].map(formatted)
+            shown[column] = [f"**{t}**" if i in best else t for i, t in zip(table.index, text, strict=True)]
+        sections.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
+    return "\n".join(sections)
+
+
+def best_of(table: pd.DataFrame, name: str, higher: bool | None) -> set[int]:
+    """Row indices of the best value among the pruned cells that share model, pattern, sparsity and seed."""
+    pruned = table[table["sparsity"] > 0]
+    groups = pruned.groupby(["model", "pattern", "sparsity", "seed"])[name]
+    return set((groups.idxmax() if higher else groups.idxmin()).tolist())
+
+
+def write_tables(cells: Sequence[Cell], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    frame(cells).to_csv(out / "summary.csv", index=False)
+    first = cells[0]
+    count = len(first["prompts"])
+    head = (
+        f"# Summary\n\n{len(cells)} cells, {count} pictures each, {first['provenance']['reference']['count']} real "
+        f"pictures for FID and KID, evaluator `{first['provenance']['evaluator']['name']}`. Best pruned value of each "
+        "sparsity in bold. Pictures of every cell come from the same prompts and noise. Unstructured zeros are not "
+        "skipped by dense kernels: no speed-up is expected from them.\n\n"
+    )
+    (out / "summary.md").write_text(head + markdown(cells))

@@ -1,0 +1,62 @@
+# The checked sweep, where things lie, and the options that jobs are called with.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+from eval.cells import AXES, PATTERN, flags
+from eval.config import read_sweep
+from obsdiff import registry
+from obsdiff.errors import SpecError
+
+try:
+    SWEEP = read_sweep(config)
+except SpecError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"]
+TABLES = RESULTS if config["name"] == "default" else f"{RESULTS}/sweeps/{config['name']}"
+CELL = f"{RESULTS}/cells/{PATTERN}"
+LOGS = f"{RESULTS}/logs"
+CELLS = [f"{RESULTS}/cells/{cell.path}" for cell in SWEEP.cells]
+
+# libraries imported once for all short jobs of this sweep (obsdiff/warm.py); a GPU wants a process a job
+if all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
+    os.environ.setdefault("OBSDIFF_WARM", str(Path(RESULTS, ".warm", "socket")))
+
+
+wildcard_constraints:
+    **{axis: "[^/]+" for axis in AXES},
+
+
+def shared(*names):
+    """Source files that every job of a stage depends on: obsdiff/<name>.py or eval/<name>.py."""
+    return [f"{name}.py" for name in names]
+
+
+def folder(package):
+    return [f"{package.replace('.', '/')}/{name}.py" for name in registry.names(package)]
+
+
+def model_files(wildcards):
+    """The family's file and, where the model is a local folder, its files."""
+    model = SWEEP.models[wildcards.model]
+    source = Path(model["source"]["model"])
+    found = sorted(str(p) for p in source.rglob("*") if p.suffix in (".json", ".safetensors"))
+    return [f"obsdiff/models/{model['family']}.py", *found]
+
+
+def options(wildcards, *parts):
+    """Command-line options of parts of the model's file."""
+    return " ".join(flag for part in parts for flag in flags(SWEEP.models[wildcards.model][part]))
+
+
+def facts(wildcards):
+    return registry.constants("obsdiff.methods", wildcards.method)
+
+
+def dense(wildcards, file):
+    cell = next(c for c in SWEEP.cells if c.model == wildcards.model and c.seed == wildcards.seed)
+    return f"{RESULTS}/cells/{cell.dense().path}/{file}"

@@ -1,0 +1,45 @@
+# profile: layer errors, parameters and latency, alone on the machine. measure: all metrics of a cell.
+rule profile:
+    input:
+        checkpoint=rules.prune.output,
+        prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
+        model=model_files,
+        code=shared("eval/profile", "obsdiff/checkpoint", "obsdiff/loading"),
+    output:
+        f"{CELL}/profile.json",
+    params:
+        source=lambda w: options(w, "source", "sampling"),
+    threads: workflow.cores or 1
+    log:
+        f"{LOGS}/profile/{PATTERN}.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m eval profile {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
+        " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {threads} --out {output} > {log} 2>&1"
+
+
+rule measure:
+    input:
+        checkpoint=rules.prune.output.manifest,
+        profile=rules.profile.output,
+        images=rules.generate.output,
+        dense=lambda w: dense(w, "images/manifest.json"),
+        prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
+        code=shared("eval/measure", "eval/features") + folder("eval.image_metrics") + folder("eval.model_metrics"),
+    output:
+        f"{CELL}/metrics.json",
+    params:
+        reference=lambda w: SWEEP.models[w.model]["evaluation"]["reference"],
+        evaluator=lambda w: SWEEP.models[w.model]["evaluation"]["evaluator"],
+        cache=f"{RESULTS}/cache/features",
+        threads=config["threads"],
+    log:
+        f"{LOGS}/measure/{PATTERN}.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m eval measure --checkpoint $(dirname {input.checkpoint}) --profile {input.profile}"
+        " --images $(dirname {input.images}) --dense $(dirname {input.dense}) --prompts-file {input.prompts}"
+        " --reference {params.reference} --evaluator {params.evaluator} --cache {params.cache}"
+        " --threads {params.threads} --out {output} > {log} 2>&1"

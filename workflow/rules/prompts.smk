@@ -1,0 +1,18 @@
+# The calibration and the benchmark captions of a model, disjoint.
+rule prompts:
+    input:
+        source=lambda w: SWEEP.models[w.model][w.split]["prompts"],
+        other=lambda w: SWEEP.models[w.model]["calibration" if w.split == "evaluation" else "evaluation"]["prompts"],
+    output:
+        f"{RESULTS}/prompts/{{model}}/{{split}}.csv",
+    wildcard_constraints:
+        split="calibration|evaluation",
+    params:
+        number=lambda w: SWEEP.models[w.model][w.split]["count"],
+    log:
+        f"{LOGS}/prompts/{{model}}/{{split}}.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m eval prompts --source {input.source} --disjoint-from {input.other} --count {params.number}"
+        " --out {output} > {log} 2>&1"
