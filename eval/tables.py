@@ -42,8 +42,7 @@ def markdown(cells: Sequence[Cell]) -> str:
     about = cells[0]["metrics"]
     sections = []
     for title, names in (("Quality", HEADLINE), ("Cost", COST)):
-        varying = [a for a in AXES if a in ("method", "sparsity") or table[a].nunique() > 1]
-        shown = table[varying].astype(str)
+        shown = table[axes_shown(table)].astype(str)
         for name in names:
             arrow = {True: " ↑", False: " ↓", None: ""}[about[name]["higher_is_better"]]
             column = f"{about[name]['title']} ({about[name]['unit']}){arrow}"
@@ -52,6 +51,12 @@ def markdown(cells: Sequence[Cell]) -> str:
             shown[column] = [f"**{t}**" if i in best else t for i, t in zip(table.index, text, strict=True)]
         sections.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
     return "\n".join(sections)
+
+
+def axes_shown(table: pd.DataFrame) -> list[str]:
+    """Method, sparsity, and every axis in which two cells that are else alike differ."""
+    differing = [a for a in AXES if table.groupby([b for b in AXES if b != a])[a].nunique().max() > 1]
+    return [a for a in AXES if a in ("method", "sparsity", *differing)]
 
 
 def best_of(table: pd.DataFrame, name: str, higher: bool | None) -> set[int]:

@@ -62,7 +62,7 @@ def connect(address: str) -> socket.socket | None:
                 connection.close()
             if started is None:
                 log = path.with_suffix(".log").open("w")
-                command = [sys.executable, __file__, str(path.resolve())]
+                command = [sys.executable, "-P", __file__, str(path.resolve())]  # -P: this folder is no library
                 null = subprocess.DEVNULL
                 started = subprocess.Popen(command, stdin=null, stdout=null, stderr=log, start_new_session=True)
             elif started.poll() is not None:
@@ -122,7 +122,7 @@ def child(connection: socket.socket) -> None:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        sys.path[0] = request["cwd"]
+        sys.path.insert(0, request["cwd"])
         sys.argv = [request["module"], *request["argv"]]
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, mode, 1, closefd=False) for i, mode in enumerate("rww"))
 

@@ -1,0 +1,117 @@
+"""Laws of the column sweep, against a naive float64 Optimal Brain Surgeon."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obsdiff import obs
+from obsdiff.patterns import unstructured
+
+ROWS, COLUMNS = 6, 16
+seeds = st.integers(0, 2**31)
+sparsities = st.sampled_from([0.1, 0.3, 0.5, 0.75, 0.9])
+blocks = st.sampled_from([1, 3, 8, 16, 128])
+
+
+def problem(seed: int, tokens: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    mix = torch.randn(COLUMNS, COLUMNS, generator=g) / 4 + torch.eye(COLUMNS)
+    x = torch.randn(tokens, COLUMNS, generator=g) @ mix
+    return torch.randn(ROWS, COLUMNS, generator=g), x.T @ x * 2 / tokens, x
+
+
+def select(sparsity: float, group: str = "block"):
+    return lambda scores, start: unstructured.keep(scores, sparsity, group, start)
+
+
+def naive(weight: torch.Tensor, hessian: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """OBS with the mask given: column by column, a fresh inverse over the columns not yet passed (float64)."""
+    w, h = weight.double().clone(), hessian.double()
+    for q in range(w.shape[1]):
+        inverse = torch.linalg.inv(h[q:, q:])
+        change = torch.where(keep[:, q], torch.zeros_like(w[:, q]), w[:, q]) / inverse[0, 0]
+        w[:, q:] -= torch.outer(change, inverse[0])
+    return w * keep
+
+
+@given(seeds, sparsities, blocks)
+def test_sweep_is_naive_obs(seed, sparsity, block):
+    weight, hessian, _ = problem(seed)
+    factor = obs.factor(hessian, 0.01)
+    pruned, keep = obs.sweep(weight, factor, select(sparsity), block)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
+    torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
+
+
+@given(seeds)
+def test_saliency_is_the_error_that_a_removal_costs(seed):
+    """Removing one weight and compensating all others costs w²/[H⁻¹]qq: the least-squares optimum."""
+    weight, hessian, _ = problem(seed)
+    factor = obs.factor(hessian, 0.01)
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
+    pruned, _ = obs.sweep(weight, factor, lambda s, start: torch.arange(COLUMNS).expand(ROWS, -1) != 0)
+    delta = pruned - weight
+    cost = ((delta @ hessian) * delta).sum(dim=1)
+    expected = obs.saliency(weight[:, :1], factor, slice(0, 1))[:, 0]
+    torch.testing.assert_close(cost, expected, rtol=1e-2, atol=1e-4)
+    rest = torch.linalg.lstsq(hessian[1:, 1:], -(delta[:, :1] @ hessian[:1, 1:]).T).solution.T
+    torch.testing.assert_close(delta[:, 1:], rest, rtol=1e-2, atol=1e-3)
+
+
+@given(seeds, sparsities, st.floats(0.01, 100))
+def test_scaling_all_alphas_changes_nothing(seed, sparsity, scale):
+    weight, hessian, _ = problem(seed)
+    one, other = (obs.sweep(weight, obs.factor(h, 0.01), select(sparsity), 8) for h in (hessian, hessian * scale))
+    assert torch.equal(one[1], other[1])
+    torch.testing.assert_close(one[0], other[0], rtol=1e-3, atol=1e-4)
+
+
+@given(seeds, sparsities, st.floats(0.1, 10))
+def test_identity_hessian_is_magnitude(seed, sparsity, scale):
+    weight, _, _ = problem(seed)
+    pruned, keep = obs.sweep(weight, obs.factor(scale * torch.eye(COLUMNS)), select(sparsity), COLUMNS)
+    assert torch.equal(keep, unstructured.keep(weight.abs(), sparsity, "layer"))
+    assert torch.equal(pruned, weight * keep)
+
+
+@given(seeds, sparsities)
+def test_diagonal_hessian_has_wandas_order(seed, sparsity):
+    weight, hessian, _ = problem(seed)
+    diagonal = hessian.diagonal()
+    factor = obs.factor(torch.diag(diagonal), 1e-9)
+    _, keep = obs.sweep(weight, factor, select(sparsity, "row"), COLUMNS)
+    assert torch.equal(keep, unstructured.keep(weight.abs() * diagonal.sqrt(), sparsity, "row"))
+
+
+@given(seeds)
+def test_dead_inputs_go_first_and_nothing_breaks(seed):
+    weight, hessian, _ = problem(seed)
+    hessian[:, 3] = hessian[3, :] = 0
+    pruned, keep = obs.sweep(weight, obs.factor(hessian), select(1 / COLUMNS), COLUMNS)
+    assert not keep[:, 3].any()
+    torch.testing.assert_close(pruned[:, :3], weight[:, :3])
+    assert obs.layer_error(weight, pruned, hessian) < 1e-6
+
+
+def test_factorisation_raises_damping_and_says_so():
+    hessian = torch.ones(8, 8)
+    hessian[0, 1] = hessian[1, 0] = 1.3
+    factor = obs.factor(hessian, 1e-4)
+    assert factor.damping > 1e-4
+    torch.testing.assert_close(
+        torch.linalg.inv(factor.upper.T @ factor.upper), hessian + factor.damping * torch.eye(8), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_factorisation_refuses_non_finite(bad):
+    with pytest.raises(obs.FactorisationError, match="not finite"):
+        obs.factor(torch.eye(3).index_fill(0, torch.tensor([1]), bad))
+
+
+def test_layer_error_is_the_outputs_relative_error():
+    weight, hessian, x = problem(1)
+    other = weight * (weight.abs() > 0.5)
+    expected = (x @ (weight - other).T).square().sum() / (x @ weight.T).square().sum()
+    assert obs.layer_error(weight, other, hessian) == pytest.approx(float(expected), rel=1e-4)
