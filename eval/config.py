@@ -43,9 +43,11 @@ def check(record: Mapping[str, Any], schema: str, what: str) -> None:
 
 def describe(error: ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path)
+    schema: Any = error.schema
+    instance: Any = error.instance
     if error.validator == "additionalProperties":
-        allowed = sorted(error.schema["properties"])
-        unknown = next(name for name in error.instance if name not in allowed)
+        allowed = sorted(schema["properties"])
+        unknown = next(name for name in instance if name not in allowed)
         near = get_close_matches(str(unknown), allowed, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key + '.' if key else ''}{unknown}: no such key; {hint}({', '.join(allowed)})"

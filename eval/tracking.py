@@ -86,9 +86,7 @@ def grid_of(folder: Path, prompts: Sequence[str]) -> np.ndarray:
     return strip(folder, prompts[:GRID_PICTURES], columns=12)
 
 
-def track(
-    paths: Sequence[Path], sweep: str, experiment: str, files: Sequence[Path], results: Path, out: Path
-) -> None:
+def track(paths: Sequence[Path], sweep: str, experiment: str, files: Sequence[Path], results: Path, out: Path) -> None:
     """Carry every cell to MLflow and write {uri, experiment, parent, runs: {cell path: run id}}.
 
     Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
 from eval.cells import AXES, PATTERN, flags
 from eval.config import read_sweep
 from obsdiff import registry

@@ -7,13 +7,13 @@ rule generate:
         code=shared("eval/generate", "obsdiff/calibration", "obsdiff/checkpoint", "obsdiff/loading"),
     output:
         f"{CELL}/images/manifest.json",
-    params:
-        source=lambda w: options(w, "source", "sampling"),
-        threads=config["threads"],
     log:
         f"{LOGS}/generate/{PATTERN}.log",
     conda:
         "../../environment.yml"
+    params:
+        source=lambda w: options(w, "source", "sampling"),
+        threads=config["threads"],
     shell:
         "python -m eval generate {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
         " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {params.threads}"

@@ -7,13 +7,13 @@ rule profile:
         code=shared("eval/profile", "obsdiff/checkpoint", "obsdiff/loading"),
     output:
         f"{CELL}/profile.json",
-    params:
-        source=lambda w: options(w, "source", "sampling"),
-    threads: workflow.cores or 1
     log:
         f"{LOGS}/profile/{PATTERN}.log",
     conda:
         "../../environment.yml"
+    threads: workflow.cores or 1
+    params:
+        source=lambda w: options(w, "source", "sampling"),
     shell:
         "python -m eval profile {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
         " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {threads} --out {output} > {log} 2>&1"
@@ -29,15 +29,15 @@ rule measure:
         code=shared("eval/measure", "eval/features") + folder("eval.image_metrics") + folder("eval.model_metrics"),
     output:
         f"{CELL}/metrics.json",
+    log:
+        f"{LOGS}/measure/{PATTERN}.log",
+    conda:
+        "../../environment.yml"
     params:
         reference=lambda w: SWEEP.models[w.model]["evaluation"]["reference"],
         evaluator=lambda w: SWEEP.models[w.model]["evaluation"]["evaluator"],
         cache=f"{RESULTS}/cache/features",
         threads=config["threads"],
-    log:
-        f"{LOGS}/measure/{PATTERN}.log",
-    conda:
-        "../../environment.yml"
     shell:
         "python -m eval measure --checkpoint $(dirname {input.checkpoint}) --profile {input.profile}"
         " --images $(dirname {input.images}) --dense $(dirname {input.dense}) --prompts-file {input.prompts}"

@@ -5,14 +5,14 @@ rule prompts:
         other=lambda w: SWEEP.models[w.model]["calibration" if w.split == "evaluation" else "evaluation"]["prompts"],
     output:
         f"{RESULTS}/prompts/{{model}}/{{split}}.csv",
-    wildcard_constraints:
-        split="calibration|evaluation",
-    params:
-        number=lambda w: SWEEP.models[w.model][w.split]["count"],
     log:
         f"{LOGS}/prompts/{{model}}/{{split}}.log",
+    wildcard_constraints:
+        split="calibration|evaluation",
     conda:
         "../../environment.yml"
+    params:
+        number=lambda w: SWEEP.models[w.model][w.split]["count"],
     shell:
         "python -m eval prompts --source {input.source} --disjoint-from {input.other} --count {params.number}"
         " --out {output} > {log} 2>&1"

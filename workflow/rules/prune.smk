@@ -22,15 +22,15 @@ rule prune:
     output:
         manifest=f"{CELL}/checkpoint/manifest.json",
         weights=f"{CELL}/checkpoint/weights.safetensors",
+    log:
+        f"{LOGS}/prune/{PATTERN}.log",
+    conda:
+        "../../environment.yml"
     params:
         source=lambda w: options(w, "source", "sampling"),
         pruning=lambda w: " ".join(flags(config["pruning"])),
         prompts=lambda w, input: f"--prompts-file {input.prompts}" if input.prompts else "",
         threads=config["threads"],
-    log:
-        f"{LOGS}/prune/{PATTERN}.log",
-    conda:
-        "../../environment.yml"
     shell:
         "python -m obsdiff prune {params.source} {params.pruning} {params.prompts} --method {wildcards.method}"
         " --pattern {wildcards.pattern} --sparsity {wildcards.sparsity} --weighting {wildcards.weighting}"

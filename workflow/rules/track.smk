@@ -6,12 +6,13 @@ rule track:
         code=shared("eval/tracking"),
     output:
         f"{TABLES}/mlflow.json",
-    params:
-        sweep=config["name"],
     log:
         f"{LOGS}/track/{config['name']}.log",
     conda:
         "../../environment.yml"
+    params:
+        sweep=config["name"],
+        results=lambda w: RESULTS,
     shell:
         "python -m eval track --metrics {input.metrics} --files {input.files} --sweep {params.sweep}"
-        " --results {RESULTS} --out {output} > {log} 2>&1"
+        " --results {params.results} --out {output} > {log} 2>&1"

@@ -1,0 +1,47 @@
+# make results: set up, run the default sweep, bind the report. make test: set up, check everything.
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: env results test lint ui lock clean
+
+env: $(VENV)/.ready
+
+# uv is used where it is installed, and put into the environment where it is not
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say make PYTHON=python3.12")'
+	@if command -v uv >/dev/null; then uv venv --quiet --clear --python $(PYTHON) $(VENV); \
+	else $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install --quiet 'uv>=0.8'; fi
+	@uv=$$(command -v uv || echo $(BIN)/uv); echo "installing into $(VENV) (some 5 GB with torch) ..."; \
+	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	$$uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# a run that was killed leaves its lock behind; nothing else of this folder is running when make starts
+results: env
+	@if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --quiet; fi
+	$(BIN)/snakemake --cores $(CORES)
+	@$(BIN)/snakemake --report results/report.html --quiet
+	@echo; echo "table    results/summary.md (and summary.csv)"; echo "report   results/report.html"; \
+	echo "MLflow   make ui, then http://127.0.0.1:5000"
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+
+test: lint
+	$(BIN)/python -m pytest
+
+ui: env
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/results/mlflow.db}"
+
+lock:
+	uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+clean:
+	find results -mindepth 1 -not -name README.md -delete
+	rm -rf .snakemake

@@ -1,0 +1,46 @@
+"""pyproject.toml, requirements.lock and environment.yml hold the same set within the same bounds."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+WANTED = [Requirement(r) for r in (*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"])]
+
+
+def test_lock_is_within_the_bounds_and_hashed():
+    text = (ROOT / "requirements.lock").read_text()
+    pinned: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", text, re.M):
+        pinned.setdefault(canonicalize_name(name), set()).add(version)
+    for requirement in WANTED:
+        versions = pinned.get(canonicalize_name(requirement.name))
+        assert versions, f"{requirement.name} is not in requirements.lock; run make lock"
+        assert all(requirement.specifier.contains(v) for v in versions), f"{requirement} is locked at {versions}"
+    entries = re.split(r"\n(?=[A-Za-z0-9])", text)
+    assert all("--hash=sha256:" in entry for entry in entries if "==" in entry.split("\n")[0])
+    assert "://" not in text
+
+
+def test_environment_yml_is_the_same_set():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert f"python{PROJECT['project']['requires-python']}" in environment["dependencies"]
+    listed = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert sorted(listed) == sorted(
+        str(r) for r in (*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"])
+    )
+
+
+def test_installed_set_is_the_locked_one():
+    from importlib.metadata import version
+
+    text = (ROOT / "requirements.lock").read_text()
+    for requirement in WANTED:
+        assert re.search(
+            rf"^{re.escape(requirement.name)}(\[[^]]*\])?=={re.escape(version(requirement.name))}\b", text, re.M | re.I
+        )

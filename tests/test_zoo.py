@@ -1,0 +1,73 @@
+"""What ships in zoo/: it opens, is small, is licensed, and knows its world better than chance."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from eval.config import MODELS, read_model
+from eval.features import Evaluator
+from eval.generate import generate
+from obsdiff import Sampling, Source, load_pipeline
+from obsdiff.prompts import read_prompts
+
+ROOT = Path(__file__).parents[1]
+ZOO = ROOT / "zoo"
+SHIPPED = [p.stem for p in (ROOT / MODELS).glob("*.yaml")]
+LIMIT_MB = {"emoji-sd3": 18, "emoji-clip": 8}
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", LIMIT_MB)
+def test_folder_is_small_safe_and_described(name):
+    files = [p for p in (ZOO / name).rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= LIMIT_MB[name] * 1e6
+    assert not [p for p in files if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+    card = (ZOO / name / "README.md").read_text()
+    assert "Apache-2.0" in card and "R@1" in card and "loss.svg" in card
+
+
+def test_captions_are_disjoint_and_have_pictures():
+    benchmark, calibration = (read_prompts(ZOO / "emoji-data" / f"{s}.csv") for s in ("benchmark", "calibration"))
+    assert len(benchmark) == 256
+    assert not {p.caption for p in benchmark} & {p.caption for p in calibration}
+    pictures = {p.stem for p in (ZOO / "emoji-data/reference").glob("*.png")}
+    assert {p.id for p in benchmark} <= pictures and not {p.id for p in calibration} & pictures
+    with (ZOO / "emoji-data/benchmark.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["id", "caption"]
+
+
+def test_evaluator_knows_the_benchmark(tmp_path):
+    prompts = read_prompts(ZOO / "emoji-data/benchmark.csv")
+    judge = Evaluator("zoo/emoji-clip", tmp_path)
+    pictures = judge.pictures([ZOO / "emoji-data/reference" / f"{p.id}.png" for p in prompts])
+    captions = judge.captions([p.caption for p in prompts])
+    found = (pictures @ captions.T).argmax(dim=1) == torch.arange(len(prompts))
+    assert found.float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_generator_draws_what_it_is_asked(name, tmp_path):
+    about = read_model(name)
+    prompts = read_prompts(about["evaluation"]["prompts"])[:48]
+    pipe = load_pipeline(Source(**about["source"]))
+    assert 3e6 <= sum(p.numel() for p in pipe.transformer.parameters()) <= 10e6
+    assert (
+        type(pipe).__name__
+        == json.loads((ROOT / about["source"]["model"] / "model_index.json").read_text())["_class_name"]
+    )
+    generate(pipe, {"base": "", "weights_sha256": ""}, prompts, Sampling(**about["sampling"]), 0, tmp_path)
+    paths = [tmp_path / f"{p.id}.png" for p in prompts]
+    size = (about["sampling"]["width"], about["sampling"]["height"])
+    assert all(Image.open(path).size == size for path in paths)
+    judge = Evaluator(about["evaluation"]["evaluator"], tmp_path / "cache")
+    everything = read_prompts(about["evaluation"]["prompts"])
+    nearest = (judge.pictures(paths) @ judge.captions([p.caption for p in everything]).T).argmax(dim=1)
+    assert (nearest == torch.arange(len(prompts))).float().mean() >= 0.5

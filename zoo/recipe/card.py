@@ -1,0 +1,160 @@
+"""Model cards: what each zoo model is, how it was trained, and its quality in figures, measured here.
+
+python -m zoo.recipe.card          # after training; writes zoo/*/README.md and loss.svg
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from eval.config import read_model
+from eval.features import Evaluator, read_pictures
+from eval.generate import generate
+from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
+from obsdiff import Sampling, Source, load_pipeline
+from obsdiff.prompts import Prompt, read_prompts
+from zoo.recipe import data
+
+GENERATORS = ("emoji-sd3",)
+LICENCE = (
+    "Trained on Noto Emoji art (Apache-2.0, Google) as packaged by `emoji-datasource-google` 16.0.0 (MIT), captions "
+    "from Unicode names. The weights are Apache-2.0 like this project."
+)
+
+
+def benchmark() -> list[Prompt]:
+    return read_prompts(data.ZOO / "emoji-data" / "benchmark.csv")
+
+
+def loss_curve(name: str, folder: Path) -> dict:
+    log = json.loads((data.WORK / f"{name}.json").read_text())
+    figure, axis = plt.subplots(figsize=(5, 2.4), layout="constrained")
+    axis.plot(*zip(*log["curve"], strict=True), color="0.2", linewidth=1)
+    axis.set(xlabel="step", ylabel="loss", yscale="log", title=f"{name}, mean of 100 steps")
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(folder / "loss.svg", metadata={"Date": None})
+    plt.close(figure)
+    return log
+
+
+def size_of(folder: Path) -> float:
+    """MB of the weights."""
+    return sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 1e6
+
+
+def pictures_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, prompts: list[Prompt]) -> Pictures:
+    features = judge.pictures(paths)
+    captions = judge.captions([p.caption for p in prompts]) if len(prompts) == len(paths) else features
+    pixels = read_pictures(paths)
+    return Pictures(pixels, features, captions, pixels, features, reference)
+
+
+def evaluator_card(judge: Evaluator) -> None:
+    folder, prompts = data.ZOO / "emoji-clip", benchmark()
+    log = loss_curve("emoji-clip", folder)
+    real = [data.ZOO / "emoji-data" / "reference" / f"{p.id}.png" for p in prompts]
+    f, c = judge.pictures(real), judge.captions([p.caption for p in prompts])
+    same = torch.arange(len(prompts))
+    to_text = 100 * float(((f @ c.T).argmax(1) == same).float().mean())
+    to_picture = 100 * float(((c @ f.T).argmax(1) == same).float().mean())
+    parameters = sum(p.numel() for p in judge.load()[0].parameters()) / 1e6
+    (folder / "README.md").write_text(f"""# emoji-clip
+
+An open_clip model (ViT of 5 layers of width 128 on 8×8 patches at 32×32; text transformer of 3 layers of width 96;
+128 features) trained contrastively on {len(data.load().ids)} emoji pictures and their captions. It is the CLIP score's
+model and the features of FID and KID. It shares no weights and no tokenizer with any generator.
+
+| | |
+|---|---|
+| parameters, weights on disk | {parameters:.2f} M, {size_of(folder):.1f} MB (float16) |
+| trained | {log["steps"]} steps of {log["batch"]} pairs ({log["pictures"]} pairs), {log["minutes"]:.0f} min on one CPU core |
+| final loss (augmented, batch of {log["batch"]}) | {log["curve"][-1][1]:.3f} |
+| R@1 picture → caption, real pictures of the {len(prompts)} benchmark captions | {to_text:.1f} % |
+| R@1 caption → picture | {to_picture:.1f} % |
+
+![loss](loss.svg)
+
+The benchmark pictures were in its training set: the figure says that it knows this world, not that it generalises
+beyond it. Open it with `open_clip.create_model_and_transforms("local-dir:zoo/emoji-clip")`.
+
+Recipe: `python -m zoo.recipe.emoji_clip`, seeded and resumable. {LICENCE}
+""")
+
+
+def generator_card(name: str, judge: Evaluator) -> None:
+    folder, prompts, about = data.ZOO / name, benchmark(), read_model(name)
+    log, vae = loss_curve(name, folder), json.loads((data.WORK / "vae.json").read_text())
+    sampling = Sampling(**about["sampling"])
+    everything = sorted((data.ZOO / "emoji-data" / "reference").glob("*.png"))
+    reference = judge.pictures(everything)
+    pipe = load_pipeline(Source(**about["source"]))
+    parameters = sum(p.numel() for p in pipe.transformer.parameters()) / 1e6
+    rows = []
+    with tempfile.TemporaryDirectory() as work:
+        for label in ("dense", "random weights"):
+            if label != "dense":
+                torch.manual_seed(0)
+                pipe.transformer = type(pipe.transformer).from_config(pipe.transformer.config).eval()
+            out = Path(work) / label
+            generate(pipe, {"base": label, "weights_sha256": label}, prompts, replace(sampling, batch_size=64), 0, out)
+            seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
+            scores = [entry.compute(seen)[0] for entry in (recall_at_1, clip_score, fid, kid)]
+            rows.append(
+                f"| {label}, {len(prompts)} pictures | {scores[0]:.1f} | " + " | ".join(f"{s:.3g}" for s in scores[1:])
+            )
+    half = len(everything) // 2
+    halves = pictures_of(judge, everything[half:], judge.pictures(everything[:half]), [])
+    rows.append(
+        f"| second half of the real pictures against the first, {half} each | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
+    )
+    table = "\n".join(f"{row} |" for row in rows)
+    (folder / "README.md").write_text(f"""# {name}
+
+A small Stable Diffusion 3 (`{type(pipe).__name__}`): {parameters:.1f} M parameter transformer, {data.SIZE}×{data.SIZE}
+pictures of emoji on white, trained from nothing on {len(data.load().ids)} pictures. Everything is of the classes and
+the layout of the real model, so that whatever prunes this one prunes that.
+
+| | |
+|---|---|
+| transformer | {pipe.transformer.config.num_layers} joint-attention blocks of width {pipe.transformer.inner_dim}, {parameters:.2f} M parameters |
+| weights on disk | {size_of(folder):.1f} MB (float16), autoencoder and both text encoders included |
+| autoencoder | `AutoencoderKL`, factor 2, 4 channels, {vae["psnr_db"]:.1f} dB PSNR on the data, {vae["minutes"]:.0f} min on one CPU core |
+| trained | {log["steps"]} steps of {log["batch"]} pictures ({log["pictures"] / len(data.load().ids):.0f} epochs), {log["minutes"]:.0f} min on one to two busy CPU cores |
+| final loss (flow matching) | {log["curve"][-1][1]:.3f} |
+
+| pictures | R@1 % | CLIP score | FID | KID ×1000 |
+|---|---|---|---|---|
+{table}
+
+{sampling.steps} Euler steps, guidance {sampling.guidance_scale}; R@1 among the {len(prompts)} benchmark captions (chance {100 / len(prompts):.1f} %), FID and
+KID against {len(everything)} real pictures, all on the features of `zoo/emoji-clip`. Benchmark captions were in the
+training set (each picture exists once); calibration captions are others than benchmark captions.
+
+![loss](loss.svg)
+
+```python
+pipe = DiffusionPipeline.from_pretrained("zoo/{name}", text_encoder_3=None, tokenizer_3=None)  # it has no T5
+pipe("tiger", height=32, width=32, num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance_scale}, max_sequence_length=0)
+```
+
+It was trained without T5 tokens, hence `max_sequence_length=0`: diffusers would append 256 empty ones.
+
+Recipe: `python -m zoo.recipe.autoencoder && python -m zoo.recipe.{name.replace("-", "_")}`, seeded and resumable. {LICENCE}
+""")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as cache:
+        judge = Evaluator(str(data.ZOO / "emoji-clip"), Path(cache))
+        evaluator_card(judge)
+        for generator in GENERATORS:
+            generator_card(generator, judge)
