@@ -53,7 +53,8 @@ def describe(error: ValidationError) -> str:
         return f"{key + '.' if key else ''}{unknown}: no such key; {hint}({', '.join(allowed)})"
     limits = {"exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}", "minimum": ">= {}", "type": "of type {}"}
     if error.validator in limits:
-        return f"{key}: {error.instance!r} is not allowed; give one {limits[error.validator].format(error.validator_value)}"
+        limit = limits[error.validator].format(error.validator_value)
+        return f"{key}: {instance!r} is not allowed; give one {limit}"
     return f"{key}: {error.message}" if key else error.message
 
 

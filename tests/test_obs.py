@@ -115,3 +115,25 @@ def test_layer_error_is_the_outputs_relative_error():
     other = weight * (weight.abs() > 0.5)
     expected = (x @ (weight - other).T).square().sum() / (x @ weight.T).square().sum()
     assert obs.layer_error(weight, other, hessian) == pytest.approx(float(expected), rel=1e-4)
+
+
+@given(seeds, st.integers(1, COLUMNS - 1))
+def test_compensation_is_optimal_where_all_removed_columns_come_first(seed, first):
+    weight, hessian, _ = problem(seed)
+    keep = (torch.arange(COLUMNS) >= first).expand(ROWS, -1)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
+    pruned, _ = obs.sweep(weight, obs.factor(hessian, 0.01), lambda s, start: keep)
+    rest = torch.linalg.solve(damped[first:, first:].double(), (damped[first:, :first] @ weight[:, :first].T).double())
+    torch.testing.assert_close(pruned[:, first:].double(), weight[:, first:] + rest.T, rtol=1e-3, atol=1e-3)
+    assert obs.layer_error(weight, pruned, damped) <= obs.layer_error(weight, weight * keep, damped) + 1e-6
+
+
+def test_compensation_can_lose_to_masking_where_it_cannot_go_back():
+    """The sweep never returns to a passed column: the middle weight moves for the first, and the last then goes too."""
+    weight = torch.tensor([[1.3079, -1.5564, 0.1535]])
+    hessian = torch.tensor([[2.0236, 0.1966, -1.0539], [0.1966, 4.1446, -4.8554], [-1.0539, -4.8554, 6.1334]])
+    keep = torch.tensor([[False, True, False]])
+    pruned, _ = obs.sweep(weight, obs.factor(hessian, 1e-6), lambda s, start: keep)
+    assert obs.layer_error(weight, pruned, hessian) > 5 * obs.layer_error(weight, weight * keep, hessian)
+    damped = hessian + 1e-6 * hessian.diagonal().mean() * torch.eye(3)
+    torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
