@@ -60,5 +60,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The console script `obsdiff`."""
     sys.exit(run("obsdiff.__main__", main, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    entry()

@@ -60,30 +60,33 @@ class Calibration:
     def statistics(self, denoiser: nn.Module, groups: Sequence[Group], kind: str, what: str) -> dict[Group, Statistic]:
         """Sample all prompts once and sum up the input of every group.
 
+        The step is the sampling loop's, told by the pipeline's callback: a scheduler may call the denoiser more
+        often than it was asked for steps (Heun).
+
         Raises:
             LayerError: a layer was never called, or received NaN or infinity.
         """
         stats: dict[Group, Statistic] = {}
-        step, weights = 0, torch.empty(0)
+        step = 0
         handles = []
         for group in groups:
             layer = models.linear(denoiser, group[0])
             stats[group] = STATISTICS[kind](layer.in_features, layer.weight.device)
 
             def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
-                stat.add(args[0].detach(), float(weights[step]))
+                stat.add(args[0].detach(), float(self.alphas(self.pipe.num_timesteps)[step]))
 
             handles.append(layer.register_forward_pre_hook(hook))
 
         def count(pipe: Any, i: int, t: Any, kwargs: dict) -> dict:
             nonlocal step
-            step = min(i + 1, len(weights) - 1)
+            step = i + 1
             return kwargs
 
         prompts, size = self.spec.prompts, self.spec.sampling.batch_size
         try:
             for rows in tqdm(batched(len(prompts), size), desc=what, unit="batch", leave=False, mininterval=2):
-                step, weights = 0, self.alphas(self.spec.sampling.steps)
+                step = 0
                 identities = [f"{i}/{prompts[i]}" for i in range(rows.start, rows.stop)]
                 sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, count)
         finally:

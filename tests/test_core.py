@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import PROMPTS, SAMPLING, spec_of
+from diffusers import FlowMatchHeunDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,6 +138,24 @@ def test_weighting_reaches_the_steps_in_order(family):
     single = [value(lambda steps, i=i: torch.eye(steps)[i] + 1e-12) for i in range(3)]
     torch.testing.assert_close(sum(single) / 3, value(uniform), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(single[0], single[2], rtol=1e-3)
+
+
+def test_steps_of_a_sampler_that_calls_twice_a_step(family):
+    """Heun goes through its loop 2·steps − 1 times: every call has an α, the first the first."""
+    pipe = family.tiny()
+    pipe.scheduler = FlowMatchHeunDiscreteScheduler()
+    denoiser = family.denoiser(pipe)
+    asked: list[int] = []
+
+    def alphas(steps):
+        asked.append(steps)
+        return torch.linspace(2, 1, steps)
+
+    first = family.units(denoiser)[0][0]
+    spec = spec_of("obs_diff", prompts=("a cat",))
+    stat = Calibration(pipe, spec, alphas).statistics(denoiser, [first], "squared_norm", "test")[first]
+    assert asked == [2 * SAMPLING.steps - 1] * len(asked) and len(asked) == 2 * SAMPLING.steps - 1
+    assert stat.weight == pytest.approx(2 * 1.5 * len(asked)), "guidance doubles the batch; the mean α is 1.5"
 
 
 def test_broken_layers_are_named(family):

@@ -1,6 +1,7 @@
 # The checked sweep, where things lie, and the options that jobs are called with.
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
