@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from zoo.recipe import autoencoder, data, tokenizer
 from zoo.recipe.training import indices, train
 
-BATCH, STEPS, LENGTH = 64, 10000, 16
+BATCH, STEPS, LENGTH = 64, 8400, 16
 BLOCKS, HEADS, HEAD_SIZE = 6, 5, 32
 TEXT_WIDTHS = (64, 96)
 FOLDER = data.ZOO / "emoji-sd3"
