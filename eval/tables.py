@@ -50,7 +50,17 @@ def markdown(cells: Sequence[Cell]) -> str:
             text = table[name].map(formatted)
             shown[column] = [f"**{t}**" if i in best else t for i, t in zip(table.index, text, strict=True)]
         sections.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
+    if table["seed"].nunique() > 1:
+        sections.append(f"## Mean and standard deviation over {table['seed'].nunique()} seeds\n\n{over_seeds(table)}\n")
     return "\n".join(sections)
+
+
+def over_seeds(table: pd.DataFrame) -> str:
+    """The quality columns as `mean ± standard deviation` of the cells that differ in their seed alone."""
+    axes = [a for a in axes_shown(table) if a != "seed"]
+    groups = table.groupby(axes, sort=False)[list(HEADLINE)]
+    mean, spread = groups.mean().map(formatted), groups.std().map(lambda s: f"{s:.2g}")
+    return (mean + " ± " + spread).reset_index().astype(str).to_markdown(index=False, disable_numparse=True)
 
 
 def axes_shown(table: pd.DataFrame) -> list[str]:

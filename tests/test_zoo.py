@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_folder_is_small_safe_and_described(name):
     assert not [p for p in files if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
     card = (ZOO / name / "README.md").read_text()
     assert "Apache-2.0" in card and "R@1" in card and "loss.svg" in card
+
+
+def test_readme_code_runs(tmp_path, monkeypatch):
+    """Plain from_pretrained opens the folder, and the README's example prunes, saves and reloads it."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "zoo").symlink_to(ZOO)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code[1], "README.md", "exec"), names)
+    weights = [names[pipe].transformer.state_dict() for pipe in ("pipe", "again")]
+    assert names["report"].sparsity == pytest.approx(0.5, abs=1e-4)
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_captions_are_disjoint_and_have_pictures():

@@ -9,6 +9,7 @@ are dropped for one picture in ten, so that classifier-free guidance works.
 from __future__ import annotations
 
 import argparse
+import json
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -91,6 +92,13 @@ def pipeline(model: Generator, vae: AutoencoderKL, captions: list[str]) -> Stabl
     )
 
 
+def save(pipe: StableDiffusion3Pipeline) -> None:
+    """Write FOLDER in half precision, saying float32: transformers would else open the text encoders in float16."""
+    pipe.to(dtype=torch.float16).save_pretrained(FOLDER, safe_serialization=True)
+    for config in FOLDER.glob("text_encoder*/config.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
 def fit(steps: int, device: str) -> None:
     torch.manual_seed(0)
     world = data.load()
@@ -114,7 +122,7 @@ def fit(steps: int, device: str) -> None:
         return ((velocity - (noise - latents[i])) ** 2).mean()
 
     log = train("emoji-sd3", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, ema_decay=0.9995)
-    pipeline(model, vae, world.captions).to(dtype=torch.float16).save_pretrained(FOLDER, safe_serialization=True)
+    save(pipeline(model, vae, world.captions))
     print({k: v for k, v in log.items() if k != "curve"})
 
 
