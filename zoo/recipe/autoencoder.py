@@ -5,7 +5,6 @@ python -m zoo.recipe.autoencoder [--steps N] [--device cuda]
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import torch
@@ -13,9 +12,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from zoo.recipe import data
-from zoo.recipe.training import indices, train
+from zoo.recipe.training import command, indices, train
 
-BATCH, STEPS = 32, 4000
+BATCH, STEPS = 32, 1500
 FOLDER = data.WORK / "vae"
 
 
@@ -80,8 +79,4 @@ def fit(steps: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    fit(args.steps, args.device)
+    command(fit, STEPS, __doc__)

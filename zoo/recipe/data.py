@@ -101,7 +101,12 @@ def build() -> World:
     if not tarball.exists():
         subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=WORK, check=True)
     with tarfile.open(tarball) as tar:
-        read = lambda name: tar.extractfile(f"package/{name}").read()  # noqa: E731
+
+        def read(name: str) -> bytes:
+            member = tar.extractfile(f"package/{name}")
+            assert member is not None
+            return member.read()
+
         rows = entries(json.loads(read("emoji.json")))
         pictures = np.stack([on_white(read(f"img/google/64/{image}")) for _, _, image in rows])
     world = World(

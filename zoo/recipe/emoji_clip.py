@@ -8,7 +8,6 @@ overlaid with noise while training, so that imperfect generated pictures still f
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import open_clip
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.recipe import data, tokenizer
-from zoo.recipe.training import indices, train
+from zoo.recipe.training import command, indices, train
 
 BATCH, STEPS, LENGTH = 256, 2400, 20
 FOLDER = data.ZOO / "emoji-clip"
@@ -34,7 +33,10 @@ def config(vocab: int) -> dict:
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """float32 (n, 3, h, w) in [−1, 1] → the same, shifted, scaled, blurred, recoloured, with noise."""
     n, device = len(x), x.device
-    u = lambda *shape: 2 * torch.rand(*shape, generator=generator, device=device) - 1  # noqa: E731
+
+    def u(*shape: int) -> Tensor:
+        return 2 * torch.rand(*shape, generator=generator, device=device) - 1
+
     theta = torch.zeros(n, 2, 3, device=device)
     theta[:, 0, 0], theta[:, 1, 1] = 1 + 0.1 * u(n), 1 + 0.1 * u(n)
     theta[:, 0, 1], theta[:, 1, 0] = 0.08 * u(n), 0.08 * u(n)
@@ -65,7 +67,7 @@ def fit(steps: int, device: str) -> None:
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": pre}, indent=2))
     words.save_pretrained(FOLDER)
-    model = open_clip.CLIP(**{k: v for k, v in cfg.items()}).to(device)
+    model = open_clip.CLIP(**cfg).to(device)
     ids = words(world.captions, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
@@ -79,8 +81,4 @@ def fit(steps: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    fit(args.steps, args.device)
+    command(fit, STEPS, __doc__)

@@ -8,7 +8,6 @@ are dropped for one picture in ten, so that classifier-free guidance works.
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from zoo.recipe import autoencoder, data, tokenizer
-from zoo.recipe.training import indices, train
+from zoo.recipe.training import command, indices, train
 
 BATCH, STEPS, LENGTH = 64, 8400, 16
 BLOCKS, HEADS, HEAD_SIZE = 6, 5, 32
@@ -105,16 +104,17 @@ def fit(steps: int, device: str) -> None:
     vae = AutoencoderKL.from_pretrained(autoencoder.FOLDER).to(device).eval()
     latents = autoencoder.encode(vae, world.pictures)
     words = tokenizer.build(world.captions, merges=1500, length=LENGTH)
-    tokenise = lambda texts: words(  # noqa: E731
-        texts, padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids.to(device)
+
+    def tokenise(texts: list[str]) -> Tensor:
+        return words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+
     ids, empty = tokenise(world.captions), tokenise([""])
     model = Generator(len(words)).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         i = indices(len(latents), BATCH, step, 2).to(device)
-        draw = lambda *shape: torch.rand(*shape, generator=generator, device=device)  # noqa: E731
-        text = torch.where(draw(BATCH, 1) < 0.1, empty, ids[i])
+        dropped = torch.rand(BATCH, 1, generator=generator, device=device) < 0.1
+        text = torch.where(dropped, empty, ids[i])
         noise = torch.randn(latents[i].shape, generator=generator, device=device)
         sigma = torch.sigmoid(1.2 * torch.randn(BATCH, generator=generator, device=device) + 0.2)
         mix = sigma.view(-1, 1, 1, 1)
@@ -127,8 +127,4 @@ def fit(steps: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    fit(args.steps, args.device)
+    command(fit, STEPS, __doc__)

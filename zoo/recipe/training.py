@@ -7,6 +7,7 @@ stays on the plateau, and is then the run that had that length from the start.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,10 @@ class Checkpoint:
         if not self.path.exists():
             return 0
         tensors = load_file(self.path)
-        part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
         self.model.load_state_dict(part("model/"))
         for k, v in part("ema/").items():
             self.ema[k].copy_(v)
@@ -53,8 +57,7 @@ class Checkpoint:
             i, k = key.split("/")
             state.setdefault(int(i), {})[k] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        step = int(state[0]["step"])
-        return step
+        return int(state[0]["step"])
 
 
 def indices(n: int, batch: int, step: int, seed: int) -> Tensor:
@@ -131,6 +134,15 @@ def train(
     model.load_state_dict(ema)
     model.eval()
     return log
+
+
+def command(fit: Callable[[int, str], None], steps: int, doc: str | None) -> None:
+    """The command line of a recipe: --steps and --device."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
+    args = parser.parse_args()
+    fit(args.steps, args.device)
 
 
 def progress(start: int, steps: int, name: str) -> Iterator[int]:
