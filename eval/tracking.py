@@ -36,11 +36,12 @@ def client_of(results: Path) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
+    """The experiment's id, made if missing; a server keeps artifacts itself, else they go to results/mlartifacts."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = not os.environ.get("MLFLOW_TRACKING_URI")
-    location = (results.resolve() / "mlartifacts").as_uri() if local else None
+    served = client.tracking_uri.startswith(("http", "databricks"))
+    location = None if served else (results.resolve() / "mlartifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 

@@ -125,7 +125,7 @@ def test_killed_run_continues_and_ends_in_the_same_table(project, victim):
         stderr=subprocess.DEVNULL,
     )
     logs = project.folder / results / "logs" / victim
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while not list(logs.glob("**/*.log")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

@@ -42,12 +42,19 @@ def folder(package):
     return [f"{package.replace('.', '/')}/{name}.py" for name in registry.names(package)]
 
 
+def weights_in(place):
+    """Configuration and weights in a local folder; nothing for a hub id."""
+    return sorted(str(p) for p in Path(place).rglob("*") if p.suffix in (".json", ".safetensors"))
+
+
 def model_files(wildcards):
     """The family's file and, where the model is a local folder, its files."""
     model = SWEEP.models[wildcards.model]
-    source = Path(model["source"]["model"])
-    found = sorted(str(p) for p in source.rglob("*") if p.suffix in (".json", ".safetensors"))
-    return [f"obsdiff/models/{model['family']}.py", *found]
+    return [f"obsdiff/models/{model['family']}.py", *weights_in(model["source"]["model"])]
+
+
+def evaluation(wildcards, key):
+    return SWEEP.models[wildcards.model]["evaluation"][key]
 
 
 def options(wildcards, *parts):

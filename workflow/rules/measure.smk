@@ -26,6 +26,8 @@ rule measure:
         images=rules.generate.output,
         dense=lambda w: dense(w, "images/manifest.json"),
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
+        reference=lambda w: evaluation(w, "reference"),
+        evaluator=lambda w: weights_in(evaluation(w, "evaluator")),
         code=shared("eval/measure", "eval/features") + folder("eval.image_metrics") + folder("eval.model_metrics"),
     output:
         f"{CELL}/metrics.json",
@@ -34,12 +36,11 @@ rule measure:
     conda:
         "../../environment.yml"
     params:
-        reference=lambda w: SWEEP.models[w.model]["evaluation"]["reference"],
-        evaluator=lambda w: SWEEP.models[w.model]["evaluation"]["evaluator"],
+        evaluator=lambda w: evaluation(w, "evaluator"),
         cache=f"{RESULTS}/cache/features",
         threads=config["threads"],
     shell:
         "python -m eval measure --checkpoint $(dirname {input.checkpoint}) --profile {input.profile}"
         " --images $(dirname {input.images}) --dense $(dirname {input.dense}) --prompts-file {input.prompts}"
-        " --reference {params.reference} --evaluator {params.evaluator} --cache {params.cache}"
+        " --reference {input.reference} --evaluator {params.evaluator} --cache {params.cache}"
         " --threads {params.threads} --out {output} > {log} 2>&1"
