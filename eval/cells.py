@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.spec import PruneSpec, require
 
@@ -85,8 +86,9 @@ def cell_hash(record: dict[str, Any]) -> str:
 
 
 def named(cell: Cell) -> str:
-    """What a person calls the cell: `obs_diff 0.50 log_decrease`."""
-    parts = [cell.method] if cell.method == "dense" else [cell.method, cell.sparsity, cell.weighting]
+    """What a person calls the cell: `obs_diff 0.50 log_decrease`, `magnitude 0.50`."""
+    parts = [cell.method] if cell.method == "dense" else [cell.method, cell.sparsity]
+    parts += [cell.weighting] if registry.constants("obsdiff.methods", cell.method)["WEIGHTED"] else []
     parts += [f"packages {cell.packages}"] if cell.packages not in ("1", "4") else []
     return " ".join(parts + ([f"seed {cell.seed}"] if cell.seed != "0" else []))
 

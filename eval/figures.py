@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 SHOWN = ("fid", "clip_score", "recall_at_1", "cosine_to_dense")
 MARKERS = "osD^vPX*<>"
 PROMPTS_SHOWN = 6
+FLOOR = "random"
 
 
 def save(figure: Any, folder: Path, name: str) -> None:
@@ -28,7 +29,10 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 
 def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
-    """quality.svg/.png: one panel a metric and model, one line a method and weighting, the dense value dashed."""
+    """quality.svg/.png: one panel a metric and model, one line a method and weighting, the dense value dashed.
+
+    The axes span what is shown of all methods but `random`, which would flatten every difference between the others.
+    """
     table = frame(cells)
     about = cells[0]["metrics"]
     models = list(dict.fromkeys(table["model"]))
@@ -38,7 +42,7 @@ def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
     for row, model in zip(axes, models, strict=True):
         own = table[table["model"] == model]
         pruned = own[own["method"] != "dense"]
-        lines = pruned.groupby(["method", "weighting"], sort=True)
+        lines = pruned.groupby(["method", "weighting"], sort=False)
         greys = np.linspace(0.0, 0.65, max(len(lines), 1))
         for axis, name in zip(row, SHOWN, strict=True):
             arrow = "higher is better" if about[name]["higher_is_better"] else "lower is better"
@@ -51,6 +55,10 @@ def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
             axis.axhline(
                 own.loc[own["method"] == "dense", name].mean(), color="0.5", linewidth=1, linestyle=(0, (6, 3))
             )
+            shown = own.loc[own["method"] != FLOOR, name]
+            if len(shown) > 1 and shown.min() < shown.max():
+                margin = 0.08 * (shown.max() - shown.min())
+                axis.set_ylim(shown.min() - margin, shown.max() + margin)
             axis.set_xlabel("sparsity")
             axis.grid(alpha=0.3)
         row[0].set_ylabel(model)
@@ -74,7 +82,7 @@ def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> N
     figure, axes = plt.subplots(
         len(rows) + 1,
         max(len(columns), 1),
-        figsize=(2.4 * max(len(columns), 1), 1.6 * len(rows) + 2.2),
+        figsize=(2.4 * max(len(columns), 1), 1.6 * len(rows) + 2.8),
         squeeze=False,
         layout="constrained",
     )
@@ -84,6 +92,7 @@ def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> N
         axis.spines[:].set_visible(False)
     axes[0][0].imshow(strip(dense, prompts))
     axes[0][0].set_ylabel("dense", fontsize=8)
+    axes[0][0].set_title("\n".join(cells[0]["captions"][:PROMPTS_SHOWN]), fontsize=7)
     for cell, folder in pruned:
         r, c = rows.index(named(cell).replace(f" {cell.sparsity}", "")) + 1, columns.index(cell.sparsity)
         axes[r][c].imshow(strip(folder, prompts))

@@ -64,6 +64,7 @@ def measure(
         "hash": cell_hash(defined),
         "provenance": defined | {"versions": model.checkpoint["versions"]},
         "prompts": [p.id for p in prompts],
+        "captions": [p.caption for p in prompts],
         "metrics": metrics,
         "layers": model.profile["layers"],
     }

@@ -118,6 +118,7 @@ def record(cell: cells.Cell, value: float) -> dict:
         "hash": cells.cell_hash({"cell": cell.path, "value": value}),
         "provenance": {"spec": spec, "reference": {"count": 9}, "evaluator": {"name": "e"}},
         "prompts": ["a", "b"],
+        "captions": ["a cat", "a dog"],
         "metrics": metrics,
         "layers": [{"name": "l", "error": 0.1, "sparsity": 0.5}] * 3,
     }
