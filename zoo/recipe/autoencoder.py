@@ -73,9 +73,9 @@ def fit(steps: int, device: str) -> None:
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     latents = encode(vae, pictures)
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
-    log["psnr_db"] = psnr(decode(vae, encode(vae, pictures)).cpu(), scaled(pictures))
+    fidelity = psnr(decode(vae, encode(vae, pictures)).cpu(), scaled(pictures))
     vae.save_pretrained(FOLDER)
-    print({k: v for k, v in log.items() if k != "curve"}, "size", f"{math.prod(latents.shape[1:])} latent numbers")
+    print({k: v for k, v in log.items() if k != "curve"}, f"{fidelity:.1f} dB, {math.prod(latents.shape[1:])} numbers")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from eval.generate import generate
 from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
 from obsdiff import Sampling, Source, load_pipeline
 from obsdiff.prompts import Prompt, read_prompts
-from zoo.recipe import data
+from zoo.recipe import autoencoder, data
 
 GENERATORS = ("emoji-sd3",)
 LICENCE = (
@@ -98,6 +98,10 @@ def generator_card(name: str, judge: Evaluator) -> None:
     reference = judge.pictures(everything)
     pipe = load_pipeline(Source(**about["source"]))
     parameters = sum(p.numel() for p in pipe.transformer.parameters()) / 1e6
+    real = data.load().pictures
+    fidelity = autoencoder.psnr(
+        autoencoder.decode(pipe.vae, autoencoder.encode(pipe.vae, real)), autoencoder.scaled(real)
+    )
     rows = []
     with tempfile.TemporaryDirectory() as work:
         for label in ("dense", "random weights"):
@@ -127,7 +131,7 @@ the layout of the real model, so that whatever prunes this one prunes that.
 |---|---|
 | transformer | {pipe.transformer.config.num_layers} joint-attention blocks of width {pipe.transformer.inner_dim}, {parameters:.2f} M parameters |
 | weights on disk | {size_of(folder):.1f} MB (float16), autoencoder and both text encoders included |
-| autoencoder | `AutoencoderKL`, factor 2, 4 channels, {vae["psnr_db"]:.1f} dB PSNR on the data, {vae["minutes"]:.0f} min on one CPU core |
+| autoencoder | `AutoencoderKL`, factor 2, 4 channels, {fidelity:.1f} dB PSNR on the data, {vae["minutes"]:.0f} min on one CPU core |
 | trained | {log["steps"]} steps of {log["batch"]} pictures ({log["pictures"] / len(data.load().ids):.0f} epochs), {log["minutes"]:.0f} min on one to two busy CPU cores |
 | final loss (flow matching) | {log["curve"][-1][1]:.3f} |
 
