@@ -5,6 +5,7 @@ python -m zoo.recipe.card          # after training; writes zoo/*/README.md and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from dataclasses import replace
@@ -116,9 +117,10 @@ def generator_card(name: str, judge: Evaluator) -> None:
                 f"| {label}, {len(prompts)} pictures | {scores[0]:.1f} | " + " | ".join(f"{s:.3g}" for s in scores[1:])
             )
     half = len(everything) // 2
+    everything.sort(key=lambda path: hashlib.sha256(path.stem.encode()).digest())
     halves = pictures_of(judge, everything[half:], judge.pictures(everything[:half]), [])
     rows.append(
-        f"| second half of the real pictures against the first, {half} each | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
+        f"| second half of the real pictures against the first, {half} each, shuffled | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
     )
     table = "\n".join(f"{row} |" for row in rows)
     (folder / "README.md").write_text(f"""# {name}
