@@ -64,7 +64,7 @@ def profile(
     prompts_file: Path,
     out: Path,
     seed: int = 0,
-    prompts: int = 32,
+    prompts: int = 8,
     threads: int = 1,
 ) -> None:
     """Layer errors, parameters and latency of a pruned checkpoint; nothing else may be running.
@@ -76,16 +76,18 @@ def profile(
     import torch
 
     from eval.measure import write_json
-    from eval.profile import counts, errors_of, latency
+    from eval.profile import counts, latency, layer_errors
     from obsdiff import load_pipeline, load_pruned
+    from obsdiff.checkpoint import pruned_weights
 
     torch.set_num_threads(1)
     pipe = load_pipeline(source)
     chosen = read_prompts(prompts_file)[:prompts]
-    layers = errors_of(pipe, checkpoint, chosen, sampling, seed)
-    load_pruned(pipe, checkpoint)
+    weights = pruned_weights(checkpoint)
+    layers = layer_errors(pipe, weights, chosen, sampling, seed)
     torch.set_num_threads(threads)
-    timings = latency(pipe, chosen[0], sampling, threads)
+    timings = latency(pipe, weights, chosen[0], sampling, threads)
+    load_pruned(pipe, checkpoint)
     write_json(out, {"layers": layers, "latency": timings} | counts(pipe))
 
 

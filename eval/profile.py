@@ -1,7 +1,6 @@
 """What a pruned model is beside its pictures: layer errors, parameters, latency."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from torch.utils.benchmark import Timer
 
 from obsdiff import models, packages
 from obsdiff.calibration import batched, noise
-from obsdiff.checkpoint import pruned_weights
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 
-SECONDS_EACH = 0.6
+ROUNDS, SECONDS_EACH = 4, 0.15
 
 
 @torch.no_grad()
@@ -75,21 +73,23 @@ def counts(pipe: Any) -> dict[str, dict[str, int]]:
     return {"prunable": count(prunable), "denoiser": count(list(denoiser.parameters()))}
 
 
-def quartiles(statement: str, scope: dict[str, Any], threads: int) -> list[float]:
-    """25th, 50th and 75th percentile of a statement's wall-clock time in ms, after one warm-up block."""
-    timer = Timer(statement, globals=scope, num_threads=threads)
-    timer.blocked_autorange(min_run_time=SECONDS_EACH / 4)
-    times = np.array(timer.blocked_autorange(min_run_time=SECONDS_EACH).times) * 1e3
-    return [round(float(q), 4) for q in np.percentile(times, [25, 50, 75])]
-
-
 @torch.no_grad()
-def latency(pipe: Any, prompt: Prompt, sampling: Sampling, threads: int) -> dict[str, Any]:
-    """Median and quartiles of a denoiser call and of the whole pipeline for one prompt, in ms.
+def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Sampling, threads: int) -> dict[str, Any]:
+    """Wall-clock time of a denoiser call and of the whole pipeline for one prompt, in ms; nothing else may be running.
 
-    The denoiser is timed on the very arguments that the pipeline gives it. Nothing else may be running.
+    Dense and pruned weights take turns in the same process, so that a machine whose speed drifts does not pass for a
+    speed-up. The denoiser is timed on the very arguments that the pipeline gives it.
+
+    Args:
+        pipe: the dense pipeline; it is dense again afterwards.
+        pruned: layer name → pruned weight.
+
+    Returns:
+        denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned; speedup: dense median over pruned median of
+        the denoiser; threads.
     """
     denoiser = models.family_of(pipe).denoiser(pipe)
+    dense = {name: models.linear(denoiser, name).weight.detach().clone() for name in pruned}
     caught: dict[str, Any] = {}
     handle = denoiser.register_forward_pre_hook(
         lambda _, args, kwargs: caught.setdefault("call", (args, kwargs)) and None, with_kwargs=True
@@ -102,13 +102,21 @@ def latency(pipe: Any, prompt: Prompt, sampling: Sampling, threads: int) -> dict
     whole()
     handle.remove()
     args, kwargs = caught["call"]
-    return {
-        "denoiser_ms": quartiles("call(*args, **kwargs)", {"call": denoiser, "args": args, "kwargs": kwargs}, threads),
-        "pipeline_ms": quartiles("whole()", {"whole": whole}, threads),
-        "threads": threads,
+    scope = {"call": denoiser, "args": args, "kwargs": kwargs, "whole": whole}
+    timers = {
+        "denoiser_ms": Timer("call(*args, **kwargs)", globals=scope, num_threads=threads),
+        "pipeline_ms": Timer("whole()", globals=scope, num_threads=threads),
     }
-
-
-def errors_of(pipe: Any, checkpoint: Path, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> list[dict]:
-    """layer_errors of a checkpoint on disk."""
-    return layer_errors(pipe, pruned_weights(checkpoint), prompts, sampling, seed)
+    times: dict[tuple[str, str], list[float]] = {(w, t): [] for w in ("dense", "pruned") for t in timers}
+    for _ in range(ROUNDS):
+        for which, weights in (("pruned", pruned), ("dense", dense)):
+            for name, weight in weights.items():
+                models.linear(denoiser, name).weight.copy_(weight)
+            for what, timer in timers.items():
+                timer.timeit(1)
+                times[which, what] += timer.blocked_autorange(min_run_time=SECONDS_EACH).times
+    record: dict[str, Any] = {
+        what: [round(float(q) * 1e3, 4) for q in np.percentile(times["pruned", what], [25, 50, 75])] for what in timers
+    }
+    ratio = np.median(times["dense", "denoiser_ms"]) / np.median(times["pruned", "denoiser_ms"])
+    return record | {"speedup": round(float(ratio), 4), "threads": threads}

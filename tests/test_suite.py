@@ -109,7 +109,7 @@ def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
 def record(cell: cells.Cell, value: float) -> dict:
     about = {"title": "FID", "unit": "u", "higher_is_better": False}
     names = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
-    names += ("denoiser_ms", "pipeline_ms", "pruning_seconds", "pruning_memory")
+    names += ("speedup", "denoiser_ms", "pipeline_ms", "pruning_seconds", "pruning_memory")
     metrics = {name: {"value": value} | about for name in names}
     metrics["denoiser_ms"]["quartiles"] = [value - 1, value + 1]
     spec = {"damping": 0.01, "sampling": {"steps": 3}, "prompts": "x"}

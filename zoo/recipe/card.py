@@ -143,7 +143,8 @@ the layout of the real model, so that whatever prunes this one prunes that.
 
 {sampling.steps} Euler steps, guidance {sampling.guidance_scale}; R@1 among the {len(prompts)} benchmark captions (chance {100 / len(prompts):.1f} %), FID and
 KID against {len(everything)} real pictures, all on the features of `zoo/emoji-clip`. Benchmark captions were in the
-training set (each picture exists once); calibration captions are others than benchmark captions.
+training set (each picture exists once), and their real pictures are among the reference: that is why the dense row
+can lie below that of the halves. Calibration captions are others than benchmark captions.
 
 ![loss](loss.svg)
 
