@@ -86,7 +86,7 @@ def profile(
     weights = pruned_weights(checkpoint)
     layers = layer_errors(pipe, weights, chosen, sampling, seed)
     torch.set_num_threads(threads)
-    timings = latency(pipe, weights, chosen[0], sampling, threads)
+    timings = latency(pipe, weights, chosen[0], sampling)
     load_pruned(pipe, checkpoint)
     write_json(out, {"layers": layers, "latency": timings} | counts(pipe))
 

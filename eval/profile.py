@@ -1,19 +1,19 @@
 """What a pruned model is beside its pictures: layer errors, parameters, latency."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from obsdiff import models, packages
 from obsdiff.calibration import batched, noise
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 
-ROUNDS, SECONDS_EACH = 4, 0.15
+ROUNDS, CALLS = 5, 6
 
 
 @torch.no_grad()
@@ -73,8 +73,20 @@ def counts(pipe: Any) -> dict[str, dict[str, int]]:
     return {"prunable": count(prunable), "denoiser": count(list(denoiser.parameters()))}
 
 
+def clocked(call: Callable[[], Any], count: int) -> list[float]:
+    """Wall-clock ms of each of `count` calls, the GPU's work included."""
+    times = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - begun))
+    return times
+
+
 @torch.no_grad()
-def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Sampling, threads: int) -> dict[str, Any]:
+def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     """Wall-clock time of a denoiser call and of the whole pipeline for one prompt, in ms; nothing else may be running.
 
     Dense and pruned weights take turns in the same process, so that a machine whose speed drifts does not pass for a
@@ -102,21 +114,18 @@ def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Samp
     whole()
     handle.remove()
     args, kwargs = caught["call"]
-    scope = {"call": denoiser, "args": args, "kwargs": kwargs, "whole": whole}
-    timers = {
-        "denoiser_ms": Timer("call(*args, **kwargs)", globals=scope, num_threads=threads),
-        "pipeline_ms": Timer("whole()", globals=scope, num_threads=threads),
-    }
-    times: dict[tuple[str, str], list[float]] = {(w, t): [] for w in ("dense", "pruned") for t in timers}
+    times: dict[tuple[str, str], list[float]] = {}
     for _ in range(ROUNDS):
         for which, weights in (("pruned", pruned), ("dense", dense)):
             for name, weight in weights.items():
                 models.linear(denoiser, name).weight.copy_(weight)
-            for what, timer in timers.items():
-                timer.timeit(1)
-                times[which, what] += timer.blocked_autorange(min_run_time=SECONDS_EACH).times
+            denoiser(*args, **kwargs)
+            times.setdefault((which, "denoiser_ms"), []).extend(clocked(lambda: denoiser(*args, **kwargs), CALLS))
+            if which == "pruned":
+                times.setdefault((which, "pipeline_ms"), []).extend(clocked(whole, 1))
     record: dict[str, Any] = {
-        what: [round(float(q) * 1e3, 4) for q in np.percentile(times["pruned", what], [25, 50, 75])] for what in timers
+        what: [round(float(q), 4) for q in np.percentile(times["pruned", what], [25, 50, 75])]
+        for what in ("denoiser_ms", "pipeline_ms")
     }
     ratio = np.median(times["dense", "denoiser_ms"]) / np.median(times["pruned", "denoiser_ms"])
-    return record | {"speedup": round(float(ratio), 4), "threads": threads}
+    return record | {"speedup": round(float(ratio), 4), "threads": torch.get_num_threads()}

@@ -88,7 +88,7 @@ def profiles() -> dict[str, Model]:
         prompts = [Prompt("0", "a cat"), Prompt("1", "a dog")]
         profile = {
             "layers": layer_errors(dense, weights, prompts, SAMPLING, 0),
-            "latency": latency(dense, weights, prompts[0], SAMPLING, 1),
+            "latency": latency(dense, weights, prompts[0], SAMPLING),
         } | counts(pipe)
         found[method] = Model(report.as_dict(), profile)
     return found
