@@ -1,4 +1,4 @@
-"""Command line of the suite's stages: `python -m eval prompts | generate | profile | measure | summarise | track`."""
+"""Command line of the suite's stages and of `compare`: `python -m eval --help`."""
 
 import json
 import sys
@@ -147,6 +147,19 @@ def summarise(metrics: list[Path], out: Path) -> None:
     picture_grid(cells, [path.parent for path in metrics], out / "figures")
 
 
+def compare(first: list[Path], second: list[Path]) -> None:
+    """Print the paired difference first − second of each metric, with a 95 % interval over prompts.
+
+    Args:
+        first: metrics.json files of a method, one a seed.
+        second: those of the other, in the same order.
+    """
+    from eval.compare import compare as difference
+    from eval.tables import read_cells
+
+    print(difference(read_cells(first), read_cells(second)).to_string(index=False, float_format="{:.4f}".format))
+
+
 def track(
     metrics: list[Path], sweep: str, results: Path, out: Path, experiment: str = "obsdiff", files: tuple[Path, ...] = ()
 ) -> None:
@@ -164,7 +177,7 @@ def track(
     carry(metrics, sweep, experiment, files, results, out)
 
 
-COMMANDS = {f.__name__: f for f in (prompts, generate, profile, measure, summarise, track)}
+COMMANDS = {f.__name__: f for f in (prompts, generate, profile, measure, summarise, compare, track)}
 
 
 def main(argv: list[str]) -> int:

@@ -10,6 +10,7 @@ from conftest import SAMPLING
 from PIL import Image
 
 from eval import cells
+from eval.compare import compare
 from eval.config import read_sweep
 from eval.generate import generate
 from eval.tables import frame, markdown
@@ -134,6 +135,25 @@ def test_tables_have_a_row_a_cell_and_mark_the_best():
     lines = markdown(rows).splitlines()
     assert sum("**" in line for line in lines) == 2
     assert not any("**" in line for line in lines if line.startswith("| dense"))
+
+
+def test_compare_is_paired():
+    """A constant shift has an interval of no width however much prompts differ; unpaired cells are refused."""
+    cell = read_sweep(CONFIG).cells[0]
+    one, other = record(cell, 1.0), record(cell, 2.0)
+    spread = np.random.default_rng(0).normal(size=200).tolist()
+    for made in (one, other):
+        made["prompts"] = [str(i) for i in range(200)]
+    one["metrics"]["fid"]["samples"], other["metrics"]["fid"]["samples"] = spread, [x - 0.25 for x in spread]
+    one["metrics"]["kid"]["samples"], other["metrics"]["kid"]["samples"] = spread, [0.0] * 200
+    table = compare([one], [other]).set_index("metric")
+    assert table.loc["fid"].tolist() == pytest.approx([0.25, 0.25, 0.25])
+    low, high = table.loc["kid", "low"], table.loc["kid", "high"]
+    assert low < np.mean(spread) < high and high - low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
+    with pytest.raises(SpecError, match="do not pair up"):
+        compare([one], [record(cell, 1.0)])
+    with pytest.raises(SpecError, match="1 against 0"):
+        compare([one], [])
 
 
 def test_tracking_resumes_and_never_duplicates(tmp_path):
