@@ -94,8 +94,12 @@ def pipeline(model: Generator, vae: AutoencoderKL, captions: list[str]) -> Stabl
 def save(pipe: StableDiffusion3Pipeline) -> None:
     """Write FOLDER in half precision, saying float32: transformers would else open the text encoders in float16."""
     pipe.to(dtype=torch.float16).save_pretrained(FOLDER, safe_serialization=True)
-    for config in FOLDER.glob("text_encoder*/config.json"):
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    for path in FOLDER.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def fit(steps: int, device: str) -> None:
