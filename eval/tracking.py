@@ -26,7 +26,6 @@ from eval.measure import write_json
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
 GRID_PICTURES = 36
-TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs, not on traces
 
 
 def client_of(results: Path) -> MlflowClient:
@@ -43,7 +42,7 @@ def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
         return str(found.experiment_id)
     served = client.tracking_uri.startswith(("http", "databricks"))
     location = None if served else (results.resolve() / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=location, tags=TRAINING_VIEW))
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 def find(client: MlflowClient, experiment: str, tags: dict[str, str]) -> list[Run]:
