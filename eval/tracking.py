@@ -1,12 +1,14 @@
 """metrics.json → MLflow; the only module that imports mlflow.
 
 A sweep is a parent run, a cell a child. Runs are found again by the tags `obsdiff.sweep` and `obsdiff.cell` (the
-cell's hash), so that a rerun resumes an unfinished run, leaves a finished one alone and never makes a second. A cell
-whose content changed has another hash, hence a run of its own; the older one is tagged `obsdiff.superseded`.
+cell's hash), so that a rerun resumes an unfinished run, leaves a finished one alone and never makes a second; one
+whose metrics were measured anew (`obsdiff.metrics` differs) is logged again into the same run. A cell defined otherwise
+has another hash, hence a run of its own; the older one is tagged `obsdiff.superseded`.
 """
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,17 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import numpy as np
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, ViewType
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from tqdm import tqdm
 
-from eval.cells import named, parse
+from eval.cells import cell_hash, named, parse
 from eval.figures import strip
 from eval.measure import write_json
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
+MEASURED = "obsdiff.metrics"
 GRID_PICTURES = 36
 
 
@@ -63,19 +66,22 @@ def log_cell(client: MlflowClient, experiment: str, parent: Run, sweep: str, fol
     tags = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: about.path}
     run = obtain(client, experiment, named(about), keys, tags)
     identity = run.info.run_id
-    if run.info.status == "FINISHED":
+    measured = cell_hash(cell)
+    if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
         return str(identity)
     params = cell["cell"] | {k: v for k, v in cell["provenance"]["spec"].items() if k not in ("sampling", "prompts")}
     params |= {f"sampling.{k}": v for k, v in cell["provenance"]["spec"]["sampling"].items()}
     metrics = {k: m["value"] for k, m in cell["metrics"].items()}
     for k, m in cell["metrics"].items():
         metrics |= dict(zip((f"{k}_q1", f"{k}_q3"), m.get("quartiles", ()), strict=False))
-    entities = [Metric(k, float(v), timestamp=0, step=0) for k, v in metrics.items()]
-    entities += [Metric("layer_error_by_layer", layer["error"], 0, i) for i, layer in enumerate(cell["layers"])]
-    client.log_batch(identity, entities, [Param(k, str(v)) for k, v in params.items()], [RunTag("status", "logged")])
+    now = int(1000 * time.time())
+    entities = [Metric(k, float(v), now, 0) for k, v in metrics.items()]
+    entities += [Metric("layer_error_by_layer", layer["error"], now, i) for i, layer in enumerate(cell["layers"])]
+    client.log_batch(identity, entities, [Param(k, str(v)) for k, v in params.items()])
     client.log_image(identity, Image.fromarray(grid_of(folder, cell["prompts"])), "pictures.png")
     for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
         client.log_artifact(identity, str(file))
+    client.set_tag(identity, MEASURED, measured)
     client.set_terminated(identity, "FINISHED")
     for older in find(client, experiment, {SWEEP: sweep, AXES_TAG: about.path}):
         if older.info.run_id != identity:
@@ -88,7 +94,7 @@ def grid_of(folder: Path, prompts: Sequence[str]) -> np.ndarray:
 
 
 def track(paths: Sequence[Path], sweep: str, experiment: str, files: Sequence[Path], results: Path, out: Path) -> None:
-    """Carry every cell to MLflow and write {uri, experiment, parent, runs: {cell path: run id}}.
+    """Carry every cell to MLflow and write {experiment, parent, runs: {cell path: run id}}.
 
     Args:
         paths: the cells' metrics.json files.

@@ -199,6 +199,11 @@ def test_tracking_resumes_and_never_duplicates(tmp_path):
     artifacts = {a.path for a in client.list_artifacts(child.info.run_id)}
     assert artifacts == {"pictures.png", "metrics.json", "manifest.json"}
     assert len(client.get_metric_history(child.info.run_id, "layer_error_by_layer")) == 3
+    again = json.loads(paths[0].read_text())
+    again["metrics"]["fid"]["value"] = 0.5
+    paths[0].write_text(json.dumps(again))
+    tracking.track(paths, "sweep", "test", [], tmp_path, out)
+    assert len(runs()) == 4 and client.get_run(unfinished).data.metrics["fid"] == 0.5
     tracking.track(write(2.0), "sweep", "test", [], tmp_path, out)
     assert len(runs()) == 7
     assert sum(tracking.SUPERSEDED in r.data.tags for r in runs()) == 3
