@@ -77,18 +77,17 @@ def profile(
 
     from eval.measure import write_json
     from eval.profile import counts, latency, layer_errors
-    from obsdiff import load_pipeline, load_pruned
-    from obsdiff.checkpoint import pruned_weights
+    from obsdiff import load_pipeline
+    from obsdiff.checkpoint import read_pruned
 
     torch.set_num_threads(1)
     pipe = load_pipeline(source)
     chosen = read_prompts(prompts_file)[:prompts]
-    weights = pruned_weights(checkpoint)
-    layers = layer_errors(pipe, weights, chosen, sampling, seed)
+    pruned = read_pruned(checkpoint)
+    layers = layer_errors(pipe, pruned, chosen, sampling, seed)
     torch.set_num_threads(threads)
-    timings = latency(pipe, weights, chosen[0], sampling)
-    load_pruned(pipe, checkpoint)
-    write_json(out, {"layers": layers, "latency": timings} | counts(pipe))
+    timings = latency(pipe, pruned, chosen[0], sampling)
+    write_json(out, {"layers": layers, "latency": timings} | counts(pipe, pruned))
 
 
 def measure(

@@ -27,10 +27,12 @@ class Sweep:
     Attributes:
         cells: in the order of the tables' rows.
         models: name → the content of config/models/<name>.yaml.
+        options: a cell's options, as in its path → the fields of PruneSpec they stand for.
     """
 
     cells: list[Cell]
     models: dict[str, dict[str, Any]]
+    options: dict[str, dict[str, Any]]
 
 
 def check(record: Mapping[str, Any], schema: str, what: str) -> None:
@@ -51,6 +53,8 @@ def describe(error: ValidationError) -> str:
         near = get_close_matches(str(unknown), allowed, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key + '.' if key else ''}{unknown}: no such key; {hint}({', '.join(allowed)})"
+    if key.startswith("grid.pattern.") and isinstance(instance, int):
+        return f"{key}: {instance!r} is no pattern; YAML takes an unquoted N:M for a time, write '2:4' in quotes"
     limits = {"exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}", "minimum": ">= {}", "type": "of type {}"}
     if error.validator in limits:
         limit = limits[error.validator].format(error.validator_value)
@@ -87,4 +91,8 @@ def read_sweep(config: Mapping[str, Any]) -> Sweep:
     """
     check(config, "config.schema.yaml", "config")
     models = {name: read_model(name) for name in config["models"]}
-    return Sweep(grid(dict(config)), models)
+    try:
+        cells = grid(dict(config))
+    except TypeError as error:  # an option that is no field of PruneSpec
+        raise SpecError(f"grid.options: {error}") from None
+    return Sweep(list(cells), models, {cell.options: options for cell, options in cells.items()})

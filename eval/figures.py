@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from eval.cells import named, parse
+from eval.cells import cell_path, named, parse
 from eval.tables import Cell, frame
 
 mpl.use("Agg")
@@ -29,27 +29,29 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 
 def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
-    """quality.svg/.png: one panel a metric and model, one line a method and weighting, the dense value dashed.
+    """quality.svg/.png: a row of panels a model and pattern, a line a method and what else differs, dense dashed.
 
     The axes span what is shown of all methods but `random`, which would flatten every difference between the others.
     """
     table = frame(cells)
     about = cells[0]["metrics"]
-    models = list(dict.fromkeys(table["model"]))
+    table["line"] = [named(parse(cell_path(c)), "sparsity", "pattern", "seed").replace("_", " ") for c in cells]
+    pruned_rows = table[table["method"] != "dense"]
+    rows = list(dict.fromkeys(zip(pruned_rows["model"], pruned_rows["pattern"], strict=True)))
+    rows = rows or [(cells[0]["cell"]["model"], "unstructured")]
     figure, axes = plt.subplots(
-        len(models), len(SHOWN), figsize=(3.6 * len(SHOWN), 3.2 * len(models)), squeeze=False, layout="constrained"
+        len(rows), len(SHOWN), figsize=(3.6 * len(SHOWN), 3.2 * len(rows)), squeeze=False, layout="constrained"
     )
-    for row, model in zip(axes, models, strict=True):
-        own = table[table["model"] == model]
+    for row, (model, pattern) in zip(axes, rows, strict=True):
+        own = table[(table["model"] == model) & ((table["pattern"] == pattern) | (table["method"] == "dense"))]
         pruned = own[own["method"] != "dense"]
-        lines = pruned.groupby(["method", "weighting"], sort=False)
+        lines = pruned.groupby("line", sort=False)
         greys = np.linspace(0.0, 0.65, max(len(lines), 1))
         for axis, name in zip(row, SHOWN, strict=True):
             arrow = "higher is better" if about[name]["higher_is_better"] else "lower is better"
             axis.set_title(f"{about[name]['title']} ({arrow})", fontsize=10)
-            for i, ((method, weighting), line) in enumerate(lines):
+            for i, (label, line) in enumerate(lines):
                 mean = line.groupby("sparsity")[name].mean()
-                label = method if weighting == "uniform" else f"{method}, {weighting}"
                 style = {"marker": MARKERS[i % len(MARKERS)], "linestyle": ("-", "--", ":", "-.")[i % 4]}
                 axis.plot(mean.index, mean.values, color=plt.get_cmap("viridis")(greys[i] * 1.3), label=label, **style)
             axis.axhline(
@@ -61,7 +63,7 @@ def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
                 axis.set_ylim(shown.min() - margin, shown.max() + margin)
             axis.set_xlabel("sparsity")
             axis.grid(alpha=0.3)
-        row[0].set_ylabel(model)
+        row[0].set_ylabel(f"{model}, {pattern}")
         row[0].legend(fontsize=8)
     save(figure, folder, "quality")
 
@@ -76,7 +78,7 @@ def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> N
     ]
     dense = next(folder for cell, folder in chosen if cell.method == "dense")
     pruned = [(cell, folder) for cell, folder in chosen if cell.method != "dense"]
-    rows = list(dict.fromkeys(named(cell).replace(f" {cell.sparsity}", "") for cell, _ in pruned))
+    rows = list(dict.fromkeys(named(cell, "sparsity") for cell, _ in pruned))
     columns = sorted({cell.sparsity for cell, _ in pruned})
     prompts = cells[0]["prompts"][:PROMPTS_SHOWN]
     figure, axes = plt.subplots(
@@ -94,7 +96,7 @@ def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> N
     axes[0][0].set_ylabel("dense", fontsize=8)
     axes[0][0].set_title("\n".join(cells[0]["captions"][:PROMPTS_SHOWN]), fontsize=7)
     for cell, folder in pruned:
-        r, c = rows.index(named(cell).replace(f" {cell.sparsity}", "")) + 1, columns.index(cell.sparsity)
+        r, c = rows.index(named(cell, "sparsity")) + 1, columns.index(cell.sparsity)
         axes[r][c].imshow(strip(folder, prompts))
         if r == 1:
             axes[r][c].set_title(cell.sparsity, fontsize=9)

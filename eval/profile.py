@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, packages
+from obsdiff import models, packages, surgery
 from obsdiff.calibration import batched, noise
+from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 
@@ -18,30 +19,42 @@ ROUNDS, CALLS = 5, 6
 
 @torch.no_grad()
 def layer_errors(
-    pipe: Any, pruned: dict[str, Tensor], prompts: Sequence[Prompt], sampling: Sampling, seed: int
+    pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int
 ) -> list[dict[str, Any]]:
-    """Relative squared output error of every prunable layer alone, on the dense model's inputs.
+    """Relative squared output error of every layer whose inputs lost weights, alone, on the dense model's inputs.
+
+    Where heads or neurons were removed these are the layers that read them; those that make them have no error of
+    their own. A layer that was left alone has none either.
 
     Args:
         pipe: the dense pipeline.
-        pruned: layer name → pruned weight (rows, columns); a layer left out has no error.
 
     Returns:
-        [{name, error, sparsity}] in order of execution; error = Σ‖(W − Ŵ)x‖² / Σ‖Wx‖² over prompts, steps, tokens.
+        [{name, error, sparsity}] in order of execution; error = Σ‖Wx + b − Ŵx − b̂‖² / Σ‖Wx‖² over prompts, steps,
+        tokens.
     """
-    family = models.family_of(pipe)
-    denoiser = family.denoiser(pipe)
-    names = packages.layers(family.units(denoiser))
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    changed = pruned.consumers(family, denoiser)
+    read = [stream.consumer.layer for site, _ in pruned.sites(family, denoiser) for stream in site.streams]
+    names = read or packages.layers(family.units(denoiser))
     sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}
     handles = []
-    for name in pruned:
+    for name, (weight, bias) in changed.items():
         layer = models.linear(denoiser, name)
-        delta = layer.weight - pruned[name].to(layer.weight)
+        delta = layer.weight - weight.to(layer.weight)
+        moved = None if bias is None or layer.bias is None else layer.bias - bias.to(layer.bias)
 
-        def hook(m: nn.Linear, args: tuple[Tensor, ...], out: Tensor, name: str = name, delta: Tensor = delta) -> None:
-            bias = m.bias if m.bias is not None else 0.0
-            norms = [nn.functional.linear(args[0], delta).float().square().sum(), (out - bias).float().square().sum()]
-            sums[name] += torch.stack(norms).double().cpu()
+        def hook(
+            m: nn.Linear,
+            args: tuple[Tensor, ...],
+            out: Tensor,
+            name: str = name,
+            delta: Tensor = delta,
+            moved: Tensor | None = moved,
+        ) -> None:
+            own = m.bias if m.bias is not None else 0.0
+            error = nn.functional.linear(args[0], delta, moved)
+            sums[name] += torch.stack([error.float().square().sum(), (out - own).float().square().sum()]).double().cpu()
 
         handles.append(layer.register_forward_hook(hook))
     pipe.set_progress_bar_config(disable=True)
@@ -55,22 +68,30 @@ def layer_errors(
         {
             "name": name,
             "error": float(sums[name][0] / sums[name][1]) if sums[name][1] > 0 else 0.0,
-            "sparsity": float((pruned[name] == 0).double().mean()) if name in pruned else 0.0,
+            "sparsity": float((changed[name].weight == 0).double().mean()) if name in changed else 0.0,
         }
         for name in names
     ]
 
 
-def counts(pipe: Any) -> dict[str, dict[str, int]]:
-    """Parameters, all and nonzero, of the prunable layers' weights and of the whole denoiser."""
-    family = models.family_of(pipe)
-    denoiser = family.denoiser(pipe)
-    prunable = [models.linear(denoiser, name).weight for name in packages.layers(family.units(denoiser))]
+def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:
+    """Parameters of the prunable layers' weights and of the denoiser: the dense model's, and nonzero after pruning.
 
-    def count(tensors: Sequence[Tensor]) -> dict[str, int]:
-        return {"total": sum(t.numel() for t in tensors), "nonzero": sum(int(t.count_nonzero()) for t in tensors)}
+    Args:
+        pipe: the dense pipeline; it is pruned afterwards.
+    """
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    names = packages.layers(family.units(denoiser))
 
-    return {"prunable": count(prunable), "denoiser": count(list(denoiser.parameters()))}
+    def tensors() -> dict[str, list[Tensor]]:
+        return {"prunable": [models.linear(denoiser, n).weight for n in names], "denoiser": [*denoiser.parameters()]}
+
+    total = {kind: sum(t.numel() for t in found) for kind, found in tensors().items()}
+    pruned.install(family, denoiser)
+    return {
+        kind: {"total": total[kind], "nonzero": sum(int(t.count_nonzero()) for t in found)}
+        for kind, found in tensors().items()
+    }
 
 
 def clocked(call: Callable[[], Any], count: int) -> list[float]:
@@ -86,7 +107,7 @@ def clocked(call: Callable[[], Any], count: int) -> list[float]:
 
 
 @torch.no_grad()
-def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+def latency(pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     """Wall-clock time of a denoiser call and of the whole pipeline for one prompt, in ms; nothing else may be running.
 
     Dense and pruned weights take turns in the same process, so that a machine whose speed drifts does not pass for a
@@ -94,14 +115,18 @@ def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Samp
 
     Args:
         pipe: the dense pipeline; it is dense again afterwards.
-        pruned: layer name → pruned weight.
 
     Returns:
         denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned; speedup: dense median over pruned median of
         the denoiser; threads.
     """
-    denoiser = models.family_of(pipe).denoiser(pipe)
-    dense = {name: models.linear(denoiser, name).weight.detach().clone() for name in pruned}
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    heads = {site.owner: (site.groups, len(kept)) for site, kept in pruned.sites(family, denoiser) if site.owner}
+    dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.states}
+    turns = (
+        ("pruned", pruned.states, {owner: left for owner, (_, left) in heads.items()}),
+        ("dense", dense, {owner: whole for owner, (whole, _) in heads.items()}),
+    )
     caught: dict[str, Any] = {}
     handle = denoiser.register_forward_pre_hook(
         lambda _, args, kwargs: caught.setdefault("call", (args, kwargs)) and None, with_kwargs=True
@@ -116,9 +141,8 @@ def latency(pipe: Any, pruned: dict[str, Tensor], prompt: Prompt, sampling: Samp
     args, kwargs = caught["call"]
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(ROUNDS):
-        for which, weights in (("pruned", pruned), ("dense", dense)):
-            for name, weight in weights.items():
-                models.linear(denoiser, name).weight.copy_(weight)
+        for which, states, count in turns:
+            surgery.install(denoiser, states, count)
             denoiser(*args, **kwargs)
             times.setdefault((which, "denoiser_ms"), []).extend(clocked(lambda: denoiser(*args, **kwargs), CALLS))
             if which == "pruned":

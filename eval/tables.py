@@ -10,7 +10,15 @@ import pandas as pd
 from eval.cells import AXES
 
 HEADLINE = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
-COST = ("speedup", "denoiser_ms", "pipeline_ms", "pruning_seconds", "pruning_memory")
+COST = (
+    "nonzero_parameters",
+    "checkpoint_mb",
+    "speedup",
+    "denoiser_ms",
+    "pipeline_ms",
+    "pruning_seconds",
+    "pruning_memory",
+)
 
 Cell = dict[str, Any]
 

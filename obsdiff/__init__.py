@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from obsdiff.checkpoint import load_pruned, save_pruned
+    from obsdiff.checkpoint import export_pruned, load_pruned, save_pruned
     from obsdiff.errors import SpecError
     from obsdiff.loading import load_pipeline
-    from obsdiff.pruning import Report, prune
+    from obsdiff.planning import Plan, plan
+    from obsdiff.pruning import prune
+    from obsdiff.report import Report
 from obsdiff.spec import PruneSpec, Sampling, Source
 
 _HOME = {
@@ -18,20 +20,26 @@ _HOME = {
     "Sampling": "spec",
     "Source": "spec",
     "SpecError": "errors",
-    "Report": "pruning",
+    "Report": "report",
+    "Plan": "planning",
+    "plan": "planning",
     "prune": "pruning",
     "save_pruned": "checkpoint",
     "load_pruned": "checkpoint",
+    "export_pruned": "checkpoint",
     "load_pipeline": "loading",
 }
 __all__ = [
+    "Plan",
     "PruneSpec",
     "Report",
     "Sampling",
     "Source",
     "SpecError",
+    "export_pruned",
     "load_pipeline",
     "load_pruned",
+    "plan",
     "prune",
     "save_pruned",
 ]

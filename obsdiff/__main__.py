@@ -1,5 +1,7 @@
-"""Command line: `python -m obsdiff prune --model FOLDER --out FOLDER …`; every option is a field of obsdiff/spec.py."""
+"""Command line: `obsdiff prune | plan | inspect | export`; every option of a run is a field of obsdiff/spec.py."""
 
+import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ def prune(
     prompts_file: Path | None = None,
     threads: int | None = None,
 ) -> None:
-    """Prune a pipeline and save its pruned weights.
+    """Prune a pipeline and save its pruned weights; a run that was killed goes on at the package where it stopped.
 
     Args:
         out: folder of the pruned checkpoint.
@@ -31,8 +33,10 @@ def prune(
     """
     prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
     spec = replace(spec, prompts=tuple(prompts))
-    if spec.facts["STATISTIC"] and not prompts:
+    if spec.calibrates and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+
+    import shutil
 
     import torch
 
@@ -42,8 +46,9 @@ def prune(
     if threads:
         torch.set_num_threads(threads)
     pipe = load_pipeline(source)
-    report = run_prune(pipe, spec)
+    report = run_prune(pipe, spec, out / "progress")
     save_pruned(pipe, out, report)
+    shutil.rmtree(out / "progress", ignore_errors=True)
     errors = [layer.weight_error for layer in report.layers]
     print(
         f"{out}: {len(errors)} layers, sparsity {report.sparsity:.4f}, {report.seconds['total']:.1f} s, "
@@ -51,12 +56,60 @@ def prune(
     )
 
 
+def plan(source: Annotated[Source, Flat], spec: Annotated[PruneSpec, Flat], as_json: bool = False) -> None:
+    """Say what `prune` would do, from the model's configuration alone: no weights are opened.
+
+    Args:
+        as_json: for programs.
+    """
+    from obsdiff.planning import describe
+    from obsdiff.planning import plan as find_out
+
+    print(describe(find_out(source, spec), as_json))
+
+
+def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = False) -> None:
+    """Print the layers of a pruned checkpoint, after checking it against its hash.
+
+    Args:
+        checkpoint: folder that `prune` wrote.
+        as_json: its manifest.
+    """
+    from obsdiff.checkpoint import read_pruned
+    from obsdiff.inspection import describe
+
+    pruned = read_pruned(checkpoint)
+    print(json.dumps(pruned.manifest, indent=1) if as_json else describe(checkpoint, pruned.manifest))
+
+
+def export(source: Annotated[Source, Flat], checkpoint: Path, out: Path) -> None:
+    """Write a pruned pipeline as an ordinary diffusers folder, which from_pretrained opens without obsdiff.
+
+    Args:
+        checkpoint: folder that `prune` wrote from the same --model.
+        out: the diffusers folder.
+    """
+    from obsdiff import export_pruned, load_pipeline, load_pruned
+    from obsdiff.checkpoint import read_manifest, require_exportable
+
+    require_exportable(read_manifest(checkpoint))
+    pipe = load_pipeline(source)
+    manifest = load_pruned(pipe, checkpoint)
+    print(export_pruned(pipe, out, manifest))
+
+
+COMMANDS = {f.__name__: f for f in (prune, plan, inspect, export)}
+
+
 def main(argv: list[str]) -> int:
     try:
-        tyro.extras.subcommand_cli_from_dict({"prune": prune}, args=argv, prog="python -m obsdiff")
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, args=argv, prog="obsdiff")
+        sys.stdout.flush()
     except (SpecError, CheckpointError, LayerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `obsdiff inspect … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

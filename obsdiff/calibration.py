@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from obsdiff import models
+from obsdiff import models, registry
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.spec import PruneSpec
@@ -38,18 +38,20 @@ class Calibration:
 
     Attributes:
         pipe: the pipeline, its denoiser pruned so far.
-        spec: prompts, sampling and seed are read.
-        alphas: T → the weights of T steps, (T,).
+        spec: prompts, sampling, weighting and seed are read.
+        alphas: T → the weights of T steps, (T,); the spec's weighting where left out.
     """
 
     pipe: Any
     spec: PruneSpec
-    alphas: Alphas
+    alphas: Alphas | None = None
     embeds: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.spec.prompts:
             raise SpecError(f"prompts: method {self.spec.method!r} calibrates and was given none; pass --prompts-file")
+        if self.alphas is None:
+            self.alphas = alphas_of(self.spec)
         family = models.family_of(self.pipe)
         batches = [
             family.encode(self.pipe, self.spec.prompts[rows], self.spec.sampling)
@@ -71,9 +73,11 @@ class Calibration:
         handles = []
         for group in groups:
             layer = models.linear(denoiser, group[0])
-            stats[group] = STATISTICS[kind](layer.in_features, layer.weight.device)
+            device = torch.device("cpu") if self.spec.offload_statistics else layer.weight.device
+            stats[group] = STATISTICS[kind](layer.in_features, device)
 
             def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
+                assert self.alphas is not None
                 stat.add(args[0].detach(), float(self.alphas(self.pipe.num_timesteps)[step]))
 
             handles.append(layer.register_forward_pre_hook(hook))
@@ -94,10 +98,19 @@ class Calibration:
                 handle.remove()
         for group, stat in stats.items():
             try:
-                stat.value()
+                stat.check()
             except StatisticError as error:
                 raise LayerError(f"{group[0]}: {error}") from None
         return stats
+
+
+def alphas_of(spec: PruneSpec) -> Alphas:
+    """T → the weights of T steps, as the spec's method and weighting have it."""
+    if not spec.facts["WEIGHTED"]:
+        return lambda steps: torch.ones(steps, dtype=torch.float64)
+    weighting = registry.load("obsdiff.weightings", spec.weighting)
+    table = (spec.alphas,) if spec.takes_table else ()
+    return lambda steps: weighting.alphas(steps, spec.alpha_min, spec.alpha_max, *table)
 
 
 @torch.no_grad()

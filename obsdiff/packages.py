@@ -4,18 +4,47 @@ A group is the layers that read the same input (q, k, v) and so share one statis
 in one package: both streams' counterparts of joint attention.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 Group = tuple[str, ...]
 Unit = tuple[Group, ...]
 
+GIB = 2**30
 
-def split(units: Sequence[Unit], count: int) -> list[list[Unit]]:
-    """Cut units into `count` packages in order, sizes differing by one at most (fewer where units run out)."""
-    count = min(count, len(units))
-    edges = [round(i * len(units) / count) for i in range(count + 1)] if count else []
-    return [list(units[a:b]) for a, b in pairwise(edges)]
+
+def split(sizes: Sequence[int], packages: int | str) -> list[range]:
+    """Cut units into packages in order.
+
+    Args:
+        sizes: bytes of each unit's statistics.
+        packages: a count (sizes differ by one unit at most; fewer packages where units run out), 'unit' for one a
+            unit, or a budget such as '2GiB' for the fewest packages whose statistics fit into it.
+
+    Returns:
+        The indices of each package's units.
+
+    Raises:
+        ValueError: a unit alone exceeds the budget; the first such index is its second argument.
+    """
+    if isinstance(packages, str) and packages.endswith("GiB"):
+        return by_bytes(sizes, int(float(re.sub("GiB$", "", packages)) * GIB))
+    count = len(sizes) if packages == "unit" else min(int(packages), len(sizes))
+    edges = [round(i * len(sizes) / count) for i in range(count + 1)] if count else []
+    return [range(a, b) for a, b in pairwise(edges)]
+
+
+def by_bytes(sizes: Sequence[int], budget: int) -> list[range]:
+    cut: list[range] = []
+    for i, size in enumerate(sizes):
+        if size > budget:
+            raise ValueError(f"{budget / GIB:.3g} GiB is less than the {size / GIB:.3g} GiB of one unit", i)
+        if cut and sum(sizes[cut[-1].start : i]) + size <= budget:
+            cut[-1] = range(cut[-1].start, i + 1)
+        else:
+            cut.append(range(i, i + 1))
+    return cut
 
 
 def layers(units: Sequence[Unit]) -> list[str]:

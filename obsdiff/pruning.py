@@ -4,179 +4,120 @@ For each module package: sample the calibration prompts on the model as pruned s
 layers one by one, each from its own statistic.
 """
 
-import resource
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
-from types import ModuleType
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from obsdiff import models, obs, packages, registry
-from obsdiff.calibration import Calibration, prompt_seed
-from obsdiff.errors import LayerError
-from obsdiff.packages import Group, Unit
+from obsdiff import models, registry, surgery, targets
+from obsdiff.applying import prune_target
+from obsdiff.calibration import Calibration
+from obsdiff.packages import Group
+from obsdiff.progress import Progress, base_hash
+from obsdiff.report import Clock, Report, peak_memory
 from obsdiff.spec import PruneSpec
-from obsdiff.statistics import Statistic
-
-
-@dataclass
-class LayerReport:
-    """What happened to one linear layer."""
-
-    name: str
-    shape: tuple[int, int]
-    removed: int
-    """weights removed"""
-    weight_error: float
-    """‖ΔW‖² / ‖W‖²"""
-    calibration_error: float | None = None
-    """tr(ΔW H ΔWᵀ) / tr(W H Wᵀ); None where no Hessian was accumulated"""
-    damping: float | None = None
-    """of the factorisation, in units of mean(diag H)"""
-
-
-@dataclass
-class Report:
-    """One pruning run: the spec, the dense weights' hash, every layer, and the cost."""
-
-    spec: PruneSpec
-    base: str
-    """SHA-256 of the prunable dense weights"""
-    layers: list[LayerReport] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """encode, calibrate, solve, total; wall-clock"""
-    peak_memory_bytes: int = 0
-    """largest resident set of the process, or peak allocated on the GPU"""
-    statistics_bytes: int = 0
-    """largest sum of one package's statistics"""
-
-    @property
-    def sparsity(self) -> float:
-        """Removed weights over prunable weights."""
-        total = sum(rows * columns for rows, columns in (layer.shape for layer in self.layers))
-        return sum(layer.removed for layer in self.layers) / total if total else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        record = asdict(self)
-        record["spec"] = self.spec.canonical()
-        return record | {"sparsity": self.sparsity}
-
-
-def base_hash(denoiser: nn.Module, units: list[Unit]) -> str:
-    """SHA-256 over names, shapes and float32 bytes of the prunable weights: which dense model this is."""
-    digest = sha256()
-    for name in packages.layers(units):
-        weight = models.linear(denoiser, name).weight
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+from obsdiff.statistics import Input
+from obsdiff.targets import Target
 
 
 @torch.no_grad()
-def prune(pipe: Any, spec: PruneSpec) -> Report:
+def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Report:
     """Prune a diffusers pipeline's denoiser in place.
 
     Args:
         pipe: a pipeline of one of the classes of obsdiff/models.
         spec: what to do; spec.prompts may be empty for methods that need no calibration.
+        progress: a folder that keeps finished packages until the end; a run that was killed goes on after them and
+            gives the same weights. Remove it when the result is saved.
 
     Raises:
-        SpecError: the pipeline is not supported, or a calibrating method has no prompts.
-        LayerError: a layer's input or Hessian cannot be used, by name.
+        SpecError: the pipeline is not supported, the spec does not fit it, or a calibrating method has no prompts.
+        LayerError: a layer does not fit the pattern, or its input or Hessian cannot be used, by name.
     """
     begun = time.perf_counter()
     family = models.family_of(pipe)
     method = registry.load("obsdiff.methods", spec.method)
-    weighting = registry.load("obsdiff.weightings", spec.weighting if method.WEIGHTED else "uniform")
-    denoiser = family.denoiser(pipe)
-    units = family.units(denoiser)
-    report = Report(spec, base_hash(denoiser, units))
+    denoiser = models.denoiser_of(pipe)
+    chosen = targets.find(family, denoiser, spec) if method.PRUNES else []
+    cuts = targets.cut(denoiser, chosen, spec)
+    report = Report(spec, base_hash(denoiser, family.units(denoiser)))
+    report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds)
     if denoiser.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(denoiser.device)
-    if spec.sparsity > 0:
-        calibration = None
-        if method.STATISTIC is not None:
-            with clock("encode"):
-                calibration = Calibration(pipe, spec, lambda t: weighting.alphas(t, spec.alpha_min, spec.alpha_max))
-        cuts = packages.split(units, spec.packages if calibration else 1)
-        for number, package in enumerate(cuts, 1):
-            groups = [group for unit in package for group in unit]
-            stats: dict[Group, Statistic] = {}
-            if calibration:
-                with clock("calibrate"):
-                    what = f"calibrating package {number}/{len(cuts)}"
-                    stats = calibration.statistics(denoiser, groups, method.STATISTIC, what)
-            report.statistics_bytes = max(report.statistics_bytes, sum(s.bytes() for s in stats.values()))
-            with clock("solve"):
-                for group in groups:
-                    statistic = stats[group].value() if group in stats else None
-                    report.layers += prune_group(denoiser, group, statistic, method, spec)
-    report.seconds["total"] = time.perf_counter() - begun
-    report.peak_memory_bytes = peak_memory(denoiser.device)
+    saved = Progress(progress, report)
+    amounts = saved.restore(denoiser)
+    calibration = None
+    if spec.calibrates and not (amounts and saved.done == len(cuts)):
+        with clock("encode"):
+            calibration = Calibration(pipe, spec)
+    if amounts is None:
+        with clock("allocate"):
+            amounts = allocate(denoiser, chosen, spec, calibration)
+    if spec.resolved.structured:  # a sparsity that leaves nothing is an error now, not hours later
+        for target, amount in zip(chosen, amounts, strict=True):
+            assert target.site
+            targets.removed_groups(target.site, amount[0])
+    share = dict(zip(chosen, amounts, strict=True))
+    for number, package in enumerate(cuts, 1):
+        if number <= saved.done:
+            continue
+        inputs: dict[Group, Input] = {}
+        if calibration and spec.statistic:
+            with clock("calibrate"):
+                groups = [group for target in package for group in target.unit]
+                what = f"calibrating package {number}/{len(cuts)}"
+                sums = calibration.statistics(denoiser, groups, spec.statistic, what)
+            size = sum(targets.unit_bytes(denoiser, target, spec.statistic) for target in package)
+            report.statistics_bytes = max(report.statistics_bytes, size)
+        with clock("solve"):
+            for target in package:
+                if calibration and spec.statistic:
+                    device = models.linear(denoiser, target.layers[0]).weight.device
+                    inputs = {group: sums.pop(group).value(device, spec.damping) for group in target.unit}
+                prune_target(denoiser, target, inputs, method, share[target], report)
+        report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
+        begun = time.perf_counter()
+        report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
+        saved.keep(denoiser, package, amounts)
+    surgery.record(denoiser, {site.layer: (site.kind, len(site.kept), site.groups) for site in report.sites})
+    report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
+    report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
     return report
 
 
-def prune_group(
-    denoiser: nn.Module, group: Group, statistic: Tensor | None, method: ModuleType, spec: PruneSpec
-) -> Iterator[LayerReport]:
-    """Prune the layers that share one input, in place; a Hessian is factored once for all of them."""
-    pattern = registry.load("obsdiff.patterns", spec.pattern)
-    try:
-        factor = obs.factor(statistic, spec.damping) if method.COMPENSATES and statistic is not None else None
-    except obs.FactorisationError as error:
-        raise LayerError(f"{', '.join(group)}: {error}") from None
-
-    def select(scores: Tensor, start: int = 0) -> Tensor:
-        keep: Tensor = pattern.keep(scores, spec.sparsity, method.GROUP, start)
-        return keep
-
-    for name in group:
-        parameter = models.linear(denoiser, name).weight
-        dense = parameter.detach().to(torch.float32, copy=True)
-        if factor:
-            pruned, keep = obs.sweep(dense, factor, select, spec.block_size)
-        else:
-            generator = torch.Generator("cpu").manual_seed(prompt_seed(name, spec.seed))
-            keep = select(method.score(dense, statistic, generator))
-            pruned = dense.masked_fill(~keep, 0.0)
-        parameter.copy_(pruned)
-        stored = parameter.detach().float()
-        layer = LayerReport(
-            name,
-            (dense.shape[0], dense.shape[1]),
-            int((~keep).sum()),
-            float((stored - dense).square().sum() / dense.square().sum()),
-        )
-        if factor and statistic is not None:
-            layer.calibration_error = obs.layer_error(dense, stored, statistic)
-            layer.damping = factor.damping
-        yield layer
+def allocate(
+    denoiser: nn.Module, chosen: Sequence[Target], spec: PruneSpec, calibration: Calibration | None
+) -> list[list[float]]:
+    """The sparsity of every layer of every target (of a site: one number)."""
+    asked = [[spec_sparsity(target, name, spec) for name in items(target)] for target in chosen]
+    entry = registry.load("obsdiff.allocations", spec.allocation)
+    if entry.STATISTIC is None or calibration is None:
+        return asked
+    groups = [group for target in chosen for group in target.unit]
+    sums = calibration.statistics(denoiser, groups, entry.STATISTIC, "measuring outliers")
+    measures, sizes = [], []
+    for target in chosen:
+        found = []
+        for group in target.unit:
+            for name in group:
+                weight = models.linear(denoiser, name).weight.detach().float()
+                found.append((entry.measure(weight, sums[group].value(weight.device)), weight.numel()))
+        if target.site:
+            found = [(sum(m for m, _ in found) / len(found), sum(n for _, n in found))]
+        measures += [m for m, _ in found]
+        sizes += [float(n) for _, n in found]
+    flat = entry.allocate(torch.tensor(measures).double(), torch.tensor(sizes).double(), spec.sparsity).tolist()
+    return [[flat.pop(0) for _ in row] for row in asked]
 
 
-class Clock:
-    """Adds a block's wall-clock seconds to a dict under a name."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-
-    def __call__(self, name: str) -> "Clock":
-        self.name = name
-        return self
-
-    def __enter__(self) -> None:
-        self.begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.begun
+def items(target: Target) -> list[str]:
+    """Names of what has a sparsity of its own."""
+    return [target.layers[0]] if target.site else target.layers
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: peak allocated on a GPU, else the process's largest resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def spec_sparsity(target: Target, name: str, spec: PruneSpec) -> float:
+    return targets.sparsity_of(target.layers if target.site else [name], spec)

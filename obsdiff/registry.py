@@ -32,9 +32,13 @@ def check(package: str, name: str, key: str) -> None:
     """Raise UnknownEntry, with the nearest entry and all of them, unless `name` is an entry."""
     allowed = names(package)
     if name not in allowed:
-        near = get_close_matches(str(name), allowed, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise UnknownEntry(f"{key}: {name!r} unknown{hint} ({', '.join(allowed)})")
+        raise unknown(key, name, allowed)
+
+
+def unknown(key: str, name: str, allowed: list[str]) -> UnknownEntry:
+    near = get_close_matches(str(name), allowed, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return UnknownEntry(f"{key}: {name!r} unknown{hint} ({', '.join(allowed)})")
 
 
 def load(package: str, name: str) -> ModuleType:
@@ -54,3 +58,32 @@ def constants(package: str, name: str) -> dict[str, Any]:
             except ValueError:
                 continue
     return found
+
+
+def sources(*modules: str) -> list[str]:
+    """Files of the project that these modules import, directly or not, themselves included, relative to its root.
+
+    Entries are loaded by name and so are not among them; imports for type checkers alone do not count.
+    """
+    found: dict[str, None] = {}
+    waiting = list(modules)
+    while waiting:
+        path = Path(waiting.pop().replace(".", "/"))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if str(path) in found or not path.is_file():
+            continue
+        found[str(path)] = None
+        waiting += imported(ast.parse(path.read_text()))
+    return sorted(found)
+
+
+def imported(tree: ast.AST) -> list[str]:
+    names: list[str] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
+            names += imported(node)
+    return names

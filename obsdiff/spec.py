@@ -1,14 +1,18 @@
 """The validated description of one pruning run. Every input error is raised here, before any weights load."""
 
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from obsdiff import registry
+from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
 
 DTYPES = ("float32", "bfloat16", "float16")
 OFFLOAD = ("none", "model", "sequential")
+INDIVISIBLE = ("refuse", "exclude")
+GROUPS = ("block", "row", "layer")
+PACKAGES = r"[1-9]\d*|unit|(\d+(\.\d+)?)GiB"
 
 
 def require(ok: bool, key: str, value: object, allowed: str) -> None:
@@ -92,17 +96,35 @@ class PruneSpec:
     method: str = "obs_diff"
     """a file of obsdiff/methods"""
     pattern: str = "unstructured"
-    """a file of obsdiff/patterns"""
-    sparsity: float = 0.5
-    """fraction of the prunable weights removed, in [0, 1)"""
+    """a file of obsdiff/patterns: unstructured, structured, heads, neurons; or N:M, such as 2:4"""
+    sparsity: float | None = None
+    """fraction removed, in [0, 1); 0.5 where left out, and what N:M says"""
+    layer_sparsity: dict[str, float] = field(default_factory=dict)
+    """other sparsities by layer-name pattern, such as '*.ff.*' 0.6; the first that matches counts"""
+    allocation: str = "uniform"
+    """a file of obsdiff/allocations: how the sparsity is shared out over layers"""
+    exclude: tuple[str, ...] = ()
+    """layer-name patterns left dense, such as 'transformer_blocks.0.*'"""
+    indivisible: str = "refuse"
+    """layers whose width is no multiple of M: refuse, or exclude them"""
+    group: str = "method"
+    """weights compared with each other: block, row or layer; method: as the method has it"""
+    compensate: bool = True
+    """whether the OBS methods update the remaining weights; --no-compensate leaves the mask alone"""
+    bias: bool = False
+    """move the removed inputs' mean into the layer's bias, where it has one"""
     weighting: str = "log_decrease"
     """a file of obsdiff/weightings: how much each denoising step counts"""
     alpha_min: float = 0.8
     """smallest timestep weight (official code's default)"""
     alpha_max: float = 1.2
     """largest timestep weight"""
-    packages: int = 4
-    """module packages, each calibrated on the model as pruned so far"""
+    alphas: tuple[float, ...] = ()
+    """timestep weights of weighting 'table', first step first"""
+    packages: int | str = 4
+    """module packages, each calibrated on the model as pruned so far: a count, unit, or a budget such as 2GiB"""
+    offload_statistics: bool = False
+    """keep statistics in CPU memory"""
     damping: float = 0.01
     """added to the Hessian's diagonal, in units of its mean"""
     block_size: int = 128
@@ -114,33 +136,116 @@ class PruneSpec:
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
-        for key, package in (("method", "methods"), ("pattern", "patterns"), ("weighting", "weightings")):
-            try:
-                registry.check(f"obsdiff.{package}", getattr(self, key), key)
-            except registry.UnknownEntry as error:
-                raise SpecError(str(error)) from None
-        s = self.sparsity
-        require(is_number(s) and 0 <= s < 1, "sparsity", s, "in [0, 1)")
-        require(s == 0 or self.facts["PRUNES"], "sparsity", s, f"0, the only one that method {self.method!r} takes")
+        object.__setattr__(self, "pattern", patterns.canonical(self.pattern))
+        try:
+            for key in ("method", "weighting", "allocation"):
+                registry.check(f"obsdiff.{key}s", getattr(self, key), key)
+            resolved = patterns.resolve(self.pattern)
+        except registry.UnknownEntry as error:
+            raise SpecError(str(error)) from None
+        if self.sparsity is None:
+            own = 0.5 if resolved.sparsity is None else resolved.sparsity
+            object.__setattr__(self, "sparsity", own if self.facts["PRUNES"] else 0.0)
+        self.check_amount()
+        self.check_together()
+        for key, allowed in (("indivisible", INDIVISIBLE), ("group", ("method", *GROUPS))):
+            require(getattr(self, key) in allowed, key, getattr(self, key), f"one of {', '.join(allowed)}")
         ok = is_number(self.alpha_min) and is_number(self.alpha_max) and 0 < self.alpha_min <= self.alpha_max
         require(ok, "alpha_min, alpha_max", (self.alpha_min, self.alpha_max), "0 < alpha_min <= alpha_max")
-        require(is_int(self.packages) and self.packages >= 1, "packages", self.packages, "an integer >= 1")
+        numbers = all(is_number(a) and 0 <= a < float("inf") for a in self.alphas)
+        require(numbers and (not self.alphas or max(self.alphas) > 0), "alphas", self.alphas, "numbers >= 0, one > 0")
+        ok = (is_int(self.packages) and int(self.packages) >= 1) or bool(re.fullmatch(PACKAGES, str(self.packages)))
+        what = "an integer >= 1, 'unit' (one a unit), or a memory budget such as '2GiB'"
+        require(ok, "packages", self.packages, what)
+        if isinstance(self.packages, str) and self.packages.isdecimal():
+            object.__setattr__(self, "packages", int(self.packages))
         require(is_int(self.block_size) and self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
         require(is_number(self.damping) and self.damping > 0, "damping", self.damping, "a number > 0")
         require(is_int(self.seed) and self.seed >= 0, "seed", self.seed, "an integer >= 0")
 
+    def check_amount(self) -> None:
+        s, fixed = self.amount, self.resolved.sparsity
+        require(is_number(s) and 0 <= s < 1, "sparsity", s, "in [0, 1)")
+        require(s == 0 or self.facts["PRUNES"], "sparsity", s, f"0, the only one that method {self.method!r} takes")
+        if fixed is not None and s:
+            ok = abs(s - fixed) < 1e-9
+            require(ok, "sparsity", s, f"{fixed:g}, the only one that pattern {self.pattern!r} has; leave it out")
+        for name, value in self.layer_sparsity.items():
+            require(is_number(value) and 0 <= value < 1, f"layer_sparsity.{name}", value, "in [0, 1)")
+
+    def check_together(self) -> None:
+        """Values that are allowed each, and not together."""
+        pattern, kinds = self.resolved, self.facts["KINDS"]
+        serves = f"served by method {self.method!r}, which takes {' and '.join(kinds)} patterns"
+        require(pattern.facts["KIND"] in kinds or not self.facts["PRUNES"], "pattern", self.pattern, serves)
+        if pattern.sparsity is not None:
+            require(not self.layer_sparsity, "layer_sparsity", self.layer_sparsity, f"free with {self.pattern}")
+            require(self.allocation == "uniform", "allocation", self.allocation, f"free with {self.pattern}; uniform")
+        ok = not self.layer_sparsity or self.allocation == "uniform"
+        require(ok, "allocation", self.allocation, "free with layer_sparsity; uniform")
+        ok = bool(self.alphas) or not self.takes_table or not self.facts["WEIGHTED"]
+        require(ok, "alphas", self.alphas, f"what weighting {self.weighting!r} needs: numbers, first step first")
+
+    @property
+    def amount(self) -> float:
+        """The sparsity, which is a number once the spec is made."""
+        assert self.sparsity is not None
+        return self.sparsity
+
     @property
     def facts(self) -> dict[str, Any]:
-        """The method's constants (STATISTIC, WEIGHTED, COMPENSATES, GROUP, PRUNES), read without importing it."""
+        """The method's constants (see obsdiff/methods), read without importing it."""
         return registry.constants("obsdiff.methods", self.method)
+
+    @property
+    def resolved(self) -> patterns.Pattern:
+        return patterns.resolve(self.pattern)
+
+    @property
+    def takes_table(self) -> bool:
+        return bool(registry.constants("obsdiff.weightings", self.weighting).get("TABLE", False))
+
+    @property
+    def statistic(self) -> str | None:
+        """What calibration sums up for pruning: the method's need, or the means that bias compensation takes."""
+        own: str | None = self.facts["STATISTIC"]
+        return own or ("moments" if self.bias and self.facts["PRUNES"] else None)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether sampling runs, and so prompts, are needed at all."""
+        allocated = registry.constants("obsdiff.allocations", self.allocation)["STATISTIC"]
+        return bool(self.facts["PRUNES"]) and (self.statistic or allocated) is not None
 
     def canonical(self) -> dict[str, Any]:
         """All that defines the result, with the prompts as their hash and what the method ignores at its neutral."""
         record = asdict(self)
-        facts = self.facts
+        facts, pattern = self.facts, self.resolved
+        ignored = set()
+        if not facts["PRUNES"]:
+            ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias"}
         if not facts["WEIGHTED"]:
-            record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0}
-        if facts["STATISTIC"] is None:
-            record |= {"packages": 1, "prompts": (), "sampling": {}}
+            record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
+        elif self.takes_table:
+            record |= {"alpha_min": 1.0, "alpha_max": 1.0}
+        else:
+            ignored.add("alphas")
+        if not facts["COMPENSATES"]:
+            ignored |= {"compensate", "damping"}
+        if pattern.structured or not pattern.facts["GROUPED"] or not facts["PRUNES"]:
+            ignored.add("group")
+        elif self.group == facts["GROUP"]:
+            record["group"] = "method"
+        if pattern.structured or not (facts["COMPENSATES"] or self.group == "block"):
+            ignored.add("block_size")
+        if pattern.sparsity is None:
+            ignored.add("indivisible")
+        if self.statistic is None:
+            record["packages"] = 1
+            ignored.add("offload_statistics")
+        if not self.calibrates:
+            record |= {"prompts": (), "sampling": {}}
+        defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
+        record |= {key: defaults[key] for key in ignored}
         record["prompts"] = sha256("\n".join(record["prompts"]).encode()).hexdigest()
         return record

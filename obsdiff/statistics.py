@@ -1,69 +1,143 @@
 """Timestep-weighted running sums over a layer's inputs, one class a statistic; tensors in, tensors out.
 
 Sums are float32 whatever the inputs' dtype. Tokens are summed and samples averaged, so that
-`Hessian.value()` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
+`Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
 """
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from obsdiff import obs
 
 
 class StatisticError(Exception):
     """No input was seen, or one that was not finite."""
 
 
+@dataclass(frozen=True)
+class Input:
+    """What calibration found out about a layer's input of `c` columns.
+
+    Attributes:
+        tokens: weighted mean count of tokens a sample.
+        mean: (c,) float32, over tokens.
+        squared_norm: (c,) float32, ‖X[:, j]‖² of a sample: Wanda's statistic (Sun et al. 2024).
+        hessian: (c, c) float32 of the layer's weighted error (OBS-Diff eq. 5), or None where it was not asked for.
+        damping: λ of its factorisation, in units of mean(diag H).
+    """
+
+    tokens: float
+    mean: Tensor
+    squared_norm: Tensor
+    hessian: Tensor | None = None
+    damping: float = 0.01
+
+    @property
+    def variance(self) -> Tensor:
+        """(c,) float32, over tokens."""
+        return (self.squared_norm / self.tokens - self.mean.square()).clamp_min(0.0)
+
+    @cached_property
+    def factor(self) -> obs.Factor:
+        """Of the Hessian; made once for all layers that share the input."""
+        assert self.hessian is not None
+        return obs.factor(self.hessian, self.damping)
+
+    def narrow(self, first: int, count: int) -> "Input":
+        """The moments of some columns."""
+        span = slice(first, first + count)
+        return replace(self, mean=self.mean[span], squared_norm=self.squared_norm[span], hessian=None)
+
+    def centred(self) -> "Input":
+        """With the covariance for the Hessian: the error that is left where a bias takes up every mean."""
+        assert self.hessian is not None
+        return replace(self, hessian=self.hessian - 2 * self.tokens * torch.outer(self.mean, self.mean))
+
+
 class Statistic(Protocol):
+    weight: float
+
     def __init__(self, columns: int, device: torch.device) -> None: ...
 
     def add(self, x: Tensor, alpha: float) -> None:
         """Count inputs (batch, …, columns) of one denoising step with weight α."""
 
-    def value(self) -> Tensor: ...
+    def check(self) -> None: ...
 
-    def bytes(self) -> int: ...
+    def value(self, device: torch.device, damping: float = 0.01) -> Input: ...
+
+    @staticmethod
+    def bytes(columns: int) -> int: ...
 
 
-class _Sum:
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.sum = torch.zeros(shape, dtype=torch.float32, device=device)
+class Moments:
+    """Mean and squared norm of every column."""
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.total = torch.zeros(columns, dtype=torch.float32, device=device)
+        self.squares = torch.zeros(columns, dtype=torch.float32, device=device)
         self.weight = 0.0
+        self.tokens = 0.0
 
-    def tokens(self, x: Tensor, alpha: float) -> Tensor:
+    def add(self, x: Tensor, alpha: float) -> None:
+        rows = self.rows(x, alpha)
+        self.squares += (alpha * rows.square().sum(dim=0)).to(self.squares.device)
+
+    def rows(self, x: Tensor, alpha: float) -> Tensor:
+        """x as (tokens, columns) float32, its count and sum taken."""
+        rows = x.reshape(-1, x.shape[-1]).float()
         self.weight += alpha * x.shape[0]
-        return x.reshape(-1, x.shape[-1]).float()
+        self.tokens += alpha * rows.shape[0]
+        self.total += (alpha * rows.sum(dim=0)).to(self.total.device)
+        return rows
 
-    def value(self) -> Tensor:
+    def check(self) -> None:
+        """Raise StatisticError where nothing was added, or NaN or infinity was."""
         if self.weight == 0:
             raise StatisticError("its input was never seen; is it used at these sampling settings?")
-        if not torch.isfinite(self.sum).all():
+        if not (torch.isfinite(self.total).all() and torch.isfinite(self.squares).all()):
             raise StatisticError("its input held NaN or infinity; try another dtype")
-        return self.sum / self.weight
 
-    def bytes(self) -> int:
-        return self.sum.numel() * self.sum.element_size()
+    def value(self, device: torch.device, damping: float = 0.01) -> Input:
+        """The averages, on `device`; raises StatisticError as check() does."""
+        self.check()
+        mean, squared = (self.total / self.tokens).to(device), (self.squares / self.weight).to(device)
+        return Input(self.tokens / self.weight, mean, squared, damping=damping)
 
-
-class SquaredNorm(_Sum):
-    """Σₜ αₜ ‖Xₜ[:, j]‖² / Σₜ αₜ · batchₜ of every column: (columns,). Wanda's statistic (Sun et al. 2024)."""
-
-    def __init__(self, columns: int, device: torch.device) -> None:
-        super().__init__((columns,), device)
-
-    def add(self, x: Tensor, alpha: float) -> None:
-        self.sum += alpha * self.tokens(x, alpha).square().sum(dim=0)
+    @staticmethod
+    def bytes(columns: int) -> int:
+        return 8 * columns
 
 
-class Hessian(_Sum):
-    """2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ: (columns, columns). The Hessian of the layer's weighted error (eq. 5)."""
+class Hessian(Moments):
+    """Those, and 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, whose diagonal is twice the squared norms."""
 
     def __init__(self, columns: int, device: torch.device) -> None:
-        super().__init__((columns, columns), device)
+        super().__init__(columns, device)
+        self.products = torch.zeros((columns, columns), dtype=torch.float32, device=device)
 
     def add(self, x: Tensor, alpha: float) -> None:
-        tokens = self.tokens(x, alpha)
-        self.sum.addmm_(tokens.T, tokens, alpha=2 * alpha)
+        rows = self.rows(x, alpha)
+        if rows.device == self.products.device:
+            self.products.addmm_(rows.T, rows, alpha=alpha)
+        else:
+            self.products += (alpha * (rows.T @ rows)).to(self.products.device)
+
+    def check(self) -> None:
+        self.squares = self.products.diagonal().clone()
+        super().check()
+
+    def value(self, device: torch.device, damping: float = 0.01) -> Input:
+        averages = super().value(device, damping)
+        return replace(averages, hessian=(self.products.to(device) * (2 / self.weight)))
+
+    @staticmethod
+    def bytes(columns: int) -> int:
+        return 8 * columns + 4 * columns**2
 
 
-STATISTICS: dict[str, type[Statistic]] = {"squared_norm": SquaredNorm, "hessian": Hessian}
+STATISTICS: dict[str, type[Statistic]] = {"moments": Moments, "hessian": Hessian}

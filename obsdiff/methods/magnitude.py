@@ -1,8 +1,11 @@
-"""|w|, compared within a layer (Han et al. 2015)."""
+"""|w|, compared within a layer (Han et al. 2015); for heads and neurons the L2 norm of all their weights."""
 
 import torch
 from torch import Tensor
 
+from obsdiff.statistics import Input
+
+KINDS = ("mask", "structured")
 STATISTIC = None
 WEIGHTED = False
 COMPENSATES = False
@@ -10,5 +13,9 @@ GROUP = "layer"
 PRUNES = True
 
 
-def score(weight: Tensor, statistic: Tensor | None, generator: torch.Generator) -> Tensor:
+def score(weight: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:
     return weight.abs()
+
+
+def score_columns(columns: Tensor, producers: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:
+    return columns.square().sum(dim=0) + producers.square().sum(dim=1)

@@ -1,8 +1,11 @@
-"""Uniformly random weights of each layer: the floor that every method must clear."""
+"""Uniformly random weights, heads or neurons of each layer: the floor that every method must clear."""
 
 import torch
 from torch import Tensor
 
+from obsdiff.statistics import Input
+
+KINDS = ("mask", "structured")
 STATISTIC = None
 WEIGHTED = False
 COMPENSATES = False
@@ -10,5 +13,9 @@ GROUP = "layer"
 PRUNES = True
 
 
-def score(weight: Tensor, statistic: Tensor | None, generator: torch.Generator) -> Tensor:
+def score(weight: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:
     return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+def score_columns(columns: Tensor, producers: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:
+    return torch.rand(columns.shape[1], generator=generator).to(columns.device)

@@ -8,8 +8,10 @@ from torch import nn
 
 from obsdiff.packages import Unit
 from obsdiff.spec import Sampling
+from obsdiff.surgery import Site, Span, Stream
 
 PIPELINE = "StableDiffusion3Pipeline"
+DENOISER = "transformer"
 
 # one line a unit, one tuple a group of layers with the same input; what a block lacks is left out
 _BLOCK = (
@@ -22,11 +24,6 @@ _BLOCK = (
 )
 
 
-def denoiser(pipe: Any) -> nn.Module:
-    transformer: nn.Module = pipe.transformer
-    return transformer
-
-
 def units(denoiser: Any) -> list[Unit]:
     present = {name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
     found: list[Unit] = []
@@ -37,6 +34,49 @@ def units(denoiser: Any) -> list[Unit]:
             if groups:
                 found.append(groups)
     return found
+
+
+def sites(denoiser: Any) -> list[Site]:
+    """Heads of attn and attn2, neurons of ff and ff_context, in order of execution.
+
+    The last block's text stream has no output projection: its queries, keys and values go with the picture's.
+    """
+    found = []
+    for i, block in enumerate(denoiser.transformer_blocks):
+        at = f"transformer_blocks.{i}"
+        for name in ("attn", "attn2"):
+            attention = getattr(block, name, None)
+            if attention is None:
+                continue
+            own = tuple(Span(f"{at}.{name}.{p}") for p in ("to_q", "to_k", "to_v"))
+            text = tuple(
+                Span(f"{at}.{name}.{p}")
+                for p in ("add_q_proj", "add_k_proj", "add_v_proj")
+                if getattr(attention, p, None) is not None
+            )
+            to_text = getattr(attention, "to_add_out", None)
+            streams = [Stream(Span(f"{at}.{name}.to_out.0"), own if to_text is not None else own + text)]
+            if to_text is not None:
+                streams.append(Stream(Span(f"{at}.{name}.to_add_out"), text))
+            size = attention.to_out[0].in_features // attention.heads
+            found.append(Site("heads", attention.heads, size, tuple(streams), f"{at}.{name}"))
+        for name in ("ff", "ff_context"):
+            if (forward := getattr(block, name, None)) is not None:
+                stream = Stream(Span(f"{at}.{name}.net.2"), (Span(f"{at}.{name}.net.0.proj"),))
+                found.append(Site("neurons", forward.net[2].in_features, 1, (stream,)))
+    return found
+
+
+def example(denoiser: Any, height: int, width: int, tokens: int, batch: int) -> dict[str, Any]:
+    """Arguments of one call: latents of height × width, `tokens` of text; empty tensors where the denoiser is meta."""
+    config = denoiser.config
+    make = {"device": denoiser.device, "dtype": denoiser.dtype}
+    return {
+        "hidden_states": torch.empty(batch, config.in_channels, height, width, **make),
+        "encoder_hidden_states": torch.empty(batch, tokens, config.joint_attention_dim, **make),
+        "pooled_projections": torch.empty(batch, config.pooled_projection_dim, **make),
+        "timestep": torch.empty(batch, **make),
+    }
 
 
 @torch.no_grad()

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+KIND = "mask"
+GROUPED = True
+
 
 def keep(scores: Tensor, sparsity: float, group: str, start: int = 0) -> Tensor:
     """Remove round(sparsity · rows · columns) weights of the layer in all, ties in column order.

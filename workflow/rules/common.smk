@@ -12,6 +12,7 @@ from eval.cells import AXES, PATTERN, flags
 from eval.config import read_sweep
 from obsdiff import registry
 from obsdiff.errors import SpecError
+from obsdiff.spec import PruneSpec
 
 try:
     SWEEP = read_sweep(config)
@@ -33,9 +34,9 @@ wildcard_constraints:
     **{axis: "[^/]+" for axis in AXES},
 
 
-def shared(*names):
-    """Source files that every job of a stage depends on: obsdiff/<name>.py or eval/<name>.py."""
-    return [f"{name}.py" for name in names]
+def code(*modules):
+    """Source files that a stage depends on: these modules and all that they import."""
+    return registry.sources(*modules)
 
 
 def folder(package):
@@ -62,8 +63,19 @@ def options(wildcards, *parts):
     return " ".join(flag for part in parts for flag in flags(SWEEP.models[wildcards.model][part]))
 
 
-def facts(wildcards):
-    return registry.constants("obsdiff.methods", wildcards.method)
+def calibrates(wildcards):
+    """Whether a cell depends on calibration prompts."""
+    return spec_of(wildcards).calibrates
+
+
+def spec_of(wildcards):
+    axes = {key: getattr(wildcards, key) for key in ("method", "pattern", "weighting", "packages")}
+    return PruneSpec(**{**pruning(wildcards), **axes, "sparsity": float(wildcards.sparsity)})
+
+
+def pruning(wildcards):
+    """The config's fields of PruneSpec, with the cell's options."""
+    return config["pruning"] | SWEEP.options[wildcards.options]
 
 
 def dense(wildcards, file):

@@ -4,7 +4,7 @@ rule generate:
         checkpoint=rules.prune.output,
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
         model=model_files,
-        code=shared("eval/generate", "obsdiff/calibration", "obsdiff/checkpoint", "obsdiff/loading"),
+        code=code("eval.generate", "obsdiff.checkpoint", "obsdiff.loading", "obsdiff.prompts"),
     output:
         f"{CELL}/images/manifest.json",
     log:

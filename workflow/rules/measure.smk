@@ -4,7 +4,7 @@ rule profile:
         checkpoint=rules.prune.output,
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
         model=model_files,
-        code=shared("eval/profile", "obsdiff/checkpoint", "obsdiff/loading"),
+        code=code("eval.profile", "obsdiff.loading", "obsdiff.prompts"),
     output:
         f"{CELL}/profile.json",
     log:
@@ -28,7 +28,7 @@ rule measure:
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
         reference=lambda w: evaluation(w, "reference"),
         evaluator=lambda w: weights_in(evaluation(w, "evaluator")),
-        code=shared("eval/measure", "eval/features") + folder("eval.image_metrics") + folder("eval.model_metrics"),
+        code=code("eval.measure") + folder("eval.image_metrics") + folder("eval.model_metrics"),
     output:
         f"{CELL}/metrics.json",
     log:

@@ -3,6 +3,7 @@ rule prompts:
     input:
         source=lambda w: SWEEP.models[w.model][w.split]["prompts"],
         other=lambda w: SWEEP.models[w.model]["calibration" if w.split == "evaluation" else "evaluation"]["prompts"],
+        code=code("obsdiff.prompts"),
     output:
         f"{RESULTS}/prompts/{{model}}/{{split}}.csv",
     log:

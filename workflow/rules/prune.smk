@@ -1,23 +1,15 @@
 # One-shot pruning: a pruned checkpoint a cell. Methods without calibration do not depend on prompts or packages.
+# A killed job leaves checkpoint/progress behind, which is no output, and goes on from it.
 rule prune:
     input:
-        prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration.csv" if facts(w)["STATISTIC"] else [],
+        prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration.csv" if calibrates(w) else [],
         model=model_files,
-        code=shared(
-            "obsdiff/__main__",
-            "obsdiff/calibration",
-            "obsdiff/checkpoint",
-            "obsdiff/loading",
-            "obsdiff/obs",
-            "obsdiff/packages",
-            "obsdiff/pruning",
-            "obsdiff/spec",
-            "obsdiff/statistics",
-        ),
+        code=code("obsdiff.pruning", "obsdiff.checkpoint", "obsdiff.loading", "obsdiff.prompts"),
         entries=lambda w: [
-            f"obsdiff/methods/{w.method}.py",
-            f"obsdiff/patterns/{w.pattern}.py",
+            *code(f"obsdiff.methods.{w.method}"),
+            f"obsdiff/patterns/{spec_of(w).resolved.entry}.py",
             f"obsdiff/weightings/{w.weighting}.py",
+            f"obsdiff/allocations/{spec_of(w).allocation}.py",
         ],
     output:
         manifest=f"{CELL}/checkpoint/manifest.json",
@@ -28,7 +20,7 @@ rule prune:
         "../../environment.yml"
     params:
         source=lambda w: options(w, "source", "sampling"),
-        pruning=lambda w: " ".join(flags(config["pruning"])),
+        pruning=lambda w: " ".join(flags(pruning(w))),
         prompts=lambda w, input: f"--prompts-file {input.prompts}" if input.prompts else "",
         threads=config["threads"],
     shell:

@@ -2,7 +2,7 @@
 rule summarise:
     input:
         metrics=expand("{cell}/metrics.json", cell=CELLS),
-        code=shared("eval/tables", "eval/figures"),
+        code=code("eval.tables", "eval.figures"),
     output:
         table=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/table.rst"),
         markdown=f"{TABLES}/summary.md",

@@ -3,7 +3,7 @@ rule track:
     input:
         metrics=expand("{cell}/metrics.json", cell=CELLS),
         files=rules.summarise.output,
-        code=shared("eval/tracking"),
+        code=code("eval.tracking"),
     output:
         f"{TABLES}/mlflow.json",
     log:

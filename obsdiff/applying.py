@@ -1,0 +1,126 @@
+"""One target pruned in place: its problem solved, the weights put back, the change accounted for."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from obsdiff import models, obs, surgery, targets
+from obsdiff.calibration import prompt_seed
+from obsdiff.errors import LayerError
+from obsdiff.packages import Group
+from obsdiff.report import LayerReport, Report, SiteReport
+from obsdiff.solving import solve_layer, solve_site
+from obsdiff.statistics import Input
+from obsdiff.surgery import State
+from obsdiff.targets import Target
+
+
+def prune_target(
+    denoiser: nn.Module,
+    target: Target,
+    inputs: dict[Group, Input],
+    method: ModuleType,
+    amounts: Sequence[float],
+    report: Report,
+) -> None:
+    """Prune a target in place and add what happened to the report."""
+    try:
+        if target.site:
+            prune_site(denoiser, target, inputs, method, amounts[0], report)
+        else:
+            share = dict(zip(target.layers, amounts, strict=True))
+            for group in target.unit:
+                prune_group(denoiser, group, inputs.get(group), method, share, report)
+    except obs.FactorisationError as error:
+        raise LayerError(f"{', '.join(target.layers)}: {error}") from None
+
+
+def prune_group(
+    denoiser: nn.Module,
+    group: Group,
+    input: Input | None,
+    method: ModuleType,
+    share: dict[str, float],
+    report: Report,
+) -> None:
+    """Prune the layers that share one input; a Hessian is factored once for all of them."""
+    spec = report.spec
+    before = {name: surgery.state_of(models.linear(denoiser, name)) for name in group}
+    bias = spec.bias and input is not None and all(state.bias is not None for state in before.values())
+    used = input.centred() if bias and input is not None and input.hessian is not None else input
+    for name in group:
+        dense = before[name].weight.float()
+        generator = torch.Generator("cpu").manual_seed(prompt_seed(name, spec.seed))
+        pruned, keep = solve_layer(dense, used, method, spec, share[name], generator)
+        after = finish(denoiser, name, before[name], pruned, input if bias else None)
+        report.layers.append(account(name, dense, after.weight.float(), int((~keep).sum()), input, used, bias))
+
+
+def prune_site(
+    denoiser: nn.Module,
+    target: Target,
+    inputs: dict[Group, Input],
+    method: ModuleType,
+    sparsity: float,
+    report: Report,
+) -> None:
+    """Remove a site's heads or neurons: rows of its producers, columns of its consumers."""
+    site, spec = target.site, report.spec
+    assert site is not None
+    states = {name: surgery.state_of(models.linear(denoiser, name)) for name in site.layers}
+    consumers = [stream.consumer.layer for stream in site.streams]
+    seen = [inputs.get((name,)) for name in consumers]
+    bias = spec.bias and all(
+        i is not None and states[name].bias is not None for i, name in zip(seen, consumers, strict=True)
+    )
+    used = [i.centred() if bias and i is not None and i.hessian is not None else i for i in seen]
+    channels = site.groups * site.size
+    makers = [
+        torch.cat([states[p.layer].weight[p.first : p.first + channels].float() for p in stream.producers], dim=1)
+        for stream in site.streams
+    ]
+    generator = torch.Generator("cpu").manual_seed(prompt_seed(consumers[0], spec.seed))
+    dense = [states[name].weight.float() for name in consumers]
+    count = targets.removed_groups(site, sparsity)
+    pruned, kept = solve_site(site, dense, makers, used, method, spec, count, generator)
+    report.sites.append(SiteReport(consumers[0], site.kind, site.groups, kept.tolist()))
+    full = dict(states)
+    for name, weight, old, i, u in zip(consumers, pruned, dense, seen, used, strict=True):
+        full[name] = finish(denoiser, name, states[name], weight, i if bias else None)
+        removed = count * site.size * old.shape[0]
+        report.layers.append(account(name, old, full[name].weight.float(), removed, i, u, bias))
+    small = surgery.shrink(full, site, kept)
+    surgery.install(denoiser, small, {site.owner: len(kept)} if site.owner else {})
+    for name in (n for n in site.layers if n not in consumers):
+        old = states[name].weight
+        lost = float(old.float().square().sum() - small[name].weight.float().square().sum())
+        size, removed = old.numel(), old.numel() - small[name].weight.numel()
+        whole = max(float(old.float().square().sum()), torch.finfo(torch.float32).tiny)
+        report.layers.append(LayerReport(name, (old.shape[0], size // old.shape[0]), removed, max(lost, 0.0) / whole))
+
+
+def finish(denoiser: nn.Module, name: str, dense: State, pruned: Tensor, input: Input | None) -> State:
+    """Put a pruned weight into its layer; with `input`, (W − Ŵ) E[x] goes into the bias."""
+    weight = pruned.to(dense.weight.dtype)
+    bias = dense.bias
+    if input is not None and bias is not None:
+        delta = dense.weight.float() - weight.float()
+        bias = (bias.float() + delta @ input.mean).to(bias.dtype)
+    state = State(weight, bias)
+    surgery.install(denoiser, {name: state}, {})
+    return state
+
+
+def account(
+    name: str, dense: Tensor, stored: Tensor, removed: int, input: Input | None, used: Input | None, bias: bool
+) -> LayerReport:
+    """What happened to a layer: its error by weights, and by the Hessian where there is one."""
+    whole = float(dense.square().sum())
+    error = float((stored - dense).square().sum()) / whole if whole else 0.0
+    layer = LayerReport(name, (dense.shape[0], dense.shape[1]), removed, error, bias_moved=bias)
+    if input is not None and used is not None and input.hessian is not None and used.hessian is not None:
+        layer.calibration_error = obs.layer_error(dense, stored, used.hessian, input.hessian)
+        layer.damping = used.factor.damping
+    return layer

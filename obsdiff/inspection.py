@@ -1,0 +1,31 @@
+"""A pruned checkpoint's manifest, for people."""
+
+from pathlib import Path
+from typing import Any
+
+
+def describe(folder: Path, manifest: dict[str, Any]) -> str:
+    """Header, one line a layer, one a site."""
+    spec, seconds = manifest["spec"], manifest["seconds"]
+    lines = [
+        f"{folder}: {spec['method']}, {spec['pattern']}, "
+        f"sparsity {manifest['sparsity']:.4f} (asked {spec['sparsity']:g})",
+        f"made in {seconds['total']:.1f} s, {len(manifest['packages'])} packages, "
+        f"{manifest['statistics_bytes'] / 2**20:.1f} MiB of statistics at most, "
+        + ", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
+        "",
+    ]
+    width = max((len(layer["name"]) for layer in manifest["layers"]), default=5)
+    lines.append(f"{'layer':{width}}  {'shape':>11}  sparsity  weight error  calibration error  damping")
+    for layer in manifest["layers"]:
+        rows, columns = layer["shape"]
+        shape = f"{rows}×{columns}"
+        error, damping = layer["calibration_error"], layer["damping"]
+        lines.append(
+            f"{layer['name']:{width}}  {shape:>11}  {layer['removed'] / (rows * columns):8.4f}  "
+            f"{layer['weight_error']:12.6f}  {'-' if error is None else format(error, '.6f'):>17}  "
+            f"{'-' if damping is None else format(damping, 'g'):>7}" + ("  bias moved" if layer["bias_moved"] else "")
+        )
+    for site in manifest["sites"]:
+        lines.append(f"{site['layer']}: {len(site['kept'])} of {site['groups']} {site['kind']} stay")
+    return "\n".join(lines)

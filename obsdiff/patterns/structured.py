@@ -1,0 +1,7 @@
+"""Attention heads and feed-forward neurons, removed for real.
+
+round(heads · sparsity) heads and round(neurons · sparsity) neurons of every site; see obsdiff/surgery.py.
+"""
+
+KIND = "structured"
+REMOVES = ("heads", "neurons")

@@ -1,0 +1,182 @@
+"""What a spec will do to a model, from its configuration alone: layers, packages, bytes, parameters, FLOPs."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from obsdiff import models, surgery, targets
+from obsdiff.errors import SpecError
+from obsdiff.spec import PruneSpec, Source
+from obsdiff.surgery import State
+
+TEXT_TOKENS = 77
+"""of CLIP's tokenizers; the T5 tokens of Sampling.max_sequence_length come on top"""
+T5_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class PackagePlan:
+    layers: list[str]
+    statistics_bytes: int
+    """of all its statistics at once, float32"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counted on the meta device, no weights.
+
+    Attributes:
+        layers: every layer that loses weights → its sparsity.
+        parameters, pruned_parameters: of the denoiser; a zero is no parameter.
+        flops, pruned_flops: of one call of the denoiser for one prompt (two where guided), 2 a multiply-add, as counted
+            by torch. Zeros are multiplied like any other number: pruned_flops falls only where heads or neurons go.
+        theoretical_flops: with the multiplications by zeros of the pruned layers left out.
+        sampling_runs: of the whole calibration set; the same set once a package.
+    """
+
+    layers: dict[str, float]
+    packages: list[PackagePlan]
+    statistic: str | None
+    parameters: int
+    pruned_parameters: int
+    flops: int
+    pruned_flops: int
+    theoretical_flops: int
+    sampling_runs: int
+
+
+def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
+    """The family, a pipeline's denoiser without weights, and its VAE's configuration.
+
+    Raises:
+        SpecError: no configuration is on this machine, or the class is not supported.
+    """
+    import diffusers
+    from diffusers import DiffusionPipeline
+
+    options = {"revision": source.revision, "local_files_only": source.local_files_only}
+    try:
+        index = DiffusionPipeline.load_config(source.model, **options)
+        family = models.family_named(index["_class_name"])
+        cls = getattr(diffusers, index[family.DENOISER][1])
+        config = cls.load_config(source.model, subfolder=family.DENOISER, **options)
+        vae = getattr(diffusers, index["vae"][1]).load_config(source.model, subfolder="vae", **options)
+    except OSError as error:
+        raise SpecError(
+            f"model: {source.model!r} has no configuration on this machine; give a diffusers folder (its JSON files "
+            f"are enough), or run `hf download {source.model} --include '*.json'`"
+        ) from error
+    with torch.device("meta"):
+        return family, cls.from_config(config), vae
+
+
+def plan(source: Source, spec: PruneSpec) -> Plan:
+    """Find out what prune() would do.
+
+    Raises:
+        SpecError: the model or the spec cannot be used.
+        LayerError: a layer does not fit the pattern.
+    """
+    family, denoiser, vae = meta_denoiser(source)
+    chosen = targets.find(family, denoiser, spec) if spec.facts["PRUNES"] else []
+    cuts = targets.cut(denoiser, chosen, spec)
+    packages = [
+        PackagePlan(
+            [name for target in package for name in target.layers],
+            sum(targets.unit_bytes(denoiser, target, spec.statistic) for target in package),
+        )
+        for package in cuts
+    ]
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    flops, by_layer = count_flops(family, denoiser, spec, vae)
+    layers: dict[str, float] = {}
+    saved, zeros = 0.0, 0
+    for target in chosen:
+        if target.site:
+            amount = targets.sparsity_of(target.layers, spec)
+            count = targets.removed_groups(target.site, amount)
+            remove(denoiser, target.site, count)
+            layers |= dict.fromkeys(target.layers, count / target.site.groups)
+            continue
+        for name in target.layers:
+            layers[name] = targets.sparsity_of([name], spec)
+            saved += layers[name] * by_layer.get(name, 0)
+            zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
+    pruned_flops = count_flops(family, denoiser, spec, vae)[0] if any(t.site for t in chosen) else flops
+    return Plan(
+        layers,
+        packages,
+        spec.statistic,
+        parameters,
+        sum(p.numel() for p in denoiser.parameters()) - zeros,
+        flops,
+        pruned_flops,
+        pruned_flops - round(saved),
+        len(cuts) if spec.statistic else 0,
+    )
+
+
+def remove(denoiser: nn.Module, site: surgery.Site, count: int) -> None:
+    """The last groups of a site, for the sake of shapes."""
+    states: dict[str, State] = {name: surgery.state_of(models.linear(denoiser, name)) for name in site.layers}
+    kept = torch.arange(site.groups - count)
+    small = surgery.shrink(states, site, kept)
+    surgery.install(denoiser, small, {site.owner: len(kept)} if site.owner else {})
+
+
+def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> tuple[int, dict[str, int]]:
+    """FLOPs of one call, and those of each linear layer."""
+    sampling = spec.sampling
+    scale = 2 ** (len(vae["block_out_channels"]) - 1)
+    side = getattr(denoiser.config, "sample_size", 64)
+    height, width = (sampling.height or side * scale) // scale, (sampling.width or side * scale) // scale
+    t5 = T5_TOKENS if sampling.max_sequence_length is None else sampling.max_sequence_length
+    batch = 2 if sampling.guidance_scale > 1 else 1
+    arguments = family.example(denoiser, height, width, TEXT_TOKENS + t5, batch)
+    by_layer: dict[str, int] = {}
+    handles = []
+    for name, module in denoiser.named_modules():
+        if isinstance(module, nn.Linear):
+
+            def hook(m: nn.Linear, args: tuple[torch.Tensor, ...], name: str = name) -> None:
+                by_layer[name] = by_layer.get(name, 0) + 2 * args[0].numel() * m.out_features
+
+            handles.append(module.register_forward_pre_hook(hook))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        denoiser(**arguments)
+    for handle in handles:
+        handle.remove()
+    return int(counter.get_total_flops()), by_layer
+
+
+def describe(found: Plan, as_json: bool = False) -> str:
+    """A plan for people, or for programs."""
+    if as_json:
+        return json.dumps(
+            {k: v for k, v in vars(found).items() if k != "packages"} | {"packages": [vars(p) for p in found.packages]},
+            indent=1,
+        )
+    width = max((len(name) for name in found.layers), default=5)
+    lines = [f"{'layer':{width}}  package  sparsity"]
+    for number, package in enumerate(found.packages, 1):
+        lines += [f"{name:{width}}  {number:7}  {found.layers[name]:.4f}" for name in package.layers]
+    lines.append("")
+    for number, package in enumerate(found.packages, 1):
+        size = (
+            f"{package.statistics_bytes / 2**20:,.1f} MiB of {found.statistic}" if found.statistic else "no statistics"
+        )
+        lines.append(f"package {number}: {len(package.layers)} layers, {size}")
+    less = 1 - found.pruned_parameters / found.parameters
+    lines += [
+        "",
+        f"sampling runs over the calibration prompts: {found.sampling_runs}",
+        f"parameters: {found.parameters:,} → {found.pruned_parameters:,} nonzero ({less:.1%} fewer)",
+        f"FLOPs of one denoiser call: {found.flops / 1e9:,.2f} G → {found.pruned_flops / 1e9:,.2f} G "
+        f"({1 - found.pruned_flops / found.flops:.1%} fewer); "
+        f"{found.theoretical_flops / 1e9:,.2f} G if zeros were skipped",
+    ]
+    return "\n".join(lines)

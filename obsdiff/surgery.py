@@ -1,0 +1,132 @@
+"""Sites of structured pruning, and layers replaced by smaller ones.
+
+A site is what is removed together: the heads of an attention or the neurons of a feed-forward. Its streams are linear
+layers that read the site's channels (consumers) and those that make them (producers). Removing a group of channels
+takes the consumers' columns and the producers' rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Span(NamedTuple):
+    """The site's channels in a linear layer: columns of a consumer, rows of a producer, from `first` on."""
+
+    layer: str
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A consumer and its producers; a gated feed-forward's projection (GEGLU) is two producers of one name."""
+
+    consumer: Span
+    producers: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention or feed-forward.
+
+    Attributes:
+        kind: 'heads' or 'neurons'.
+        groups: how many there are.
+        size: channels a group: the head's dimension, 1 for a neuron.
+        owner: the attention module whose head count changes; '' for neurons.
+    """
+
+    kind: str
+    groups: int
+    size: int
+    streams: tuple[Stream, ...]
+    owner: str = ""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers, each once, consumers first."""
+        consumers = [stream.consumer.layer for stream in self.streams]
+        return tuple(dict.fromkeys(consumers + [p.layer for s in self.streams for p in s.producers]))
+
+
+class State(NamedTuple):
+    """A linear layer's parameters."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def state_of(layer: nn.Linear) -> State:
+    return State(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+
+@torch.no_grad()
+def install(denoiser: nn.Module, states: Mapping[str, State], heads: Mapping[str, int]) -> None:
+    """Give linear layers these parameters, of whatever shape, and attentions these head counts.
+
+    Tensors are taken over in the layer's dtype and device, and shared where they have them already.
+    """
+    for name, state in states.items():
+        layer = denoiser.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        layer.weight = nn.Parameter(state.weight.to(layer.weight), requires_grad=layer.weight.requires_grad)
+        if layer.bias is not None and state.bias is not None:
+            layer.bias = nn.Parameter(state.bias.to(layer.bias), requires_grad=layer.bias.requires_grad)
+        layer.out_features, layer.in_features = layer.weight.shape
+    for name, count in heads.items():
+        attention: Any = denoiser.get_submodule(name)
+        # widths that diffusers' attention classes derive from the head count
+        for width in ("inner_dim", "inner_kv_dim"):
+            if hasattr(attention, width):
+                setattr(attention, width, getattr(attention, width) // attention.heads * count)
+        attention.heads = count
+        if hasattr(attention, "sliceable_head_dim"):
+            attention.sliceable_head_dim = count
+
+
+def removed_channels(site: Site, kept: Tensor) -> Tensor:
+    """(groups · size,) bool, True for the channels of groups that are not in `kept`."""
+    gone = torch.ones(site.groups, dtype=torch.bool, device=kept.device)
+    gone[kept] = False
+    return gone.repeat_interleave(site.size)
+
+
+def shrink(states: Mapping[str, State], site: Site, kept: Tensor) -> dict[str, State]:
+    """The site's layers without the removed columns and rows.
+
+    Args:
+        states: of all the site's layers, at full size; what is kept is not changed.
+        kept: (k,) int64, ascending indices of the groups that stay.
+    """
+    gone = removed_channels(site, kept.cpu())
+    columns: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
+    for stream in site.streams:
+        for spans, axis, masks in (((stream.consumer,), 1, columns), (stream.producers, 0, rows)):
+            for layer, first in spans:
+                mask = masks.setdefault(layer, torch.ones(states[layer].weight.shape[axis], dtype=torch.bool))
+                mask[first : first + len(gone)] &= ~gone
+    small = {}
+    for name in site.layers:
+        weight, bias = states[name]
+        if name in columns:
+            weight = weight[:, columns[name].to(weight.device)]
+        if name in rows:
+            weight = weight[rows[name].to(weight.device)]
+            bias = None if bias is None else bias[rows[name].to(bias.device)]
+        small[name] = State(weight.contiguous(), bias)
+    return small
+
+
+def record(denoiser: Any, kept: Mapping[str, tuple[str, int, int]]) -> None:
+    """Say in the denoiser's config which heads and neurons are left, so that it is not the dense model's any more.
+
+    Args:
+        kept: consumer layer → kind, groups kept, groups there were.
+    """
+    if kept:
+        entries = {layer: {"kind": kind, "kept": left, "of": whole} for layer, (kind, left, whole) in kept.items()}
+        denoiser.register_to_config(pruned=entries)

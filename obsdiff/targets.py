@@ -1,0 +1,119 @@
+"""What a spec prunes in a denoiser, found out from its layers' shapes alone: targets, sparsities, packages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import ModuleType
+
+from torch import nn
+
+from obsdiff import models
+from obsdiff.errors import LayerError, SpecError
+from obsdiff.packages import Unit, split
+from obsdiff.spec import PruneSpec
+from obsdiff.statistics import STATISTICS
+from obsdiff.surgery import Site
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is pruned from one calibration: a unit of layers, or a site's consumers.
+
+    Attributes:
+        unit: groups of layers, each with an input that is calibrated.
+        site: heads or neurons to remove; None where weights become zeros.
+    """
+
+    unit: Unit
+    site: Site | None = None
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers whose columns lose weights."""
+        return [name for group in self.unit for name in group]
+
+
+def matches(name: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in names)
+
+
+def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Target]:
+    """The targets of a spec in order of execution, those that it excludes left out.
+
+    Raises:
+        LayerError: a layer does not fit the pattern.
+        SpecError: a layer-name pattern names none, or nothing is left.
+    """
+    pattern = spec.resolved
+    if pattern.structured:
+        sites = [site for site in family.sites(denoiser) if site.kind in pattern.facts["REMOVES"]]
+        everything = [Target(tuple((stream.consumer.layer,) for stream in site.streams), site) for site in sites]
+    else:
+        everything = [Target(unit) for unit in family.units(denoiser)]
+    every_layer = [name for target in everything for name in target.layers]
+    for key, given in (("exclude", spec.exclude), ("layer_sparsity", tuple(spec.layer_sparsity))):
+        for one in given:
+            if not any(matches(name, [one]) for name in every_layer):
+                raise SpecError(f"{key}: {one!r} matches no layer; there are {every_layer[0]} … {every_layer[-1]}")
+    found = []
+    for target in everything:
+        if target.site:
+            keep = not any(matches(name, spec.exclude) for name in target.layers)
+            found += [target] if keep else []
+            continue
+        groups = (tuple(n for n in group if fits(denoiser, n, spec)) for group in target.unit)
+        if unit := tuple(group for group in groups if group):
+            found.append(Target(unit))
+    if not found:
+        raise SpecError(f"exclude: {spec.exclude!r} leaves no layer to prune")
+    return found
+
+
+def fits(denoiser: nn.Module, name: str, spec: PruneSpec) -> bool:
+    """Whether a layer is pruned; LayerError where its width is not what N:M needs."""
+    if matches(name, spec.exclude):
+        return False
+    columns, multiple = models.linear(denoiser, name).in_features, spec.resolved.multiple
+    if columns % multiple == 0:
+        return True
+    if spec.indivisible == "exclude":
+        return False
+    raise LayerError(
+        f"{name}: its {columns} columns are no multiple of {multiple}, as {spec.pattern} needs; "
+        "leave such layers dense with indivisible: exclude, or name it in exclude"
+    )
+
+
+def sparsity_of(target_layers: Sequence[str], spec: PruneSpec) -> float:
+    """The sparsity that the spec's table gives layers that are pruned together, else the spec's own."""
+    for pattern, value in spec.layer_sparsity.items():
+        if any(matches(name, [pattern]) for name in target_layers):
+            return value
+    return spec.amount
+
+
+def removed_groups(site: Site, sparsity: float) -> int:
+    """round(groups · sparsity), as in the official code; SpecError where nothing would be left."""
+    count = round(site.groups * sparsity)
+    if count >= site.groups:
+        where = site.streams[0].consumer.layer
+        raise SpecError(f"sparsity: {sparsity:g} leaves none of the {site.groups} {site.kind} of {where}")
+    return count
+
+
+def unit_bytes(denoiser: nn.Module, target: Target, kind: str | None) -> int:
+    """Bytes of the statistics that a target needs at once."""
+    if kind is None:
+        return 0
+    return sum(STATISTICS[kind].bytes(models.linear(denoiser, group[0]).in_features) for group in target.unit)
+
+
+def cut(denoiser: nn.Module, targets: Sequence[Target], spec: PruneSpec) -> list[list[Target]]:
+    """The targets in module packages."""
+    sizes = [unit_bytes(denoiser, target, spec.statistic) for target in targets]
+    try:
+        pieces = split(sizes, spec.packages if spec.statistic else 1)
+    except ValueError as error:
+        problem, i = error.args
+        raise SpecError(f"packages: {spec.packages!r}: {problem}, {', '.join(targets[i].layers)}") from None
+    return [[targets[i] for i in piece] for piece in pieces]
