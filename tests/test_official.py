@@ -12,8 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from obsdiff import obs, registry
-from obsdiff.patterns import unstructured
+from obsdiff import obs, patterns, registry
 from obsdiff.statistics import Hessian
 
 FOLDER = Path(os.environ.get("OBSDIFF_FIXTURES") or Path(__file__).parent / "data" / "official")
@@ -25,8 +24,10 @@ def tensor_names(entry: dict) -> list[str]:
         return list(file.keys())
 
 
-UNSTRUCTURED = [entry for entry in INDEX if entry.get("pattern") == "unstructured"]
-WITH_INPUTS = [entry for entry in UNSTRUCTURED if "activations" in tensor_names(entry)]
+LAYERS = [entry for entry in INDEX if "pattern" in entry]
+WITH_INPUTS = [entry for entry in LAYERS if "activations" in tensor_names(entry)]
+STRUCTURED = [entry for entry in LAYERS if "removed" in entry]
+MASKED = [entry for entry in LAYERS if entry not in STRUCTURED]
 SCHEDULES = [entry for entry in INDEX if "schedule_values" in entry]
 
 
@@ -40,20 +41,41 @@ def test_accumulated_hessian(entry):
     hessian = Hessian(tensors["weight"].shape[1], torch.device("cpu"))
     for x, alpha in zip(tensors["activations"], tensors["timestep_weights"], strict=True):
         hessian.add(x, float(alpha))
-    assert (hessian.value() - tensors["hessian"]).norm() <= 1e-5 * tensors["hessian"].norm()
+    value = hessian.value(torch.device("cpu")).hessian
+    assert (value - tensors["hessian"]).norm() <= 1e-5 * tensors["hessian"].norm()
 
 
-@by_name(UNSTRUCTURED, "file")
-def test_unstructured(entry):
+@by_name(MASKED, "file")
+def test_mask(entry):
     tensors = load_file(FOLDER / f"{entry['file']}.safetensors")
     weight, hessian, official = (tensors[key] for key in ("weight", "hessian", "pruned_weight"))
+    pattern = patterns.resolve(entry["pattern"])
 
     def select(scores: torch.Tensor, start: int) -> torch.Tensor:
-        return unstructured.keep(scores, entry["sparsity"], "block", start)
+        entry_point = registry.load("obsdiff.patterns", pattern.entry)
+        return entry_point.keep(scores, entry["sparsity"], "block", start, **pattern.arguments)
 
-    pruned, keep = obs.sweep(weight, obs.factor(hessian, 0.01), select, 128)
+    stride = pattern.multiple if pattern.multiple > 1 else None
+    pruned, keep = obs.sweep(weight, obs.factor(hessian, 0.01), select, 128, stride)
     assert ((official != 0) == keep).float().mean() >= 0.995
     assert obs.layer_error(weight, pruned, hessian) <= 1.002 * obs.layer_error(weight, official, hessian)
+
+
+@by_name(STRUCTURED, "file")
+def test_removed_columns(entry):
+    """Joint attention ranks both streams together: each stream's error is held to the official one."""
+    tensors = load_file(FOLDER / f"{entry['file']}.safetensors")
+    streams = [""] + ["_context"] * ("weight_context" in tensors)
+    size = entry.get("head_dim", 1)
+    problems = [obs.Problem(tensors[f"weight{s}"], obs.factor(tensors[f"hessian{s}"], 0.01)) for s in streams]
+    groups = problems[0].weight.shape[1] // size
+    pruned, kept = obs.eliminate(problems, size, groups, len(tensors["removed_columns"]) // size)
+    assert (groups - len(kept)) * size == len(tensors["removed_columns"]) == entry["removed"]
+    for stream, problem, weight in zip(streams, problems, pruned, strict=True):
+        hessian, official = tensors[f"hessian{stream}"], tensors[f"pruned_weight{stream}"]
+        error, theirs = (obs.layer_error(problem.weight, w, hessian) for w in (weight, official))
+        assert error <= 1.001 * theirs
+        assert int((weight == 0).all(dim=0).sum()) == entry["removed"]
 
 
 @by_name(SCHEDULES, "schedule_values")
