@@ -226,9 +226,9 @@ class PruneSpec:
             ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias"}
         if not facts["WEIGHTED"]:
             record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
-        elif self.takes_table:
+        elif not registry.constants("obsdiff.weightings", self.weighting).get("RANGED", True):
             record |= {"alpha_min": 1.0, "alpha_max": 1.0}
-        else:
+        if not self.takes_table:
             ignored.add("alphas")
         if not facts["COMPENSATES"]:
             ignored |= {"compensate", "damping"}

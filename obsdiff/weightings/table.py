@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 TABLE = True
+RANGED = False
 
 
 def alphas(steps: int, low: float, high: float, table: tuple[float, ...]) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+RANGED = False
+
 
 def alphas(steps: int, low: float, high: float) -> Tensor:
     return torch.ones(steps, dtype=torch.float64)
