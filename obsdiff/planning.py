@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,27 @@ class Plan:
     sampling_runs: int
 
 
+def configuration(source: Source, name: str) -> dict[str, Any]:
+    """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    path = Path(source.model) / name
+    if not Path(source.model).is_dir():
+        try:
+            local = source.local_files_only
+            path = Path(hf_hub_download(source.model, name, revision=source.revision, local_files_only=local))
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
+            pass
+    if not path.is_file():
+        raise SpecError(
+            f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "
+            f"enough), or run `hf download {source.model} --include '*.json'`"
+        )
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
 def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
     """The family, a pipeline's denoiser without weights, and its VAE's configuration.
 
@@ -56,22 +78,13 @@ def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
         SpecError: no configuration is on this machine, or the class is not supported.
     """
     import diffusers
-    from diffusers import DiffusionPipeline
 
-    options = {"revision": source.revision, "local_files_only": source.local_files_only}
-    try:
-        index = DiffusionPipeline.load_config(source.model, **options)
-        family = models.family_named(index["_class_name"])
-        cls = getattr(diffusers, index[family.DENOISER][1])
-        config = cls.load_config(source.model, subfolder=family.DENOISER, **options)
-        vae = getattr(diffusers, index["vae"][1]).load_config(source.model, subfolder="vae", **options)
-    except OSError as error:
-        raise SpecError(
-            f"model: {source.model!r} has no configuration on this machine; give a diffusers folder (its JSON files "
-            f"are enough), or run `hf download {source.model} --include '*.json'`"
-        ) from error
+    index = configuration(source, "model_index.json")
+    family = models.family_named(index["_class_name"])
+    cls = getattr(diffusers, index[family.DENOISER][1])
+    config = configuration(source, f"{family.DENOISER}/config.json")
     with torch.device("meta"):
-        return family, cls.from_config(config), vae
+        return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 
 def plan(source: Source, spec: PruneSpec) -> Plan:
@@ -153,6 +166,12 @@ def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str
     return int(counter.get_total_flops()), by_layer
 
 
+def readable(size: int) -> str:
+    """Bytes as KiB, MiB or GiB."""
+    exponent = 1 if size < 2**20 else 2 if size < 2**30 else 3
+    return f"{size / 1024**exponent:,.1f} {('KiB', 'MiB', 'GiB')[exponent - 1]}"
+
+
 def describe(found: Plan, as_json: bool = False) -> str:
     """A plan for people, or for programs."""
     if as_json:
@@ -166,9 +185,7 @@ def describe(found: Plan, as_json: bool = False) -> str:
         lines += [f"{name:{width}}  {number:7}  {found.layers[name]:.4f}" for name in package.layers]
     lines.append("")
     for number, package in enumerate(found.packages, 1):
-        size = (
-            f"{package.statistics_bytes / 2**20:,.1f} MiB of {found.statistic}" if found.statistic else "no statistics"
-        )
+        size = f"{readable(package.statistics_bytes)} of {found.statistic}" if found.statistic else "no statistics"
         lines.append(f"package {number}: {len(package.layers)} layers, {size}")
     less = 1 - found.pruned_parameters / found.parameters
     lines += [

@@ -113,10 +113,10 @@ def shrink(states: Mapping[str, State], site: Site, kept: Tensor) -> dict[str, S
     for name in site.layers:
         weight, bias = states[name]
         if name in columns:
-            weight = weight[:, columns[name].to(weight.device)]
+            weight = weight.index_select(1, columns[name].nonzero()[:, 0].to(weight.device))
         if name in rows:
-            weight = weight[rows[name].to(weight.device)]
-            bias = None if bias is None else bias[rows[name].to(bias.device)]
+            index = rows[name].nonzero()[:, 0].to(weight.device)
+            weight, bias = weight.index_select(0, index), None if bias is None else bias.index_select(0, index)
         small[name] = State(weight.contiguous(), bias)
     return small
 

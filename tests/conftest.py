@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from obsdiff import PruneSpec, Sampling, registry
+from obsdiff import PruneSpec, Sampling, patterns, registry
 
 settings.register_profile(
     "default", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -29,8 +29,23 @@ def entries(package: str) -> list[str]:
 def spec_of(method: str, **more: object) -> PruneSpec:
     """A spec of a few calibration prompts; the dense method at its only sparsity."""
     prunes = registry.constants("obsdiff.methods", method)["PRUNES"]
-    base = {"sparsity": 0.5 if prunes else 0.0, "prompts": PROMPTS, "sampling": SAMPLING}
+    base = {"sparsity": None if prunes else 0.0, "prompts": PROMPTS, "sampling": SAMPLING}
     return PruneSpec(method=method, **(base | more))
+
+
+def pattern_values() -> list[str]:
+    """A config value of every pattern; of N:M several."""
+    several = {"n_m": ["2:4", "1:4", "4:8"]}
+    return [value for name in entries("obsdiff.patterns") for value in several.get(name, [name])]
+
+
+def combinations() -> list[tuple[str, str]]:
+    """Every method with every pattern that it serves."""
+    made = []
+    for method in entries("obsdiff.methods"):
+        kinds = registry.constants("obsdiff.methods", method)["KINDS"]
+        made += [(method, value) for value in pattern_values() if patterns.resolve(value).facts["KIND"] in kinds]
+    return made
 
 
 @pytest.fixture(params=entries("obsdiff.models"))

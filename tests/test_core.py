@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +11,11 @@ from diffusers import FlowMatchHeunDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import PruneSpec, Sampling, Source, load_pipeline, load_pruned, packages, prune, save_pruned
+from obsdiff import PruneSpec, Sampling, Source, load_pipeline, models, packages, prune
 from obsdiff.calibration import Calibration
-from obsdiff.errors import CheckpointError, LayerError, SpecError
+from obsdiff.errors import LayerError, SpecError
 from obsdiff.prompts import read_prompts
-from obsdiff.statistics import STATISTICS, Hessian, SquaredNorm
+from obsdiff.statistics import STATISTICS, Hessian, Moments
 
 uniform = torch.ones
 
@@ -25,7 +26,25 @@ uniform = torch.ones
         (lambda: PruneSpec(sparsity=1.4), r"sparsity: 1.4 is not in \[0, 1\)"),
         (lambda: PruneSpec(method="wandaa"), r"method: 'wandaa' unknown; did you mean 'wanda'\? \(dense, .*\)"),
         (lambda: PruneSpec(weighting="log"), r"weighting: 'log' unknown.*log_decrease"),
-        (lambda: PruneSpec(pattern="2:5"), r"pattern: '2:5' unknown.*unstructured"),
+        (lambda: PruneSpec(pattern="4:2"), r"pattern: '4:2' unknown.*unstructured.*N:M such as 2:4"),
+        (lambda: PruneSpec(pattern="structred"), r"pattern: 'structred' unknown; did you mean 'structured'"),
+        (
+            lambda: PruneSpec(pattern="1:4", sparsity=0.5),
+            r"sparsity: 0.5 is not 0.75, the only one that pattern '1:4' has",
+        ),
+        (lambda: PruneSpec(method="dsnot", pattern="heads"), r"pattern: 'heads' is not served by method 'dsnot'"),
+        (lambda: PruneSpec(method="l1_norm"), r"pattern: 'unstructured' is not served by method 'l1_norm'"),
+        (lambda: PruneSpec(group="column"), r"group: 'column' is not one of method, block, row, layer"),
+        (lambda: PruneSpec(allocation="owls"), r"allocation: 'owls' unknown; did you mean 'owl'"),
+        (lambda: PruneSpec(layer_sparsity={"*.ff.*": 1}), r"layer_sparsity.\*.ff.\*: 1 is not in \[0, 1\)"),
+        (
+            lambda: PruneSpec(layer_sparsity={"*": 0.1}, allocation="owl"),
+            "allocation: 'owl' is not free with layer_spars",
+        ),
+        (lambda: PruneSpec(pattern="2:4", allocation="owl"), "allocation: 'owl' is not free with 2:4; uniform"),
+        (lambda: PruneSpec(weighting="table"), r"alphas: \(\) is not what weighting 'table' needs"),
+        (lambda: PruneSpec(alphas=(0.0, 0.0)), "alphas: .* is not numbers >= 0, one > 0"),
+        (lambda: PruneSpec(packages="2GB"), "packages: '2GB' is not an integer >= 1, 'unit' .*'2GiB'"),
         (lambda: PruneSpec(method="dense", sparsity=0.3), r"sparsity: 0.3 is not 0, the only one that method 'dense'"),
         (lambda: PruneSpec(alpha_min=1.3), r"alpha_min, alpha_max: \(1.3, 1.2\) is not 0 <"),
         (lambda: PruneSpec(packages=0), "packages: 0 is not an integer >= 1"),
@@ -71,20 +90,35 @@ def test_unsupported_pipeline_is_refused_by_class():
 def test_saved_folder_loads_and_calibrating_without_prompts_is_an_error(family, tmp_path):
     family.tiny().save_pretrained(tmp_path)
     pipe = load_pipeline(Source(str(tmp_path), dtype="bfloat16"))
-    assert family.denoiser(pipe).dtype == torch.bfloat16
+    assert models.denoiser_of(pipe).dtype == torch.bfloat16
     with pytest.raises(SpecError, match="prompts: method 'obs_diff' calibrates and was given none"):
         prune(pipe, spec_of("obs_diff", prompts=()))
     report = prune(pipe, spec_of("obs_diff", packages=2))
     assert report.sparsity == pytest.approx(0.5)
 
 
-@given(st.integers(0, 40), st.integers(1, 50))
-def test_packages_keep_order_and_balance(n, count):
-    units = [((f"layer{i}",),) for i in range(n)]
-    cut = packages.split(units, count)
-    assert [unit for package in cut for unit in package] == units
-    sizes = [len(package) for package in cut]
-    assert len(cut) == min(n, count) and (not sizes or max(sizes) - min(sizes) <= 1)
+@given(st.lists(st.integers(1, 99), max_size=40), st.one_of(st.integers(1, 50), st.just("unit")))
+def test_packages_keep_order_and_balance(sizes, count):
+    cut = packages.split(sizes, count)
+    assert [i for package in cut for i in package] == list(range(len(sizes)))
+    lengths = [len(package) for package in cut]
+    assert len(cut) == (len(sizes) if count == "unit" else min(len(sizes), count))
+    assert not lengths or max(lengths) - min(lengths) <= 1
+
+
+@given(st.lists(st.integers(1, 2**30), max_size=20), st.integers(1, 8))
+def test_packages_fit_their_budget_and_none_could_take_more(sizes, budget):
+    limit = budget * 2**28
+    text = f"{budget / 4}GiB"
+    if any(size > limit for size in sizes):
+        with pytest.raises(ValueError, match="of one unit"):
+            packages.split(sizes, text)
+        return
+    cut = packages.split(sizes, text)
+    assert [i for package in cut for i in package] == list(range(len(sizes)))
+    loads = [sum(sizes[i] for i in package) for package in cut]
+    assert all(load <= limit for load in loads)
+    assert all(load + sizes[after.start] > limit for load, after in zip(loads, cut[1:], strict=False))
 
 
 @pytest.mark.parametrize("kind", list(STATISTICS))
@@ -98,24 +132,31 @@ def test_statistic_sums_what_its_formula_says(kind, dtype):
         stat.add(x, alpha)
         halves.add(x[:1], alpha)
         halves.add(x[1:], alpha)
-    weighted = sum(
-        a * x.double().reshape(-1, 5).T @ x.double().reshape(-1, 5) for a, x in zip(alphas, inputs, strict=True)
-    )
-    weighted /= 4 * sum(alphas)
-    expected = 2 * weighted if kind == "hessian" else weighted.diagonal()
-    torch.testing.assert_close(stat.value().double(), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(stat.value(), halves.value(), rtol=1e-5, atol=1e-5)
-    assert stat.value().dtype == torch.float32 and stat.bytes() == 4 * stat.value().numel()
+    rows = [x.double().reshape(-1, 5) for x in inputs]
+    products = sum(a * x.T @ x for a, x in zip(alphas, rows, strict=True)) / (4 * sum(alphas))
+    mean = sum(a * x.sum(dim=0) for a, x in zip(alphas, rows, strict=True)) / (28 * sum(alphas))
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4, check_dtype=False)
+    for found in (stat.value(torch.device("cpu")), halves.value(torch.device("cpu"))):
+        close(found.squared_norm, products.diagonal())
+        close(found.mean, mean)
+        close(found.variance, products.diagonal() / 7 - mean.square())
+        assert found.tokens == pytest.approx(7) and found.mean.dtype == torch.float32
+        assert (found.hessian is not None) == (kind == "hessian")
+        if found.hessian is not None:
+            close(found.hessian, 2 * products)
+            centred = found.centred().hessian
+            close(centred, 2 * (products - 7 * torch.outer(mean, mean)))
+    assert STATISTICS[kind].bytes(5) >= 4 * (25 if kind == "hessian" else 5)
 
 
 def test_calibration_does_not_depend_on_the_batch_and_prompts_differ(family):
     pipe = family.tiny()
-    denoiser = family.denoiser(pipe)
+    denoiser = models.denoiser_of(pipe)
     groups = [group for unit in family.units(denoiser) for group in unit]
 
     def hessians(spec):
         stats = Calibration(pipe, spec, uniform).statistics(denoiser, groups, "hessian", "test")
-        return torch.cat([stats[g].value().flatten() for g in groups])
+        return torch.cat([stats[g].value(torch.device("cpu")).hessian.flatten() for g in groups])
 
     spec = spec_of("obs_diff")
     by_two, by_three = (hessians(replace(spec, sampling=replace(SAMPLING, batch_size=b))) for b in (2, 3))
@@ -128,12 +169,12 @@ def test_calibration_does_not_depend_on_the_batch_and_prompts_differ(family):
 def test_weighting_reaches_the_steps_in_order(family):
     """With α = 1 on one step alone, the statistic is that step's: three such sums make up the uniform one."""
     pipe = family.tiny()
-    denoiser = family.denoiser(pipe)
+    denoiser = models.denoiser_of(pipe)
     groups = [group for unit in family.units(denoiser)[:1] for group in unit]
 
     def value(alphas):
-        stats = Calibration(pipe, spec_of("obs_diff"), alphas).statistics(denoiser, groups, "squared_norm", "test")
-        return torch.cat([stats[g].value() for g in groups])
+        stats = Calibration(pipe, spec_of("obs_diff"), alphas).statistics(denoiser, groups, "moments", "test")
+        return torch.cat([stats[g].value(torch.device("cpu")).squared_norm for g in groups])
 
     single = [value(lambda steps, i=i: torch.eye(steps)[i] + 1e-12) for i in range(3)]
     torch.testing.assert_close(sum(single) / 3, value(uniform), rtol=1e-4, atol=1e-5)
@@ -144,7 +185,7 @@ def test_steps_of_a_sampler_that_calls_twice_a_step(family):
     """Heun goes through its loop 2·steps − 1 times: every call has an α, the first the first."""
     pipe = family.tiny()
     pipe.scheduler = FlowMatchHeunDiscreteScheduler()
-    denoiser = family.denoiser(pipe)
+    denoiser = models.denoiser_of(pipe)
     asked: list[int] = []
 
     def alphas(steps):
@@ -153,14 +194,14 @@ def test_steps_of_a_sampler_that_calls_twice_a_step(family):
 
     first = family.units(denoiser)[0][0]
     spec = spec_of("obs_diff", prompts=("a cat",))
-    stat = Calibration(pipe, spec, alphas).statistics(denoiser, [first], "squared_norm", "test")[first]
+    stat = Calibration(pipe, spec, alphas).statistics(denoiser, [first], "moments", "test")[first]
     assert asked == [2 * SAMPLING.steps - 1] * len(asked) and len(asked) == 2 * SAMPLING.steps - 1
     assert stat.weight == pytest.approx(2 * 1.5 * len(asked)), "guidance doubles the batch; the mean α is 1.5"
 
 
 def test_broken_layers_are_named(family):
     pipe = family.tiny()
-    denoiser = family.denoiser(pipe)
+    denoiser = models.denoiser_of(pipe)
     first = family.units(denoiser)[0][0]
     calibration = Calibration(pipe, spec_of("obs_diff"), uniform)
     denoiser.register_module("unused", torch.nn.Linear(4, 4))
@@ -177,51 +218,94 @@ def test_canonical_spec_forgets_what_the_method_ignores():
     assert one.canonical() == other.canonical()
     assert spec_of("wanda").canonical() != spec_of("wanda", weighting="uniform").canonical()
     assert json.dumps(one.canonical())
-
-
-def damage_weights(folder):
-    path = folder / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def damage_value(folder):
-    path = folder / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (damage_weights, "missing, truncated or altered"),
-        (damage_value, "missing, truncated or altered"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "missing, truncated or altered"),
-        (lambda folder: (folder / "manifest.json").unlink(), r"no manifest\.json"),
-    ],
-)
-def test_damaged_checkpoint_is_refused(family, tmp_path, damage, message):
-    pipe = family.tiny()
-    save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude")))
-    damage(tmp_path)
-    with pytest.raises(CheckpointError, match=message):
-        load_pruned(family.tiny(), tmp_path)
-
-
-def test_checkpoint_of_another_model_is_refused_and_half_is_smaller(family, tmp_path):
-    pipe = family.tiny()
-    save_pruned(pipe, tmp_path / "half", prune(pipe, spec_of("magnitude")))
-    with pytest.raises(CheckpointError, match="other dense weights"):
-        load_pruned(pipe, tmp_path / "half")
-    other = family.tiny()
-    save_pruned(other, tmp_path / "tenth", prune(other, spec_of("magnitude", sparsity=0.9)))
-    sizes = [(tmp_path / name / "weights.safetensors").stat().st_size for name in ("half", "tenth")]
-    assert sizes[1] < 0.45 * sizes[0]
+    assert spec_of("sparsegpt", weighting="log_increase").canonical() == spec_of("sparsegpt").canonical()
+    assert spec_of("wanda", compensate=False, damping=1.0).canonical() == spec_of("wanda").canonical()
+    assert spec_of("obs_diff", compensate=False).canonical() != spec_of("obs_diff").canonical()
+    assert spec_of("obs_diff", group="block").canonical() == spec_of("obs_diff").canonical()
+    two = {"pattern": "2of4", "group": "row", "seed": 1}
+    assert (
+        spec_of("obs_diff", **two).canonical()
+        == spec_of("obs_diff", **two | {"pattern": "2:4", "group": "layer"}).canonical()
+    )
+    assert spec_of("magnitude", bias=True).calibrates and not spec_of("magnitude").calibrates
 
 
 def test_squared_norm_is_the_hessians_diagonal():
     x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
-    norm, hessian = SquaredNorm(6, x.device), Hessian(6, x.device)
+    norm, hessian = Moments(6, x.device), Hessian(6, x.device)
     norm.add(x, 0.9)
     hessian.add(x, 0.9)
-    torch.testing.assert_close(2 * norm.value(), hessian.value().diagonal())
+    torch.testing.assert_close(2 * norm.value(x.device).squared_norm, hessian.value(x.device).hessian.diagonal())
+
+
+def test_offloaded_statistics_and_budgets_give_the_same_weights(family):
+    made = [family.tiny() for _ in range(3)]
+    reports = [
+        prune(made[0], spec_of("obs_diff", packages="unit")),
+        prune(made[1], spec_of("obs_diff", packages="unit", offload_statistics=True)),
+        prune(made[2], spec_of("obs_diff", packages="0.00013GiB")),
+    ]
+    left, right = (models.denoiser_of(p).state_dict() for p in made[:2])
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    units = family.units(models.denoiser_of(made[0]))
+    assert len(reports[0].packages) == len(units) > len(reports[2].packages) > 1
+    assert reports[2].statistics_bytes <= 0.00013 * 2**30
+    with pytest.raises(SpecError, match=r"packages: '0.000001GiB': .* is less than the .* GiB of one unit, .*to_q"):
+        prune(family.tiny(), spec_of("obs_diff", packages="0.000001GiB"))
+
+
+def test_layers_of_one_input_stay_in_one_package(family):
+    report = prune(family.tiny(), spec_of("obs_diff", packages=5))
+    where = {name: i for i, package in enumerate(report.packages) for name in package}
+    for unit in family.units(models.denoiser_of(family.tiny())):
+        assert len({where[name] for group in unit for name in group}) == 1
+
+
+def test_layer_sparsities_by_pattern_and_exclusion(family):
+    """The first pattern that matches counts, what is excluded stays dense, one that matches nothing is an error."""
+    names = packages.layers(family.units(models.denoiser_of(family.tiny())))
+    first, rest = names[0], names[-1]
+    table = {first: 0.25, f"{first}*": 0.9, rest: 0.75}
+    pipe, dense = family.tiny(), family.tiny()
+    report = prune(pipe, spec_of("magnitude", layer_sparsity=table, exclude=(names[1],)))
+    found = {layer.name: layer.sparsity for layer in report.layers}
+    assert found[first] == pytest.approx(0.25, abs=1e-3) and found[rest] == pytest.approx(0.75, abs=1e-3)
+    assert set(names) - set(found) == {names[1]} and sorted(found.values())[1] == 0.5
+    left, right = (models.linear(models.denoiser_of(p), names[1]).weight for p in (pipe, dense))
+    assert torch.equal(left, right)
+    for key in ("exclude", "layer_sparsity"):
+        given = ("nowhere.*",) if key == "exclude" else {"nowhere.*": 0.5}
+        with pytest.raises(SpecError, match=rf"{key}: 'nowhere.\*' matches no layer; there are"):
+            prune(family.tiny(), spec_of("magnitude", **{key: given}))
+
+
+def test_owl_shares_out_unevenly_at_the_same_total(family):
+    report = prune(family.tiny(), spec_of("magnitude", allocation="owl", sparsity=0.6))
+    amounts = [layer.sparsity for layer in report.layers]
+    assert max(amounts) - min(amounts) > 0.02 and max(amounts) - min(amounts) <= 0.16 + 1e-2
+    assert report.sparsity == pytest.approx(
+        0.6, abs=len(amounts) / sum(a * b for a, b in (x.shape for x in report.layers))
+    )
+
+
+def test_widths_that_do_not_fit_are_refused_by_name_or_left_dense(family):
+    names = packages.layers(family.units(models.denoiser_of(family.tiny())))
+    with pytest.raises(LayerError, match=f"{names[0]}: its 32 columns are no multiple of 64, as 32:64 needs"):
+        prune(family.tiny(), spec_of("magnitude", pattern="32:64"))
+    report = prune(family.tiny(), spec_of("magnitude", pattern="32:64", indivisible="exclude"))
+    assert {layer.shape[1] for layer in report.layers} == {128}
+
+
+@pytest.mark.parametrize("method", ["magnitude", "obs_diff"])
+def test_bias_compensation_lowers_the_error_and_says_where(family, method):
+    reports = [prune(family.tiny(), spec_of(method, bias=bias, packages=1)) for bias in (False, True)]
+    assert all(layer.bias_moved for layer in reports[1].layers) and not any(x.bias_moved for x in reports[0].layers)
+    if method == "obs_diff":
+        pairs = zip(*([x.calibration_error for x in r.layers] for r in reports), strict=True)
+        assert all(after < before + 1e-4 for before, after in pairs)
+
+
+def test_compensation_lowers_every_layers_error(family):
+    reports = [prune(family.tiny(), spec_of("obs_diff", compensate=c, packages=1)) for c in (False, True)]
+    pairs = zip(*([x.calibration_error for x in r.layers] for r in reports), strict=True)
+    assert all(with_ < without for without, with_ in pairs)

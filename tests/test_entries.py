@@ -2,20 +2,24 @@
 
 import pytest
 import torch
-from conftest import entries, spec_of
+from conftest import SAMPLING, combinations, entries, pattern_values, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import load_pruned, prune, registry, save_pruned
+from obsdiff import load_pruned, models, patterns, prune, registry, save_pruned
 from obsdiff.statistics import STATISTICS
 
 PRUNING = [m for m in entries("obsdiff.methods") if registry.constants("obsdiff.methods", m)["PRUNES"]]
+MASKS = [value for value in pattern_values() if not patterns.resolve(value).structured]
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.weightings"))
 @given(steps=st.integers(1, 60), low=st.floats(0.1, 1.0), spread=st.floats(1e-3, 3.0))
 def test_weighting(name, steps, low, spread):
-    alphas = registry.load("obsdiff.weightings", name).alphas(steps, low, low + spread)
+    table = (
+        ((low, low + spread / 2, low + spread),) if registry.constants("obsdiff.weightings", name).get("TABLE") else ()
+    )
+    alphas = registry.load("obsdiff.weightings", name).alphas(steps, low, low + spread, *table)
     assert alphas.shape == (steps,)
     assert torch.isfinite(alphas).all() and (alphas > 0).all()
     assert ((alphas >= low - 1e-9) & (alphas <= low + spread + 1e-9)).all() or (alphas == alphas[0]).all()
@@ -35,30 +39,79 @@ def test_weighting_of_the_paper():
     assert float(alphas[-1]) == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("name", entries("obsdiff.patterns"))
+@given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=30), st.integers(1, 60))
+def test_table_is_taken_as_it_is_or_spread_evenly(table, steps):
+    alphas = registry.load("obsdiff.weightings", "table").alphas
+    assert alphas(len(table), 0.8, 1.2, tuple(table)).tolist() == pytest.approx(table)
+    spread = alphas(steps, 0.8, 1.2, tuple(table))
+    assert float(spread[0]) == table[0] and (steps == 1 or float(spread[-1]) == pytest.approx(table[-1]))
+    assert min(table) - 1e-9 <= float(spread.min()) and float(spread.max()) <= max(table) + 1e-9
+
+
+def keeper(value: str):
+    pattern = patterns.resolve(value)
+    keep = registry.load("obsdiff.patterns", pattern.entry).keep
+    return lambda scores, sparsity, group, start=0: keep(scores, sparsity, group, start, **pattern.arguments)
+
+
+@pytest.mark.parametrize("value", MASKS)
 @given(
     rows=st.integers(1, 9),
-    columns=st.integers(1, 33),
+    groups=st.integers(1, 9),
     sparsity=st.floats(0.0, 0.99),
     group=st.sampled_from(["row", "layer"]),
-    block=st.integers(1, 33),
+    block=st.integers(1, 9),
     seed=st.integers(0, 999),
 )
-def test_pattern_is_exact_and_takes_the_lowest(name, rows, columns, sparsity, group, block, seed):
-    keep = registry.load("obsdiff.patterns", name).keep
+def test_mask_is_exact_and_takes_the_lowest(value, rows, groups, sparsity, group, block, seed):
+    pattern, keep = patterns.resolve(value), keeper(value)
+    multiple = pattern.multiple if pattern.multiple > 1 else 3
+    columns, block = groups * multiple, block * multiple
     scores = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
-    mask = keep(scores, sparsity, group, 0)
+    sparsity = sparsity if pattern.sparsity is None else pattern.sparsity
+    mask = keep(scores, sparsity, group)
     assert mask.shape == scores.shape and mask.dtype == torch.bool
     assert int((~mask).sum()) == round(rows * columns * sparsity)
-    compared = scores if group == "row" else scores.view(1, -1)
-    for row, kept in zip(compared, mask.view_as(compared), strict=True):
+    shape = (-1, multiple) if pattern.sparsity is not None else (rows, -1) if group == "row" else (1, -1)
+    removed = (~mask).view(shape).sum(dim=1)
+    assert int(removed.max() - removed.min()) <= (0 if pattern.sparsity is not None else 1)
+    for part, kept in zip(scores.view(shape), mask.view(shape), strict=True):
         if kept.any() and not kept.all():
-            assert row[~kept].max() <= row[kept].min()
-    if group == "row":
-        removed = (~mask).sum(dim=1)
-        assert int(removed.max() - removed.min()) <= 1
+            assert part[~kept].max() <= part[kept].min()
     parts = [keep(scores[:, i : i + block], sparsity, "block", i) for i in range(0, columns, block)]
     assert int((~torch.cat(parts, dim=1)).sum()) == round(rows * columns * sparsity)
+
+
+@pytest.mark.parametrize("name", entries("obsdiff.patterns"))
+def test_pattern_states_what_it_is(name):
+    facts = registry.constants("obsdiff.patterns", name)
+    assert facts["KIND"] in ("mask", "structured")
+    assert (facts["KIND"] == "mask") == hasattr(registry.load("obsdiff.patterns", name), "keep") == ("GROUPED" in facts)
+    assert ("VALUE" in facts) == ("ORDER" in facts) == ("FORM" in facts)
+    if facts["KIND"] == "structured":
+        assert set(facts["REMOVES"]) <= {"heads", "neurons"}
+
+
+@pytest.mark.parametrize("name", entries("obsdiff.allocations"))
+@given(
+    measures=st.lists(st.floats(0.0, 0.3), min_size=1, max_size=12),
+    sparsity=st.floats(0.01, 0.97),
+    seed=st.integers(0, 99),
+)
+def test_allocation_keeps_the_total_and_spares_what_measures_more(name, measures, sparsity, seed):
+    sizes = torch.randint(1, 100, (len(measures),), generator=torch.Generator().manual_seed(seed)).double()
+    given = torch.tensor(measures, dtype=torch.float64)
+    amounts = registry.load("obsdiff.allocations", name).allocate(given, sizes, sparsity)
+    assert amounts.shape == sizes.shape and ((amounts >= 0) & (amounts < 1)).all()
+    assert float((amounts * sizes).sum()) == pytest.approx(sparsity * float(sizes.sum()), rel=1e-6)
+    assert (amounts[given.argsort()].diff() <= 1e-9).all()
+
+
+@pytest.mark.parametrize("name", entries("obsdiff.allocations"))
+def test_allocation_states_what_it_is(name):
+    statistic = registry.constants("obsdiff.allocations", name)["STATISTIC"]
+    assert statistic in (None, "moments")
+    assert (statistic is not None) == hasattr(registry.load("obsdiff.allocations", name), "measure")
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.methods"))
@@ -66,36 +119,73 @@ def test_method_states_what_it_is(name):
     module, facts = registry.load("obsdiff.methods", name), registry.constants("obsdiff.methods", name)
     assert facts["STATISTIC"] in (None, *STATISTICS) and facts["GROUP"] in ("block", "row", "layer")
     assert all(isinstance(facts[key], bool) for key in ("WEIGHTED", "COMPENSATES", "PRUNES"))
+    assert facts["KINDS"] and set(facts["KINDS"]) <= {"mask", "structured"}
     assert not (facts["WEIGHTED"] and facts["STATISTIC"] is None)
-    assert facts["COMPENSATES"] != hasattr(module, "score")
+    scored = facts["PRUNES"] and not facts["COMPENSATES"]
+    assert hasattr(module, "score") == (scored and "mask" in facts["KINDS"])
+    assert hasattr(module, "score_columns") == (scored and "structured" in facts["KINDS"])
     assert not facts["COMPENSATES"] or facts["STATISTIC"] == "hessian"
 
 
-@pytest.mark.parametrize("pattern", entries("obsdiff.patterns"))
-@pytest.mark.parametrize("method", entries("obsdiff.methods"))
-def test_method_prunes_and_reloads(method, pattern, family, tmp_path):
+@pytest.mark.parametrize(("method", "value"), combinations())
+def test_method_prunes_and_reloads(method, value, family, tmp_path):
+    """Counts are exact, the pruned pipeline draws through its stock class, and reloads bit for bit."""
     pipe = family.tiny()
-    report = prune(pipe, spec_of(method, pattern=pattern))
-    denoiser = family.denoiser(pipe)
-    zeros = {layer.name: int((denoiser.get_submodule(layer.name).weight == 0).sum()) for layer in report.layers}
-    assert {layer.name: layer.removed for layer in report.layers} == zeros
+    before = sum(p.numel() for p in models.denoiser_of(pipe).parameters())
+    report = prune(pipe, spec_of(method, pattern=value))
+    denoiser = models.denoiser_of(pipe)
+    structured, facts = patterns.resolve(value).structured, registry.constants("obsdiff.methods", method)
     for layer in report.layers:
-        assert layer.removed == round(layer.shape[0] * layer.shape[1] * report.spec.sparsity)
-        assert 0 < layer.weight_error < 1
-    assert bool(report.layers) == (report.spec.sparsity > 0)
+        weight = models.linear(denoiser, layer.name).weight
+        dense = layer.shape[0] * layer.shape[1]
+        assert layer.removed == (dense - weight.numel() if structured else int((weight == 0).sum()))
+        assert 0 < layer.weight_error < (float("inf") if facts["COMPENSATES"] else 1)
+        if not structured:
+            assert layer.removed == round(dense * report.spec.sparsity)
+    for site in report.sites:
+        assert len(site.kept) == site.groups - round(site.groups * report.spec.sparsity)
+    assert bool(report.layers) == (report.spec.sparsity > 0) and bool(report.sites) == (
+        structured and bool(report.layers)
+    )
+    after = sum(p.numel() for p in denoiser.parameters())
+    assert before - after == (sum(layer.removed for layer in report.layers) if structured else 0) + lost_biases(
+        report, family
+    )
+    assert ("pruned" in denoiser.config) == bool(report.sites)
     again = family.tiny()
     save_pruned(pipe, tmp_path, report)
     load_pruned(again, tmp_path)
-    left, right = denoiser.state_dict(), family.denoiser(again).state_dict()
-    assert all(torch.equal(left[key], right[key]) for key in left)
+    left, right = denoiser.state_dict(), models.denoiser_of(again).state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    sampling = SAMPLING
+    embeds = family.encode(pipe, ["a cat"], sampling)
+    one, other = (
+        p(**embeds, **sampling.arguments(), generator=torch.Generator().manual_seed(0), output_type="pt").images
+        for p in (pipe, again)
+    )
+    assert torch.isfinite(one).all() and torch.equal(one, other)
+
+
+def lost_biases(report, family) -> int:
+    """Biases that went with the rows of producers."""
+    denoiser = models.denoiser_of(family.tiny())
+    kept = {site.layer: len(site.kept) for site in report.sites}
+    lost = 0
+    for site in family.sites(denoiser):
+        if site.layers[0] in kept:
+            spans = [p for stream in site.streams for p in stream.producers]
+            biased = sum(models.linear(denoiser, p.layer).bias is not None for p in spans)
+            lost += biased * (site.groups - kept[site.layers[0]]) * site.size
+    return lost
 
 
 @pytest.mark.parametrize("method", PRUNING)
 def test_same_seed_same_weights(method, family):
     one, other = family.tiny(), family.tiny()
+    structured = "mask" not in registry.constants("obsdiff.methods", method)["KINDS"]
     for pipe in (one, other):
-        prune(pipe, spec_of(method))
-    left, right = (family.denoiser(p).state_dict() for p in (one, other))
+        prune(pipe, spec_of(method, pattern="structured" if structured else "unstructured"))
+    left, right = (models.denoiser_of(p).state_dict() for p in (one, other))
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
@@ -104,7 +194,7 @@ def test_obs_diff_with_uniform_weighting_is_sparsegpt(family):
     prune(one, spec_of("obs_diff", weighting="uniform", packages=1))
     prune(other, spec_of("sparsegpt", packages=1))
     prune(weighted, spec_of("obs_diff", alpha_min=0.1, alpha_max=10.0, packages=1))
-    states = [family.denoiser(p).state_dict() for p in (one, other, weighted)]
+    states = [models.denoiser_of(p).state_dict() for p in (one, other, weighted)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
 
@@ -112,7 +202,7 @@ def test_obs_diff_with_uniform_weighting_is_sparsegpt(family):
 def test_family(family):
     """Units name linear layers, each once, in order of execution; layers of a group read the same input."""
     pipe = family.tiny()
-    denoiser = family.denoiser(pipe)
+    denoiser = models.denoiser_of(pipe)
     groups = [group for unit in family.units(denoiser) for group in unit]
     names = [name for group in groups for name in group]
     assert len(set(names)) == len(names)

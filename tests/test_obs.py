@@ -1,12 +1,16 @@
 """Laws of the column sweep, against a naive float64 Optimal Brain Surgeon."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import obs
-from obsdiff.patterns import unstructured
+from obsdiff import PruneSpec, obs, registry
+from obsdiff.patterns import n_m, unstructured
+from obsdiff.solving import solve_layer
+from obsdiff.statistics import Input
 
 ROWS, COLUMNS = 6, 16
 seeds = st.integers(0, 2**31)
@@ -137,3 +141,94 @@ def test_compensation_can_lose_to_masking_where_it_cannot_go_back():
     assert obs.layer_error(weight, pruned, hessian) > 5 * obs.layer_error(weight, weight * keep, hessian)
     damped = hessian + 1e-6 * hessian.diagonal().mean() * torch.eye(3)
     torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
+
+
+@given(seeds, st.sampled_from([(2, 4), (1, 4), (4, 8), (3, 8)]), st.sampled_from([1, 4, 6, 128]))
+def test_n_m_is_decided_on_the_weights_as_they_are_when_reached(seed, nm, block):
+    """N:M in the sweep equals naive OBS that chooses each group from a fresh inverse when it gets there."""
+    n, m = nm
+    weight, hessian, _ = problem(seed)
+    pruned, keep = obs.sweep(
+        weight, obs.factor(hessian, 0.01), lambda s, start: n_m.keep(s, 0, "row", start, n=n, m=m), block, stride=m
+    )
+    assert (keep.view(ROWS, -1, m).sum(dim=2) == n).all()
+    damped = (hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)).double()
+    w, chosen = weight.double().clone(), torch.ones_like(keep)
+    for q in range(COLUMNS):
+        if q % m == 0:
+            turn = torch.stack([torch.linalg.inv(damped[i:, i:])[0, 0] for i in range(q, q + m)])
+            chosen[:, q : q + m] = n_m.keep(w[:, q : q + m].square() / turn, 0, "row", n=n, m=m)
+        inverse = torch.linalg.inv(damped[q:, q:])
+        w[:, q:] -= torch.outer(w[:, q].masked_fill(chosen[:, q], 0.0) / inverse[0, 0], inverse[0])
+    assert (keep == chosen).float().mean() >= 0.99
+    if torch.equal(keep, chosen):
+        torch.testing.assert_close(pruned.double(), w * chosen, rtol=1e-3, atol=1e-3)
+
+
+@given(seeds, sparsities, blocks)
+def test_mask_alone_moves_no_weight(seed, sparsity, block):
+    weight, hessian, _ = problem(seed)
+    factor = obs.factor(hessian, 0.01)
+    pruned, keep = obs.sweep(weight, factor, select(sparsity), block, compensate=False)
+    assert torch.equal(pruned, weight * keep)
+    whole = obs.saliency(weight, factor, slice(0, COLUMNS))
+    starts = range(0, COLUMNS, block)
+    expected = [unstructured.keep(whole[:, i : i + block], sparsity, "block", i) for i in starts]
+    assert torch.equal(keep, torch.cat(expected, dim=1))
+
+
+def spec(**more: object) -> PruneSpec:
+    return PruneSpec(**{"prompts": ("a",)} | more)
+
+
+def solved(weight: torch.Tensor, hessian: torch.Tensor, made: PruneSpec, mean: torch.Tensor | None = None):
+    seen = Input(1.0, torch.zeros(COLUMNS) if mean is None else mean, hessian.diagonal() / 2, hessian, 0.01)
+    method = registry.load("obsdiff.methods", made.method)
+    return solve_layer(weight, seen, method, made, made.amount, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("method", ["obs_diff", "wanda", "magnitude"])
+@given(seeds, sparsities, st.sampled_from(["block", "row", "layer"]))
+def test_comparison_group(method, seed, sparsity, group):
+    """Counts are exact over the layer, over each block of columns, and over each row, as asked."""
+    weight, hessian, _ = problem(seed)
+    _, keep = solved(weight, hessian, spec(method=method, sparsity=sparsity, group=group, block_size=8))
+    assert int((~keep).sum()) == round(weight.numel() * sparsity)
+    parts = {"row": keep.view(ROWS, -1), "block": keep.view(ROWS, 2, 8).transpose(0, 1).reshape(2, -1)}
+    if group in parts:
+        removed = (~parts[group]).sum(dim=1)
+        assert int(removed.max() - removed.min()) <= 1
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("method", ["dsnot", "dsnot_wanda"])
+@given(seeds)
+def test_dsnot_swaps_within_rows_and_lowers_their_mean_error(method, pattern, seed):
+    weight, hessian, x = problem(seed)
+    mean = x.mean(dim=0) + 0.3
+    made = spec(method=method, pattern=pattern)
+    entry = registry.load("obsdiff.methods", method)
+    seen = Input(1.0, mean, hessian.diagonal() / 2 + mean.square(), hessian, 0.01)
+    start = solve_layer(weight, seen, SimpleNamespace(**vars(entry) | {"refine": lambda w, k, *_: k}), made, 0.5, None)[
+        1
+    ]
+    pruned, keep = solve_layer(weight, seen, entry, made, 0.5, torch.Generator())
+    assert torch.equal(pruned, weight * keep) and torch.equal(keep.sum(dim=1), start.sum(dim=1))
+    if pattern == "2:4":
+        assert (keep.view(ROWS, -1, 4).sum(dim=2) == 2).all()
+    before, after = ((weight * ~mask * mean).sum(dim=1).abs() for mask in (start, keep))
+    assert (after <= before + 1e-6).all() and bool((after < before).any()) == (not torch.equal(start, keep))
+
+
+@given(seeds, st.floats(0.2, 3.0))
+def test_bias_takes_up_the_removed_mean(seed, shift):
+    """With (W − Ŵ) E[x] in the bias, the error that is left is ΔW Cov ΔWᵀ: what centred() says."""
+    weight, _, x = problem(seed)
+    x = x + shift
+    hessian, mean = 2 * x.T @ x / len(x), x.mean(dim=0)
+    seen = Input(1.0, mean, hessian.diagonal() / 2, hessian, 0.01)
+    pruned, _ = obs.sweep(weight, seen.centred().factor, select(0.5), 8)
+    left = (x @ (weight - pruned).T - (weight - pruned) @ mean).square().sum(dim=1).mean()
+    delta = weight - pruned
+    expected = ((delta @ seen.centred().hessian) * delta).sum() / 2
+    torch.testing.assert_close(left, expected, rtol=1e-3, atol=1e-3)

@@ -14,6 +14,7 @@ from eval.compare import compare
 from eval.config import read_sweep
 from eval.generate import generate
 from eval.tables import frame, markdown
+from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.prompts import Prompt
 
@@ -67,6 +68,21 @@ def test_grid_has_each_result_once():
         ("grid.method", ["wandaa"], r"method: 'wandaa' unknown; did you mean 'wanda'\?"),
         ("grid.weighting", ["cosinus"], r"weighting: 'cosinus' unknown.*uniform"),
         ("models", ["sd9"], r"models: 'sd9' is not a file of config/models \(.*emoji-sd3.*\)"),
+        (
+            "grid.sparsity",
+            {"unstructured": [1.4]},
+            r"grid\.sparsity\.unstructured\.0: 1.4 is not allowed; give one < 1",
+        ),
+        ("grid.pattern", [124], r"grid\.pattern\.0: 124 is no pattern; YAML takes .* write '2:4' in quotes"),
+        ("grid.pattern", ["2by4"], r"pattern: '2by4' unknown"),
+        ("grid.method", ["l1_norm", "wanda"], r"grid\.method: 'l1_norm' goes with none of the others"),
+        ("grid.packages", ["2GB"], r"packages: '2GB' is not an integer >= 1, 'unit'"),
+        (
+            "grid.options",
+            [{"compensat": False}],
+            r"grid\.options\.0\.compensat: no such key; did you mean 'compensate'",
+        ),
+        ("grid.options", [{"group": "column"}], r"group: 'column' is not one of"),
         ("grid.sparsitty", [0.5], r"grid\.sparsitty: no such key; did you mean 'sparsity'\?"),
         ("threads", 0, r"threads: 0 is not allowed; give one >= 1"),
         ("pruning.damping", -1, r"pruning\.damping: -1 is not allowed; give one > 0"),
@@ -75,6 +91,45 @@ def test_grid_has_each_result_once():
 def test_config_errors(path, value, message):
     with pytest.raises(SpecError, match=message):
         read_sweep(changed(path, value))
+
+
+def test_patterns_and_options_make_each_result_once():
+    """What a method ignores or does not serve makes no cells; N:M has its own sparsity; a dict gives it by pattern."""
+    config = changed("grid.method", ["magnitude", "l1_norm", "obs_diff"])
+    config["grid"] |= {
+        "pattern": ["unstructured", "2:4", "structured"],
+        "sparsity": {"unstructured": [0.5, 0.6], "structured": [0.2]},
+        "options": [{}, {"compensate": False}, {"alphas": [1, 0.5]}, {"exclude": ["*.0.*"]}],
+        "weighting": ["log_decrease"],
+        "packages": [4, "unit"],
+    }
+    found = read_sweep(config)
+    by_method = {m: {c for c in found.cells if c.method == m} for m in ("dense", "magnitude", "l1_norm", "obs_diff")}
+    assert {m: len(c) for m, c in by_method.items()} == {
+        "dense": 1,
+        "magnitude": 4 * 2,
+        "l1_norm": 1 * 2,
+        "obs_diff": 4 * 2 * 3,
+    }
+    assert {(c.pattern, c.sparsity) for c in by_method["magnitude"]} == {
+        ("unstructured", "0.50"),
+        ("unstructured", "0.60"),
+        ("2:4", "0.50"),
+        ("structured", "0.20"),
+    }
+    assert all(":" not in c.path and cells.parse(f"x/{c.path}") == c for c in found.cells)
+    assert found.options["compensate=false"] == {"compensate": False} and found.options["plain"] == {}
+    assert len({c.options for c in by_method["obs_diff"]}) == 3
+    assert " ".join(cells.flags({"a_b": {"x.*": 0.5}, "c": [1, 2], "d": None, "e": False, "f": []})) == (
+        "--a-b 'x.*' 0.5 --c 1 2 --no-e"
+    )
+
+
+def test_sources_are_what_is_imported():
+    found = set(registry.sources("eval.tables", "obsdiff.methods.dsnot_wanda"))
+    assert {"eval/tables.py", "eval/cells.py", "obsdiff/registry.py", "obsdiff/spec.py"} <= found
+    assert {"obsdiff/methods/dsnot.py", "obsdiff/methods/wanda.py", "obsdiff/statistics.py"} <= found
+    assert not {"obsdiff/pruning.py", "eval/figures.py", "obsdiff/methods/magnitude.py"} & found
 
 
 def test_generation_goes_on_where_it_stopped(family, tmp_path):
@@ -110,7 +165,8 @@ def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
 def record(cell: cells.Cell, value: float) -> dict:
     about = {"title": "FID", "unit": "u", "higher_is_better": False}
     names = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
-    names += ("speedup", "denoiser_ms", "pipeline_ms", "pruning_seconds", "pruning_memory")
+    names += ("nonzero_parameters", "checkpoint_mb", "speedup", "denoiser_ms", "pipeline_ms")
+    names += ("pruning_seconds", "pruning_memory")
     metrics = {name: {"value": value} | about for name in names}
     metrics["denoiser_ms"]["quartiles"] = [value - 1, value + 1]
     spec = {"damping": 0.01, "sampling": {"steps": 3}, "prompts": "x"}
@@ -129,7 +185,7 @@ def test_tables_have_a_row_a_cell_and_mark_the_best():
     grid = read_sweep(CONFIG).cells
     rows = [record(cell, float(i)) for i, cell in enumerate(grid)]
     table = frame(rows)
-    assert list(table.columns[:7]) == list(cells.AXES) and len(table) == len(grid)
+    assert list(table.columns[:8]) == list(cells.AXES) and len(table) == len(grid)
     assert table["fid"].tolist() == [float(i) for i in range(len(grid))]
     assert {"denoiser_ms_q1", "denoiser_ms_q3"} <= set(table.columns)
     lines = markdown(rows).splitlines()
