@@ -46,7 +46,7 @@ def formatted(value: float) -> str:
 
 def markdown(cells: Sequence[Cell]) -> str:
     """The quality and the cost of every cell as two tables, the best pruned value of each sparsity in bold."""
-    table = frame(cells)
+    table = by_pattern(frame(cells))
     about = cells[0]["metrics"]
     sections = []
     for title, names in (("Quality", HEADLINE), ("Cost", COST)):
@@ -63,6 +63,16 @@ def markdown(cells: Sequence[Cell]) -> str:
     return "\n".join(sections)
 
 
+def by_pattern(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one pattern and sparsity together, where there are several patterns; else as they are."""
+    pruned = table[table["sparsity"] > 0]
+    if pruned["pattern"].nunique() < 2:
+        return table
+    order = {pattern: i for i, pattern in enumerate(dict.fromkeys(pruned["pattern"]), 1)}
+    place = table["pattern"].map(order).where(table["sparsity"] > 0, 0)
+    return table.assign(place=place).sort_values(["model", "place", "sparsity"], kind="stable").drop(columns="place")
+
+
 def over_seeds(table: pd.DataFrame) -> str:
     """The quality columns as `mean ± standard deviation` of the cells that differ in their seed alone."""
     axes = [a for a in axes_shown(table) if a != "seed"]
@@ -72,8 +82,10 @@ def over_seeds(table: pd.DataFrame) -> str:
 
 
 def axes_shown(table: pd.DataFrame) -> list[str]:
-    """Method, sparsity, and every axis in which two cells that are else alike differ."""
+    """Method, sparsity, every axis in which two cells that are else alike differ, and the pattern if there are two."""
     differing = [a for a in AXES if table.groupby([b for b in AXES if b != a])[a].nunique().max() > 1]
+    if table.loc[table["sparsity"] > 0, "pattern"].nunique() > 1:
+        differing.append("pattern")
     return [a for a in AXES if a in ("method", "sparsity", *differing)]
 
 
@@ -91,9 +103,10 @@ def write_tables(cells: Sequence[Cell], out: Path) -> None:
     count = len(first["prompts"])
     head = (
         f"# Summary\n\n{len(cells)} cells, {count} pictures each, {first['provenance']['reference']['count']} real "
-        f"pictures for FID and KID, evaluator `{first['provenance']['evaluator']['name']}`. Best pruned value of each "
-        "sparsity in bold. Pictures of every cell come from the same prompts and noise. Unstructured zeros are not "
-        "skipped by dense kernels: a speed-up of theirs other than 1 is the machine's noise, as the dense row's own "
-        "is.\n\n"
+        f"pictures for FID and KID, evaluator `{first['provenance']['evaluator']['name']}`. The best pruned value of "
+        "each pattern and sparsity is bold. Pictures of every cell come from the same prompts and noise. Zeros "
+        "(unstructured, N:M) are not skipped by dense kernels: a speed-up of theirs other than 1 is the machine's "
+        "noise, as the dense row's own is. Layer errors of heads and neurons are those of the layers that read them."
+        "\n\n"
     )
     (out / "summary.md").write_text(head + markdown(cells))

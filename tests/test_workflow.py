@@ -1,5 +1,6 @@
 """The DAG itself, on the tiny pipeline in a copy of the project: run, rerun, extend, edit, kill, continue."""
 
+import json
 import os
 import re
 import shutil
@@ -101,16 +102,49 @@ def test_added_sparsity_runs_only_its_cells(project):
     assert project.planned(sparsity=[0.5, 0.7]) == one_a_method | {"summarise": 1, "track": 1, "all": 1}
 
 
-def test_edited_method_reruns_only_its_cells(project):
-    path = project.folder / "obsdiff/methods/magnitude.py"
-    before = path.read_text()
+STAGES = ("prune", "generate", "profile", "measure")
+ENDS = dict.fromkeys(("summarise", "track", "all"), 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "jobs"),
+    [
+        ("obsdiff/methods/magnitude.py", dict.fromkeys(STAGES, 1) | ENDS),
+        ("obsdiff/patterns/n_m.py", {}),
+        ("obsdiff/registry.py", dict.fromkeys(STAGES, 3) | ENDS),
+        ("obsdiff/packing.py", dict.fromkeys(STAGES, 3) | ENDS),
+        ("eval/cells.py", dict.fromkeys(STAGES[1:], 3) | ENDS),
+        ("eval/tables.py", ENDS),
+    ],
+)
+def test_edited_file_reruns_only_what_depends_on_it(project, file, jobs):
+    path = project.folder / file
+    before = path.read_text() if path.is_file() else None
     try:
-        path.write_text(before + "\n# edited\n")
-        one = dict.fromkeys(("prune", "generate", "profile", "measure", "summarise", "track", "all"), 1)
-        assert project.planned() == one
+        path.write_text((before or "") + "\n# edited\n")
+        assert project.planned() == jobs
     finally:
-        path.write_text(before)
+        path.unlink() if before is None else path.write_text(before)
     assert project.planned() == {}
+
+
+def test_patterns_and_options_go_through_the_dag(project):
+    """N:M and structured, with and without bias compensation: pruned, drawn, timed, measured, in one table."""
+    grid = {"method": ["obs_diff"], "pattern": ["2:4", "structured"], "options": [{}, {"bias": True}]}
+    project.run(results="patterns", **grid)
+    table = project.summary("patterns")
+    assert table["pattern"].tolist() == ["unstructured", "2:4", "2:4", "structured", "structured"]
+    assert table["options"].tolist() == ["plain", "plain", "bias=true", "plain", "bias=true"]
+    assert table["measured_sparsity"].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
+    assert (table["layer_error"][1:] > 0).all() and (table["layer_error"] < 1).all()
+    assert table["checkpoint_mb"][1:].gt(0.01).all()
+    cells = project.folder / "patterns/cells/tiny"
+    full, small = (
+        json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]
+        for part in ("dense", "obs_diff/structured")
+    )
+    assert small["nonzero"] < small["total"] == full["total"]
+    assert "Nothing to be done" in project.run(results="patterns", **grid)
 
 
 @pytest.mark.parametrize("victim", ["prune", "generate", "track"])
