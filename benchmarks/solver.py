@@ -78,7 +78,7 @@ def main(out: Path = Path("benchmarks/solver.md"), threads: int = 2, repeats: in
         f"float32, {threads} threads, {platform.machine()}, torch {torch.__version__}; seconds; sparsity {SPARSITY}, "
         f"blocks of {BLOCK}; made by `python benchmarks/solver.py --threads {threads} --repeats {repeats}`.",
         "",
-        "| rows × columns | factorisation | inverse | sweep | column by column | sweep's gain | layer error | the other's |",
+        "| rows × columns | factorisation | inverse | sweep | column by column | gain | layer error | the other's |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for rows, columns in SHAPES:

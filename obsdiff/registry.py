@@ -5,11 +5,13 @@ used; an entry's literal constants can be read without importing it (and torch) 
 """
 
 import ast
+from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 
@@ -47,8 +49,9 @@ def load(package: str, name: str) -> ModuleType:
     return import_module(f"{package}.{name}")
 
 
-def constants(package: str, name: str) -> dict[str, Any]:
-    """The entry's top-level `NAME = literal` assignments, read from its source."""
+@cache
+def constants(package: str, name: str) -> Mapping[str, Any]:
+    """The entry's top-level `NAME = literal` assignments, read from its source once a process."""
     check(package, name, package.rpartition(".")[2])
     found = {}
     for node in ast.parse((folder(package) / f"{name}.py").read_text()).body:
@@ -57,10 +60,11 @@ def constants(package: str, name: str) -> dict[str, Any]:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
                 continue
-    return found
+    return MappingProxyType(found)
 
 
-def sources(*modules: str) -> list[str]:
+@cache
+def sources(*modules: str) -> tuple[str, ...]:
     """Files of the project that these modules import, directly or not, themselves included, relative to its root.
 
     Entries are loaded by name and so are not among them; imports for type checkers alone do not count.
@@ -74,7 +78,7 @@ def sources(*modules: str) -> list[str]:
             continue
         found[str(path)] = None
         waiting += imported(ast.parse(path.read_text()))
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def imported(tree: ast.AST) -> list[str]:

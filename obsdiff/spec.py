@@ -1,6 +1,7 @@
 """The validated description of one pruning run. Every input error is raised here, before any weights load."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
@@ -193,7 +194,7 @@ class PruneSpec:
         return self.sparsity
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Mapping[str, Any]:
         """The method's constants (see obsdiff/methods), read without importing it."""
         return registry.constants("obsdiff.methods", self.method)
 

@@ -13,7 +13,9 @@ keep(scores, sparsity, group, start, **arguments)
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from obsdiff import registry
@@ -24,7 +26,7 @@ class Pattern:
     """A config value, resolved: the entry that serves it, its constants and its arguments."""
 
     entry: str
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
     arguments: dict[str, int]
 
     @property
@@ -50,6 +52,7 @@ def canonical(value: str) -> str:
     return re.sub(r"^(\d+)of(\d+)$", r"\1:\2", str(value))
 
 
+@cache
 def resolve(value: str) -> Pattern:
     """The pattern of a config value.
 

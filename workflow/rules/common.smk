@@ -36,7 +36,7 @@ wildcard_constraints:
 
 def code(*modules):
     """Source files that a stage depends on: these modules and all that they import."""
-    return registry.sources(*modules)
+    return list(registry.sources(*modules))
 
 
 def folder(package):
