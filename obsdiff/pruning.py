@@ -41,7 +41,8 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
     family = models.family_of(pipe)
     method = registry.load("obsdiff.methods", spec.method)
     denoiser = models.denoiser_of(pipe)
-    chosen = targets.find(family, denoiser, spec) if method.PRUNES else []
+    wanted = method.PRUNES and (spec.amount > 0 or spec.layer_sparsity)
+    chosen = targets.find(family, denoiser, spec) if wanted else []
     cuts = targets.cut(denoiser, chosen, spec)
     report = Report(spec, base_hash(denoiser, family.units(denoiser)))
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
@@ -51,7 +52,7 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
     saved = Progress(progress, report)
     amounts = saved.restore(denoiser)
     calibration = None
-    if spec.calibrates and not (amounts and saved.done == len(cuts)):
+    if spec.calibrates and saved.done < len(cuts):
         with clock("encode"):
             calibration = Calibration(pipe, spec)
     if amounts is None:

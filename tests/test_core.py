@@ -309,3 +309,10 @@ def test_compensation_lowers_every_layers_error(family):
     reports = [prune(family.tiny(), spec_of("obs_diff", compensate=c, packages=1)) for c in (False, True)]
     pairs = zip(*([x.calibration_error for x in r.layers] for r in reports), strict=True)
     assert all(with_ < without for without, with_ in pairs)
+
+
+def test_nothing_to_remove_changes_nothing_and_needs_no_prompts(family):
+    pipe, dense = family.tiny(), family.tiny()
+    report = prune(pipe, spec_of("obs_diff", sparsity=0.0, prompts=()))
+    left, right = (models.denoiser_of(p).state_dict() for p in (pipe, dense))
+    assert not report.layers and all(torch.equal(left[key], right[key]) for key in left)
