@@ -112,12 +112,12 @@ def cell_of(model: str, axes: dict[str, Any], pruning: dict[str, Any]) -> tuple[
 def points(axes: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All combinations; sparsities may be given pattern by pattern, and those of N:M are its own."""
     axes = {"options": [{}]} | axes
-    amounts = axes["sparsity"]
-    for values in product(*(axes[name] for name in axes if name != "sparsity")):
-        point = dict(zip((name for name in axes if name != "sparsity"), values, strict=True))
-        mine = amounts.get(point["pattern"], [None]) if isinstance(amounts, dict) else amounts
-        for sparsity in mine:
-            yield point | {"sparsity": sparsity}
+    after = ("weighting", "packages", "options", "seed")
+    for method, pattern in product(axes["method"], axes["pattern"]):
+        amounts = axes["sparsity"]
+        mine = amounts.get(pattern, [None]) if isinstance(amounts, dict) else amounts
+        for sparsity, *rest in product(mine, *(axes[name] for name in after)):
+            yield {"method": method, "pattern": pattern, "sparsity": sparsity} | dict(zip(after, rest, strict=True))
 
 
 def grid(config: dict[str, Any]) -> dict[Cell, dict[str, Any]]:
