@@ -64,7 +64,7 @@ def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
             axis.set_xlabel("sparsity")
             axis.grid(alpha=0.3)
         row[0].set_ylabel(f"{model}, {pattern}")
-        row[0].legend(fontsize=8)
+        row[-1].legend(*row[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     save(figure, folder, "quality")
 
 
