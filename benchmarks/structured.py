@@ -58,8 +58,8 @@ def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds:
     arguments = {name: torch.randn(value.shape) for name, value in arguments.items()}
     lines = [
         f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture and "
-        f"{TOKENS} text tokens, batch 2, float32, {threads} threads, {platform.machine()}; medians of {rounds} calls each, "
-        f"in turns; made by `python benchmarks/structured.py --threads {threads} --rounds {rounds}`.",
+        f"{TOKENS} text tokens, batch 2, float32, {threads} threads, {platform.machine()}; medians of {rounds} "
+        f"calls each, in turns; made by `python benchmarks/structured.py --threads {threads} --rounds {rounds}`.",
         "",
         "| pattern | sparsity | parameters, M | GFLOPs | fewer FLOPs | dense, ms | pruned, ms | speed-up |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
