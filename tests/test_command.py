@@ -123,7 +123,7 @@ def test_export_of_removed_heads_is_refused_before_any_weights(folder, capsys):
 
 @pytest.mark.parametrize(("sparsity", "billions"), [("0.1", 1.91), ("0.15", 1.83), ("0.2", 1.78), ("0.25", 1.72)])
 def test_plan_counts_what_the_paper_counts(tmp_path, capsys, sparsity, billions):
-    """Stable Diffusion 3 medium without its first and last block's sites: table 3's parameters, from shapes alone."""
+    """Stable Diffusion 3 medium without its first and last block's sites: table 9's parameters, from shapes alone."""
     transformer = {
         "sample_size": 128,
         "patch_size": 2,
