@@ -93,7 +93,7 @@ def main(out: Path = Path("benchmarks/solver.md"), threads: int = 2, repeats: in
             f"| {walking / sweeping:.1f}× | {errors[0]:.6f} | {errors[1]:.6f} |"
         )
         print(lines[-1], flush=True)
-    out.write_text("\n".join(lines) + "\n")
+        out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
