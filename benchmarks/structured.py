@@ -9,7 +9,6 @@ pass for a speed-up.
 
 import copy
 import platform
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ import tyro
 from diffusers import SD3Transformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.profile import clocked
 from obsdiff import PruneSpec, prune
 from obsdiff.models import sd3
 
@@ -77,9 +77,7 @@ def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds:
         times: dict[str, list[float]] = {"dense": [], "small": []}
         for _ in range(rounds + 1):
             for name, model in (("dense", dense), ("small", small)):
-                begun = time.perf_counter()
-                model(**arguments)
-                times[name].append(1e3 * (time.perf_counter() - begun))
+                times[name] += clocked(lambda m=model: m(**arguments), 1)
         before, after = (float(np.median(times[name][1:])) for name in ("dense", "small"))
         count = sum(int(p.count_nonzero()) for p in small.parameters()) / 1e6
         left = flops(small)

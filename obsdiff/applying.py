@@ -95,10 +95,10 @@ def prune_site(
     surgery.install(denoiser, small, {site.owner: len(kept)} if site.owner else {})
     for name in (n for n in site.layers if n not in consumers):
         old = states[name].weight
-        lost = float(old.float().square().sum() - small[name].weight.float().square().sum())
-        size, removed = old.numel(), old.numel() - small[name].weight.numel()
-        whole = max(float(old.float().square().sum()), torch.finfo(torch.float32).tiny)
-        report.layers.append(LayerReport(name, (old.shape[0], size // old.shape[0]), removed, max(lost, 0.0) / whole))
+        whole, left = old.float().square().sum(), small[name].weight.float().square().sum()
+        error = max(float(whole - left), 0.0) / max(float(whole), torch.finfo(torch.float32).tiny)
+        removed = old.numel() - small[name].weight.numel()
+        report.layers.append(LayerReport(name, (old.shape[0], old.shape[1]), removed, error))
 
 
 def finish(denoiser: nn.Module, name: str, dense: State, pruned: Tensor, input: Input | None) -> State:

@@ -163,8 +163,7 @@ def load_pruned(pipe: Any, folder: str | Path) -> dict[str, Any]:
     if base_hash(denoiser, family.units(denoiser)) != pruned.manifest["base"]:
         raise CheckpointError(f"{folder}: made from other dense weights than this pipeline holds (or another dtype)")
     pruned.install(family, denoiser)
-    sites = pruned.manifest["sites"]
-    surgery.record(denoiser, {s["layer"]: (s["kind"], len(s["kept"]), s["groups"]) for s in sites})
+    surgery.record(denoiser, pruned.manifest["sites"])
     return pruned.manifest
 
 

@@ -84,7 +84,7 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
         begun = time.perf_counter()
         report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
         saved.keep(denoiser, package, amounts)
-    surgery.record(denoiser, {site.layer: (site.kind, len(site.kept), site.groups) for site in report.sites})
+    surgery.record(denoiser, [vars(site) for site in report.sites])
     report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
     report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
     return report
@@ -104,9 +104,10 @@ def allocate(
     for target in chosen:
         found = []
         for group in target.unit:
+            seen = sums[group].value(models.linear(denoiser, group[0]).weight.device)
             for name in group:
                 weight = models.linear(denoiser, name).weight.detach().float()
-                found.append((entry.measure(weight, sums[group].value(weight.device)), weight.numel()))
+                found.append((entry.measure(weight, seen), weight.numel()))
         if target.site:
             found = [(sum(m for m, _ in found) / len(found), sum(n for _, n in found))]
         measures += [m for m, _ in found]

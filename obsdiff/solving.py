@@ -9,7 +9,7 @@ from torch import Tensor
 from obsdiff import obs, registry
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import Input
-from obsdiff.surgery import Site
+from obsdiff.surgery import Site, removed_channels
 
 
 def solve_layer(
@@ -96,9 +96,7 @@ def solve_site(
         columns: Tensor = method.score_columns(weight[:, first : first + channels], makers, seen, generator)
         costs.append(columns.view(site.groups, site.size).sum(dim=1))
     kept = obs.fused(costs).argsort(stable=True)[count:].sort().values
-    gone = torch.ones(site.groups, dtype=torch.bool, device=kept.device)
-    gone[kept] = False
-    dead = gone.repeat_interleave(site.size)
+    dead = removed_channels(site, kept)
     pruned = [weight.clone() for weight in weights]
     for weight, first in zip(pruned, firsts, strict=True):
         weight[:, first : first + channels].masked_fill_(dead, 0.0)

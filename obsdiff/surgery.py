@@ -5,7 +5,7 @@ layers that read the site's channels (consumers) and those that make them (produ
 takes the consumers' columns and the producers' rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -121,12 +121,12 @@ def shrink(states: Mapping[str, State], site: Site, kept: Tensor) -> dict[str, S
     return small
 
 
-def record(denoiser: Any, kept: Mapping[str, tuple[str, int, int]]) -> None:
+def record(denoiser: Any, sites: Sequence[Mapping[str, Any]]) -> None:
     """Say in the denoiser's config which heads and neurons are left, so that it is not the dense model's any more.
 
     Args:
-        kept: consumer layer → kind, groups kept, groups there were.
+        sites: as a manifest has them (report.SiteReport).
     """
-    if kept:
-        entries = {layer: {"kind": kind, "kept": left, "of": whole} for layer, (kind, left, whole) in kept.items()}
-        denoiser.register_to_config(pruned=entries)
+    if sites:
+        left = {s["layer"]: {"kind": s["kind"], "kept": len(s["kept"]), "of": s["groups"]} for s in sites}
+        denoiser.register_to_config(pruned=left)
