@@ -1,0 +1,90 @@
+"""GPU leases, by processes of their own: no GPU is needed for a lock."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOLD = """
+import sys, time
+from obsdiff.leases import lease
+print(lease(sys.argv[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a process that leases a GPU, says which, and holds it until its input ends."""
+    running = []
+
+    def begin(device: str = "cuda", **environment: str) -> subprocess.Popen:
+        clean = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+        environment = clean | {"OBSDIFF_LEASES": str(tmp_path), "CUDA_VISIBLE_DEVICES": "3,5"} | environment
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, "-c", HOLD, device]
+        running.append(subprocess.Popen(command, env=environment, cwd=ROOT, **pipes))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen) -> str:
+    return process.stdout.readline().strip()
+
+
+def test_every_visible_gpu_is_held_by_one_process(start):
+    first, second = said(start()), said(start())
+    assert {first, second} == {"3", "5"}
+
+
+def test_third_process_waits_until_one_is_killed(start):
+    first, second = start(), start()
+    held = {said(first), said(second)}
+    third = start()
+    assert "waiting for a GPU: other jobs hold 3, 5" in third.stderr.readline()
+    time.sleep(0.7)
+    assert third.poll() is None
+    first.kill()
+    assert said(third) in held
+    assert second.poll() is None
+
+
+def test_ended_process_gives_its_gpu_back(start):
+    first = start(CUDA_VISIBLE_DEVICES="GPU-1/a")
+    assert said(first) == "GPU-1/a"
+    first.communicate()
+    assert said(start(CUDA_VISIBLE_DEVICES="GPU-1/a")) == "GPU-1/a"
+
+
+@pytest.mark.parametrize(
+    ("device", "environment"),
+    [
+        ("cpu", {}),
+        ("cuda:1", {}),
+        ("cuda", {"SLURM_JOB_ID": "7"}),
+        ("cuda", {"CUDA_VISIBLE_DEVICES": ""}),
+        ("cuda", {"CUDA_VISIBLE_DEVICES": "-1"}),
+    ],
+)
+def test_nothing_is_leased(start, tmp_path, device, environment):
+    assert said(start(device, **environment)) == "None" and not list(tmp_path.iterdir())
+
+
+def test_leased_gpu_is_the_only_one_seen(monkeypatch, tmp_path):
+    from obsdiff import leases
+
+    monkeypatch.setenv("OBSDIFF_LEASES", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", " 2, 4")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(leases, "HELD", [])
+    assert leases.lease("cuda") == "2" == os.environ["CUDA_VISIBLE_DEVICES"]
+    assert leases.lease("cuda") is None and leases.visible() == ["2"]
+    leases.HELD[0].close()
