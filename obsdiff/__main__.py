@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from obsdiff.errors import CheckpointError, LayerError, SpecError
+from obsdiff.leases import lease
 from obsdiff.prompts import read_prompts
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.warm import run
@@ -35,6 +36,7 @@ def prune(
     spec = replace(spec, prompts=tuple(prompts))
     if spec.calibrates and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+    lease(source.device)
 
     import shutil
 
@@ -45,7 +47,7 @@ def prune(
 
     if threads:
         torch.set_num_threads(threads)
-    pipe = load_pipeline(source)
+    pipe = load_pipeline(source, spec.sampling)
     report = run_prune(pipe, spec, out / "progress")
     save_pruned(pipe, out, report)
     shutil.rmtree(out / "progress", ignore_errors=True)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from obsdiff import models, registry
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
+from obsdiff.schedulers import using
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import STATISTICS, Statistic, StatisticError
 
@@ -116,13 +117,14 @@ def alphas_of(spec: PruneSpec) -> Alphas:
 @torch.no_grad()
 def sample(pipe: Any, embeds: dict[str, Tensor], spec: PruneSpec, identities: Sequence[str], callback: Any) -> None:
     pipe.set_progress_bar_config(disable=True)
-    pipe(
-        **embeds,
-        **spec.sampling.arguments(),
-        generator=noise(identities, spec.seed),
-        output_type="latent",
-        callback_on_step_end=callback,
-    )
+    with using(pipe, spec.sampling):
+        pipe(
+            **embeds,
+            **spec.sampling.arguments(),
+            generator=noise(identities, spec.seed),
+            output_type="latent",
+            callback_on_step_end=callback,
+        )
 
 
 def batched(count: int, size: int) -> list[slice]:

@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from obsdiff import models, schedulers
 from obsdiff.errors import SpecError
-from obsdiff.spec import Source
+from obsdiff.spec import Sampling, Source
 
 
-def load_pipeline(source: Source) -> Any:
+def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
     """Load a pipeline in evaluation mode.
 
+    Args:
+        sampling: the pipeline gets its scheduler; its own where left out.
+
     Raises:
-        SpecError: no such folder or checkpoint, or a gated one, with what to do.
+        SpecError: no such folder or checkpoint, or a gated one, with what to do; or a scheduler that the pipeline
+            cannot use, before any weights load where its configuration is on this machine.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -23,6 +28,9 @@ def load_pipeline(source: Source) -> Any:
         raise SpecError(f"model: {source.model!r} has no model_index.json; give the folder that save_pretrained wrote")
     if not folder.is_dir() and (folder.is_absolute() or source.model.startswith(".") or source.model.count("/") != 1):
         raise SpecError(f"model: {source.model!r} is neither a folder nor a hub id (owner/name)")
+    if sampling and sampling.scheduler:
+        index = configuration(source, "model_index.json")
+        schedulers.check(models.family_named(index["_class_name"]), sampling)
     try:
         pipe = DiffusionPipeline.from_pretrained(
             source.model,
@@ -40,6 +48,8 @@ def load_pipeline(source: Source) -> Any:
         raise SpecError(
             f"model: {source.model!r} is not on this machine; run `hf download {source.model}` or give a local folder"
         ) from error
+    if sampling:
+        schedulers.use(pipe, sampling)
     if source.offload == "model":
         pipe.enable_model_cpu_offload(device=source.device)
     elif source.offload == "sequential":
@@ -54,3 +64,24 @@ def absent(folder: Path) -> dict[str, None]:
     index = folder / "model_index.json"
     entries = json.loads(index.read_text()) if index.is_file() else {}
     return {name: None for name, entry in entries.items() if isinstance(entry, list) and entry[0] is None}
+
+
+def configuration(source: Source, name: str) -> dict[str, Any]:
+    """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    path = Path(source.model) / name
+    if not Path(source.model).is_dir():
+        try:
+            local = source.local_files_only
+            path = Path(hf_hub_download(source.model, name, revision=source.revision, local_files_only=local))
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
+            pass
+    if not path.is_file():
+        raise SpecError(
+            f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "
+            f"enough), or run `hf download {source.model} --include '*.json'`"
+        )
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record

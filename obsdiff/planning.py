@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from obsdiff import models, surgery, targets
-from obsdiff.errors import SpecError
+from obsdiff.loading import configuration
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.surgery import State
 
@@ -48,27 +47,6 @@ class Plan:
     pruned_flops: int
     theoretical_flops: int
     sampling_runs: int
-
-
-def configuration(source: Source, name: str) -> dict[str, Any]:
-    """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    path = Path(source.model) / name
-    if not Path(source.model).is_dir():
-        try:
-            local = source.local_files_only
-            path = Path(hf_hub_download(source.model, name, revision=source.revision, local_files_only=local))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
-            pass
-    if not path.is_file():
-        raise SpecError(
-            f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "
-            f"enough), or run `hf download {source.model} --include '*.json'`"
-        )
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
 
 
 def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from obsdiff import patterns, registry
+from obsdiff import patterns, registry, schedulers
 from obsdiff.errors import SpecError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -70,6 +70,8 @@ class Sampling:
     """tokens of the T5 text (SD3, Flux); the pipeline's own where left out"""
     batch_size: int = 8
     """prompts sampled together"""
+    scheduler: str | None = None
+    """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; its own where left out"""
 
     def __post_init__(self) -> None:
         require(is_int(self.steps) and self.steps >= 1, "steps", self.steps, "an integer >= 1")
@@ -81,11 +83,13 @@ class Sampling:
             require(value is None or (is_int(value) and value > 0), key, value, "an integer > 0")
         length = self.max_sequence_length
         require(length is None or (is_int(length) and 0 <= length <= 512), "max_sequence_length", length, "in [0, 512]")
+        ok = self.scheduler is None or self.scheduler in schedulers.NAMES
+        require(ok, "scheduler", self.scheduler, f"one of {', '.join(schedulers.NAMES)}; or left out")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of a diffusers pipeline's call; what is left out stays the pipeline's own."""
         asked = asdict(self)
-        del asked["batch_size"]
+        del asked["batch_size"], asked["scheduler"]
         asked["num_inference_steps"] = asked.pop("steps")
         return {k: v for k, v in asked.items() if v is not None}
 

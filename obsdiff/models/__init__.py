@@ -2,6 +2,7 @@
 
 PIPELINE                    the diffusers class's name
 DENOISER                    the pipeline's component that is pruned
+SCHEDULERS                  the names of obsdiff/schedulers.py that the pipeline can use
 units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
 sites(denoiser)             heads and neurons that can be removed, in order of execution (see surgery)
 example(denoiser, height, width, tokens, batch)

@@ -12,6 +12,7 @@ from obsdiff.surgery import Site, Span, Stream
 
 PIPELINE = "StableDiffusion3Pipeline"
 DENOISER = "transformer"
+SCHEDULERS = ("dpm++", "euler", "heun")
 
 # one line a unit, one tuple a group of layers with the same input; what a block lacks is left out
 _BLOCK = (
