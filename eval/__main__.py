@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.prompts import read_prompts, write_prompts
-from obsdiff.spec import Sampling, Source, require
+from obsdiff.leases import lease
+from obsdiff.prompts import choose_prompts, prompts_of, read_prompts, write_prompts
+from obsdiff.spec import Sampling, Source
 from obsdiff.warm import run
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -17,20 +18,26 @@ Source_ = Annotated[Source, Flat]
 Sampling_ = Annotated[Sampling, Flat]
 
 
-def prompts(source: Path, count: int, out: Path, disjoint_from: Path | None = None) -> None:
-    """Take the first prompts of a file, in the file's order.
+def prompts(
+    source: Path,
+    count: int,
+    out: Path,
+    choice: Literal["first", "hash"] | None = None,
+    disjoint_from: Path | None = None,
+) -> None:
+    """Choose some prompts of a file.
 
     Args:
-        source: CSV with a column `caption` (and `id`), or text, one a line.
+        source: CSV with a column `caption` (and `id`), text, Conceptual Captions TSV or MS-COCO captions JSON.
         count: how many.
         out: CSV with id and caption.
+        choice: the first ones, or those of the lowest SHA-256 of their ids; hash for TSV and JSON where left out.
         disjoint_from: a prompt file that must share no caption.
     """
-    found = read_prompts(source)
-    require(0 < count <= len(found), "count", count, f"in [1, {len(found)}], the prompts of {source}")
-    chosen = found[:count]
+    chosen = choose_prompts(source, count, choice)
     if disjoint_from:
-        shared = {p.caption for p in chosen} & {p.caption for p in read_prompts(disjoint_from)}
+        captions = {p.caption for p in chosen}
+        shared = {p.caption for p in prompts_of(disjoint_from) if p.caption in captions}
         if shared:
             raise SpecError(f"prompts: {min(shared)!r} is in both {source} and {disjoint_from}; they must be disjoint")
     write_prompts(out, chosen)
@@ -43,9 +50,18 @@ def generate(
     prompts_file: Path,
     out: Path,
     seed: int = 0,
+    shard: int = 1,
+    shards: int = 1,
     threads: int = 1,
 ) -> None:
-    """Generate a cell's pictures with its pruned checkpoint."""
+    """Generate a cell's pictures with its pruned checkpoint.
+
+    Args:
+        shard: which part of them, counted from 1.
+        shards: how many parts.
+    """
+    lease(source.device)
+
     import torch
 
     from eval.generate import generate as draw
@@ -54,7 +70,19 @@ def generate(
     torch.set_num_threads(threads)
     pipe = load_pipeline(source)
     manifest = load_pruned(pipe, checkpoint)
-    draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out)
+    draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out, shard, shards)
+
+
+def merge(images: Path, prompts_file: Path, shards: int) -> None:
+    """Make the records of a cell's shards one manifest.
+
+    Args:
+        images: the pictures' folder.
+        shards: how many there are.
+    """
+    from eval.shards import merge as join
+
+    join(images, read_prompts(prompts_file), shards)
 
 
 def profile(
@@ -73,6 +101,8 @@ def profile(
         prompts: how many prompts the layer errors are averaged over.
         threads: CPU threads of the timings; the errors are computed on one.
     """
+    lease(source.device)
+
     import torch
 
     from eval.measure import write_json
@@ -100,6 +130,9 @@ def measure(
     prompts_file: Path,
     cache: Path,
     out: Path,
+    fid_features: str | None = None,
+    image_reward: str | None = None,
+    device: str = "cpu",
     threads: int = 1,
 ) -> None:
     """All metrics of a cell → its metrics.json.
@@ -109,23 +142,34 @@ def measure(
         reference: folder of real pictures.
         evaluator: open_clip folder, or architecture:weights.
         cache: folder of cached features.
+        fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
+            evaluator where left out.
+        image_reward: Python of ImageReward's own environment; not measured where left out.
+        device: torch device of the networks that judge.
     """
+    lease(device)
+
     import torch
 
     from eval.features import Evaluator
+    from eval.inception import Inception
     from eval.measure import load_pictures, write_json
     from eval.measure import measure as compute
     from eval.model_metrics import Model
     from obsdiff.checkpoint import read_manifest
 
     torch.set_num_threads(threads)
-    judge, chosen = Evaluator(evaluator, cache), read_prompts(prompts_file)
-    pictures = load_pictures(images, dense, reference, chosen, judge)
+    judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
+    inception = Inception(fid_features, cache, device) if fid_features else None
+    interpreters = {"image_reward": image_reward} if image_reward else {}
+    pictures = load_pictures(images, dense, reference, chosen, judge, inception, interpreters)
     model = Model(read_manifest(checkpoint), json.loads(profile.read_text()))
     provenance = {
         "pictures": json.loads((images / "manifest.json").read_text())["identity"],
+        "prompts": pictures.about["captions"],
         "evaluator": {"name": evaluator, "sha256": judge.hash},
-        "reference": {"folder": str(reference), "count": len(pictures.reference)},
+        "fid_features": {"name": inception.name, "sha256": inception.weights} if inception else None,
+        "reference": pictures.about["reference"],
     }
     write_json(out, compute(out.parent, pictures, model, chosen, provenance))
 
@@ -176,7 +220,7 @@ def track(
     carry(metrics, sweep, experiment, files, results, out)
 
 
-COMMANDS = {f.__name__: f for f in (prompts, generate, profile, measure, summarise, compare, track)}
+COMMANDS = {f.__name__: f for f in (prompts, generate, merge, profile, measure, summarise, compare, track)}
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ RESAMPLES = 5000
 
 
 def compare(first: Sequence[Cell], second: Sequence[Cell]) -> pd.DataFrame:
-    """Mean of first − second of every metric that has a number a prompt.
+    """Mean of first − second of every metric that has a number a prompt and was measured in all cells.
 
     Args:
         first, second: metrics.json records, equally many, seed by seed of the same prompts.
@@ -31,7 +31,7 @@ def compare(first: Sequence[Cell], second: Sequence[Cell]) -> pd.DataFrame:
             raise SpecError("cells: the two do not pair up; give the same model, prompts and seeds in the same order")
     rows = []
     for name, metric in first[0]["metrics"].items():
-        if "samples" not in metric:
+        if "samples" not in metric or not all(name in cell["metrics"] for cell in (*first, *second)):
             continue
         pairs = [
             (a["metrics"][name]["samples"], b["metrics"][name]["samples"]) for a, b in zip(first, second, strict=True)

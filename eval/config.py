@@ -11,9 +11,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from eval.cells import Cell, grid
+from eval.weights import check_judges
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.prompts import read_prompts
+from obsdiff.prompts import LARGE, read_prompts, require_file
 from obsdiff.spec import Sampling, Source, require
 
 MODELS = Path("config/models")
@@ -75,9 +76,13 @@ def read_model(name: str) -> dict[str, Any]:
         Sampling(**record["sampling"])
         evaluation, calibration = record["evaluation"], record["calibration"]
         for part, where in (("calibration", calibration), ("evaluation", evaluation)):
+            if Path(where["prompts"]).suffix in LARGE:
+                require_file(where["prompts"])
+                continue
             found = len(read_prompts(where["prompts"]))
             require(where["count"] <= found, f"{part}.count", where["count"], f"in [1, {found}], the prompts there are")
         require(Path(evaluation["reference"]).is_dir(), "evaluation.reference", evaluation["reference"], "a folder")
+        check_judges(evaluation)
     except (SpecError, registry.UnknownEntry, TypeError) as error:
         raise SpecError(f"{path}: {error}") from None
     return record

@@ -1,17 +1,22 @@
 """A cell's metrics.json: every metric of eval/image_metrics and eval/model_metrics, with unit and direction."""
 
 import json
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from eval.cells import axes_of, cell_hash, parse
-from eval.features import Evaluator, read_pictures
-from eval.generate import MANIFEST
+from eval.features import Evaluator
 from eval.image_metrics import Pictures
+from eval.inception import Inception
 from eval.model_metrics import Model
+from eval.pictures import PictureFiles
+from eval.shards import MANIFEST
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.prompts import Prompt
+from obsdiff.prompts import Prompt, prompts_hash
 
 
 def paths_of(folder: Path, prompts: list[Prompt]) -> list[Path]:
@@ -25,34 +30,87 @@ def paths_of(folder: Path, prompts: list[Prompt]) -> list[Path]:
     return paths
 
 
-def load_pictures(images: Path, dense: Path, reference: Path, prompts: list[Prompt], evaluator: Evaluator) -> Pictures:
-    own, base, real = paths_of(images, prompts), paths_of(dense, prompts), sorted(reference.glob("*.png"))
-    if not real:
-        raise SpecError(f"reference: {str(reference)!r} holds no PNG pictures")
+def load_pictures(
+    images: Path,
+    dense: Path,
+    reference: Path,
+    prompts: list[Prompt],
+    evaluator: Evaluator,
+    inception: Inception | None = None,
+    interpreters: Mapping[str, str] | None = None,
+) -> Pictures:
+    """What picture metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
+
+    Args:
+        images, dense: folders of `<prompt id>.png`.
+        reference: folder of real pictures, PNG or JPEG, of any size.
+        interpreters: as Pictures has it.
+    """
+    own, base = (PictureFiles(paths_of(folder, prompts)) for folder in (images, dense))
+    real, features = PictureFiles.of_folder(reference), evaluator.pictures(own)
+    if inception is None:
+        scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
+        compared, real_features = features * scale, evaluator.pictures(real) * scale
+    else:
+        compared, real_features = inception.pictures(own), inception.pictures(real)
+    judge = (inception or evaluator).about
+    about = {
+        "features": with_version(evaluator.about),
+        "captions": {"count": len(prompts), "sha256": prompts_hash(prompts)},
+        "fid_features": with_version(judge),
+        "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256},
+        "dense": {"sha256": base.sha256},
+    }
     return Pictures(
-        pixels=read_pictures(own),
-        features=evaluator.pictures(own),
-        captions=evaluator.captions([p.caption for p in prompts]),
-        dense_pixels=read_pictures(base),
+        files=own,
+        dense_files=base,
+        texts=tuple(p.caption for p in prompts),
+        features=features,
         dense_features=evaluator.pictures(base),
-        reference=evaluator.pictures(real),
+        captions=evaluator.captions([p.caption for p in prompts]),
+        fid_features=compared,
+        reference=real_features,
+        about=about,
+        interpreters=interpreters or {},
+        device=evaluator.device,
     )
+
+
+def with_version(about: dict[str, str]) -> dict[str, str]:
+    return about | {"library": f"{about['library']} {version(about['library'])}"}
+
+
+def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
+    """How a picture metric was made: library, pictures, and what it read."""
+    record = {"pictures": len(pictures.files)} | {key: pictures.about[key] for key in entry.READS}
+    if hasattr(entry, "made_by"):
+        own: dict[str, Any] = entry.made_by(pictures)
+        return record | own
+    return record | {"library": f"{entry.LIBRARY} {version(entry.LIBRARY)}"}
 
 
 def measure(
     cell_folder: Path, pictures: Pictures, model: Model, prompts: list[Prompt], provenance: dict
 ) -> dict[str, Any]:
-    """All metrics of a cell as a JSON-able record; the folder's path names the cell."""
+    """All metrics of a cell as a JSON-able record; the folder's path names the cell.
+
+    A metric of an environment of its own is there only if `pictures` names an interpreter for it.
+    """
     metrics: dict[str, Any] = {}
+    own = {"library": f"obsdiff {version('obsdiff')}"}
+    network = "evaluator" if pictures.about["fid_features"] == pictures.about["features"] else "Inception-v3"
     for kind, seen in (("image_metrics", pictures), ("model_metrics", model)):
         for name in registry.names(f"eval.{kind}"):
             entry = registry.load(f"eval.{kind}", name)
+            if getattr(entry, "OWN_ENVIRONMENT", False) and name not in pictures.interpreters:
+                continue
             value, more = entry.compute(seen)
             record = {
                 "value": value,
                 "title": entry.TITLE,
-                "unit": entry.UNIT,
+                "unit": entry.UNIT.format(network=network),
                 "higher_is_better": entry.HIGHER_IS_BETTER,
+                "made_by": made_by(entry, pictures) if kind == "image_metrics" else own,
             }
             if more is not None:
                 record["samples" if kind == "image_metrics" else "quartiles"] = more

@@ -9,7 +9,16 @@ import pandas as pd
 
 from eval.cells import AXES
 
-HEADLINE = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
+HEADLINE = (
+    "fid",
+    "kid",
+    "clip_score",
+    "image_reward",
+    "recall_at_1",
+    "cosine_to_dense",
+    "psnr_to_dense",
+    "layer_error",
+)
 COST = (
     "nonzero_parameters",
     "checkpoint_mb",
@@ -40,20 +49,23 @@ def frame(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def formatted(value: float) -> str:
-    """Four significant digits at most: 0.03125, 1.5, 1234."""
+    """Four significant digits at most: 0.03125, 1.5, 1234; what was not measured is left empty."""
+    if value != value:
+        return ""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def markdown(cells: Sequence[Cell]) -> str:
     """The quality and the cost of every cell as two tables, the best pruned value of each sparsity in bold."""
     table = by_pattern(frame(cells))
-    about = cells[0]["metrics"]
+    about = {name: metric for cell in cells for name, metric in cell["metrics"].items()}
     sections = []
     for title, names in (("Quality", HEADLINE), ("Cost", COST)):
         shown = table[axes_shown(table)].astype(str)
-        for name in names:
+        for name in (n for n in names if n in about):
             arrow = {True: " ↑", False: " ↓", None: ""}[about[name]["higher_is_better"]]
-            column = f"{about[name]['title']} ({about[name]['unit']}){arrow}"
+            units = " or ".join(dict.fromkeys(c["metrics"][name]["unit"] for c in cells if name in c["metrics"]))
+            column = f"{about[name]['title']} ({units}){arrow}"
             best = best_of(table, name, about[name]["higher_is_better"]) if title == "Quality" else set()
             text = table[name].map(formatted)
             shown[column] = [f"**{t}**" if i in best else t for i, t in zip(table.index, text, strict=True)]
@@ -76,9 +88,10 @@ def by_pattern(table: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(table: pd.DataFrame) -> str:
     """The quality columns as `mean ± standard deviation` of the cells that differ in their seed alone."""
     axes = [a for a in axes_shown(table) if a != "seed"]
-    groups = table.groupby(axes, sort=False)[list(HEADLINE)]
-    mean, spread = groups.mean().map(formatted), groups.std().map(lambda s: f"{s:.2g}")
-    return (mean + " ± " + spread).reset_index().astype(str).to_markdown(index=False, disable_numparse=True)
+    groups = table.groupby(axes, sort=False)[[n for n in HEADLINE if n in table]]
+    mean, spread = groups.mean(), groups.std()
+    text = (mean.map(formatted) + " ± " + spread.map(lambda s: f"{s:.2g}")).where(mean.notna(), "")
+    return text.reset_index().astype(str).to_markdown(index=False, disable_numparse=True)
 
 
 def axes_shown(table: pd.DataFrame) -> list[str]:
@@ -91,7 +104,7 @@ def axes_shown(table: pd.DataFrame) -> list[str]:
 
 def best_of(table: pd.DataFrame, name: str, higher: bool | None) -> set[int]:
     """Row indices of the best value among the pruned cells that share model, pattern, sparsity and seed."""
-    pruned = table[table["sparsity"] > 0]
+    pruned = table[(table["sparsity"] > 0) & table[name].notna()]
     groups = pruned.groupby(["model", "pattern", "sparsity", "seed"])[name]
     return set((groups.idxmax() if higher else groups.idxmin()).tolist())
 
@@ -100,10 +113,12 @@ def write_tables(cells: Sequence[Cell], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     frame(cells).to_csv(out / "summary.csv", index=False)
     first = cells[0]
-    count = len(first["prompts"])
+    about = first["provenance"]
+    own = about.get("fid_features")
+    network = f" on the features of `{own['name']}`" if own else ""
     head = (
-        f"# Summary\n\n{len(cells)} cells, {count} pictures each, {first['provenance']['reference']['count']} real "
-        f"pictures for FID and KID, evaluator `{first['provenance']['evaluator']['name']}`. The best pruned value of "
+        f"# Summary\n\n{len(cells)} cells, {len(first['prompts'])} pictures each, {about['reference']['count']} real "
+        f"pictures for FID and KID{network}, evaluator `{about['evaluator']['name']}`. The best pruned value of "
         "each pattern and sparsity is bold. Pictures of every cell come from the same prompts and noise. Zeros "
         "(unstructured, N:M) are not skipped by dense kernels: a speed-up of theirs other than 1 is the machine's "
         "noise, as the dense row's own is. Layer errors of heads and neurons are those of the layers that read them."

@@ -125,8 +125,8 @@ def from_coco(path: Path) -> Iterator[Prompt]:
     lowest: dict[int, tuple[int, str]] = {}
     try:
         for entry in json.loads(path.read_text(encoding="utf-8-sig"))["annotations"]:
-            image, caption = int(entry["image_id"]), (int(entry["id"]), str(entry["caption"]).strip())
-            lowest[image] = min(caption, lowest.get(image, caption))
+            image, found = int(entry["image_id"]), (int(entry["id"]), str(entry["caption"]).strip())
+            lowest[image] = min(found, lowest.get(image, found))
     except (ValueError, KeyError, TypeError) as error:
         what = "MS-COCO captions have {'annotations': [{'image_id', 'id', 'caption'}, …]}"
         raise SpecError(f"prompts: {str(path)!r} cannot be read; {what}") from error

@@ -1,5 +1,8 @@
 """Metrics of pictures and models: contracts over whatever entries are there, and references."""
 
+import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from scipy import linalg
 
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
+from eval.measure import load_pictures, made_by
 from eval.model_metrics import Model
 from eval.profile import counts, latency, layer_errors
 from obsdiff import prune, registry, save_pruned
@@ -23,52 +27,101 @@ from obsdiff.surgery import State
 ROOT = Path(__file__).parents[1]
 
 
+FAKE = """
+from PIL import Image, ImageChops, ImageStat
+
+
+class Model:
+    def score(self, prompt, path):
+        picture = Image.open(path).convert("L")
+        return -ImageStat.Stat(ImageChops.difference(picture, ImageChops.offset(picture, 1))).mean[0] / len(prompt)
+
+
+def load(name, device, med_config):
+    print("load checkpoint from", name)
+    return Model()
+"""
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory) -> Path:
+    """An ImageReward that scores smooth pictures high, and weights of its."""
+    folder = tmp_path_factory.mktemp("reward")
+    (folder / "ImageReward.py").write_text(FAKE)
+    for name in ("ImageReward.pt", "med_config.json"):
+        (folder / name).write_text(name)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
+def in_the_root(monkeypatch, reward):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(reward))
+    monkeypatch.setenv("IMAGE_REWARD_ROOT", str(reward))
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> tuple[Pictures, Pictures]:
     """Real pictures in the dense model's place, and noise in the random one's."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder, real = tmp_path_factory.mktemp("pictures"), ROOT / "zoo/emoji-data/reference"
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
-    real = [ROOT / "zoo/emoji-data/reference" / f"{p.id}.png" for p in prompts]
-    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(p).convert("RGB")) for p in real])).permute(0, 3, 1, 2)
-    noise = torch.randint(0, 256, pixels.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    paths = []
-    for i, picture in enumerate(noise):
-        paths.append(folder / f"{i}.png")
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(paths[-1])
+    (folder / "noise").mkdir()
+    (folder / "reference").mkdir()
+    draw = np.random.default_rng(0)
+    for prompt in prompts:
+        noise = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "noise" / f"{prompt.id}.png")
+    for path in sorted(real.glob("*.png"))[:300]:
+        (folder / "reference" / path.name).symlink_to(path)
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / "cache")
-    good, bad = judge.pictures(real), judge.pictures(paths)
-    captions = judge.captions([p.caption for p in prompts])
-    reference = judge.pictures(sorted((ROOT / "zoo/emoji-data/reference").glob("*.png"))[:300])
-    return (
-        Pictures(pixels, good, captions, pixels, good, reference),
-        Pictures(noise, bad, captions, pixels, good, reference),
+    python = {"image_reward": sys.executable}
+    good, bad = (
+        load_pictures(images, real, folder / "reference", prompts, judge, interpreters=python)
+        for images in (real, folder / "noise")
     )
+    return good, bad
 
 
 @pytest.mark.parametrize("name", entries("eval.image_metrics"))
 def test_image_metric_ranks_real_above_noise(name, seen):
     entry = registry.load("eval.image_metrics", name)
     (good, samples), (bad, _) = entry.compute(seen[0]), entry.compute(seen[1])
-    assert isinstance(entry.TITLE, str) and isinstance(entry.UNIT, str)
+    assert isinstance(entry.TITLE, str) and "{" not in entry.UNIT.format(network="n")
     assert good > bad if entry.HIGHER_IS_BETTER else good < bad
     assert samples is None or (len(samples) == 48 and sum(samples) / 48 == pytest.approx(good, rel=1e-4))
     assert entry.compute(seen[0])[0] == good
 
 
+@pytest.mark.parametrize("name", entries("eval.image_metrics"))
+def test_image_metric_says_how_it_was_made(name, seen):
+    record = made_by(registry.load("eval.image_metrics", name), seen[0])
+    assert json.loads(json.dumps(record)) == record and record["pictures"] == 48
+    assert re.fullmatch(r"[a-z-]+ (\d+\.\d+.*|unknown)", record["library"])
+    if name in ("fid", "kid"):
+        assert record["reference"]["count"] == 300 and len(record["reference"]["sha256"]) == 64
+        assert record["fid_features"]["resize"] == "32 bicubic squash"
+
+
 def test_fid_is_the_frechet_distance(seen):
     entry = registry.load("eval.image_metrics", "fid")
-    a, b = seen[1].reference.double() * 128**0.5, seen[1].features.double() * 128**0.5
+    a, b = seen[1].reference.double(), seen[1].fid_features.double()
+    assert torch.equal(seen[1].fid_features, seen[1].features * 128**0.5)
     mean = (a.mean(0) - b.mean(0)).square().sum()
     root = linalg.sqrtm((torch.cov(a.T) @ torch.cov(b.T)).numpy()).real
     expected = mean + torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * np.trace(root)
     assert entry.compute(seen[1])[0] == pytest.approx(float(expected), rel=1e-3)
-    twin = replace(seen[0], features=seen[0].reference)
+    twin = replace(seen[0], fid_features=seen[0].reference)
     assert entry.compute(twin)[0] == pytest.approx(0, abs=1e-2)
+
+
+def test_reward_worker_that_fails_is_one_error(seen, monkeypatch, tmp_path):
+    entry = registry.load("eval.image_metrics", "image_reward")
+    assert entry.made_by(seen[0])["weights"] == "ImageReward-v1.0"
+    with pytest.raises(SpecError, match=r"'/nowhere/python' gave no scores .*conda env create"):
+        entry.compute(replace(seen[0], interpreters={"image_reward": "/nowhere/python"}))
+    monkeypatch.setenv("IMAGE_REWARD_ROOT", str(tmp_path))
+    with pytest.raises(SpecError, match=r"ImageReward\.pt is missing; run `hf download THUDM/ImageReward"):
+        entry.compute(replace(seen[0], device="meta"))
 
 
 def test_evaluator_refuses_what_is_neither_folder_nor_architecture(tmp_path):
@@ -109,9 +162,10 @@ def test_model_metric(name, profiles):
     values = {name: entry.compute(model)[0] for name, model in profiles.items()}
     assert all(np.isfinite(v) and v >= 0 for v in values.values())
     if not entry.TIMED:
-        assert values["dense"] != values["random"]
+        pruned = "structured" if name == "denoiser_tflops" else "random"  # zeros are multiplied like any number
+        assert values["dense"] != values[pruned]
         if entry.HIGHER_IS_BETTER is not None:
-            assert (values["dense"] > values["random"]) == entry.HIGHER_IS_BETTER
+            assert (values["dense"] > values[pruned]) == entry.HIGHER_IS_BETTER
     low, high = entry.compute(profiles["dense"])[1] or (0, np.inf)
     assert low <= values["dense"] <= high
 

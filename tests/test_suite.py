@@ -13,6 +13,7 @@ from eval import cells
 from eval.compare import compare
 from eval.config import read_sweep
 from eval.generate import generate
+from eval.shards import merge
 from eval.tables import frame, markdown
 from obsdiff import registry
 from obsdiff.errors import SpecError
@@ -151,6 +152,28 @@ def test_generation_goes_on_where_it_stopped(family, tmp_path):
     assert not set(json.loads((tmp_path / "manifest.json").read_text())["pictures"].values()) & set(pictures.values())
 
 
+def test_shards_draw_what_one_job_draws(family, tmp_path):
+    """Byte by byte and whatever their number; a shard that was killed goes on; those of another run are refused."""
+    pipe, checkpoint = family.tiny(), {"base": "b", "weights_sha256": "w"}
+    prompts = [Prompt(str(i), f"caption {i}") for i in range(7)]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    generate(pipe, checkpoint, prompts, SAMPLING, 0, whole)
+    for shards in (3, 6):
+        for shard in range(shards, 0, -1):
+            generate(pipe, checkpoint, prompts, SAMPLING, 0, parts, shard, shards)
+            assert not (parts / "manifest.json").exists()
+        merge(parts, prompts, shards)
+        assert (parts / "manifest.json").read_text() == (whole / "manifest.json").read_text()
+        for path in (parts / "manifest.json", parts / "1.png", parts / "6.png"):
+            path.unlink()
+    generate(pipe, checkpoint | {"weights_sha256": "x"}, prompts, SAMPLING, 0, parts, 1, 3)
+    assert {p.name for p in parts.glob("*.png")} == {"0.png", "1.png"}
+    with pytest.raises(SpecError, match="are not of one run; remove that folder and rerun"):
+        merge(parts, prompts, 3)
+    with pytest.raises(SpecError, match=r"shard: 4 is not in \[1, 3\]"):
+        generate(pipe, checkpoint, prompts, SAMPLING, 0, parts, 4, 3)
+
+
 def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
     pipe = family.tiny()
     prompts = [Prompt(str(i), text) for i, text in enumerate(("a cat", "a dog", "a sun"))]
@@ -185,12 +208,31 @@ def test_tables_have_a_row_a_cell_and_mark_the_best():
     grid = read_sweep(CONFIG).cells
     rows = [record(cell, float(i)) for i, cell in enumerate(grid)]
     table = frame(rows)
-    assert list(table.columns[:8]) == list(cells.AXES) and len(table) == len(grid)
+    assert list(table.columns[: len(cells.AXES)]) == list(cells.AXES) and len(table) == len(grid)
     assert table["fid"].tolist() == [float(i) for i in range(len(grid))]
     assert {"denoiser_ms_q1", "denoiser_ms_q3"} <= set(table.columns)
     lines = markdown(rows).splitlines()
     assert sum("**" in line for line in lines) == 2
     assert not any("**" in line for line in lines if line.startswith("| dense"))
+
+
+def test_metric_that_was_not_measured_everywhere_is_left_empty():
+    """ImageReward needs an environment of its own: without it there is no column, and of some cells an empty field."""
+    grid = read_sweep(changed("grid.seed", [0, 1])).cells
+    rows = [record(cell, float(i)) for i, cell in enumerate(grid)]
+    assert "ImageReward" not in markdown(rows) and "image_reward" not in frame(rows)
+    about = {"title": "ImageReward", "unit": "reward", "higher_is_better": True, "samples": [0.25, 0.75]}
+    for row in rows[1::3]:
+        row["metrics"]["image_reward"] = {"value": 0.5} | about
+    assert frame(rows)["image_reward"].isna().sum() == len(rows) - len(rows[1::3])
+    tables = markdown(rows).split("## ")
+    for title, what in (("Quality", "ImageReward (reward) ↑"), ("Mean", "image_reward")):
+        lines = [line.split("|") for line in next(t for t in tables if t.startswith(title)).splitlines() if "|" in line]
+        place = next(i for i, name in enumerate(lines[0]) if name.strip() == what)
+        found = {line[place].strip() for line in lines[2:]}
+        assert "" in found and found - {""} and all(f.strip("*").startswith("0.5") for f in found - {""})
+    metrics = compare(rows[1:2], rows[1:2])["metric"].tolist()
+    assert metrics == ["image_reward"] and compare(rows[:2], rows[:2]).empty
 
 
 def test_compare_is_paired():

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from eval.config import MODELS, read_model
-from eval.features import Evaluator, read_pictures
+from eval.features import Evaluator
 from eval.generate import generate
+from eval.pictures import PictureFiles
 from obsdiff import Sampling, Source, load_pipeline
 from obsdiff.prompts import read_prompts
 
@@ -77,7 +78,7 @@ def test_generator_draws_what_it_is_asked(name, tmp_path):
     )
     generate(pipe, {"base": "", "weights_sha256": ""}, prompts, Sampling(**about["sampling"]), 0, tmp_path)
     paths = [tmp_path / f"{p.id}.png" for p in prompts]
-    assert read_pictures(paths).shape[2:] == (about["sampling"]["height"], about["sampling"]["width"])
+    assert next(PictureFiles(paths).batches()).shape[2:] == (about["sampling"]["height"], about["sampling"]["width"])
     judge = Evaluator(about["evaluation"]["evaluator"], tmp_path / "cache")
     everything = read_prompts(about["evaluation"]["prompts"])
     nearest = (judge.pictures(paths) @ judge.captions([p.caption for p in everything]).T).argmax(dim=1)

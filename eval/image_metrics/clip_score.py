@@ -5,6 +5,8 @@ from eval.image_metrics import Pictures, Value
 TITLE = "CLIP score"
 UNIT = "cosine"
 HIGHER_IS_BETTER = True
+LIBRARY = "open-clip-torch"
+READS = ("features", "captions")
 
 
 def compute(pictures: Pictures) -> Value:

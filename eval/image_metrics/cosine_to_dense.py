@@ -5,6 +5,8 @@ from eval.image_metrics import Pictures, Value
 TITLE = "CLIP cosine to dense"
 UNIT = "cosine"
 HIGHER_IS_BETTER = True
+LIBRARY = "open-clip-torch"
+READS = ("features", "dense")
 
 
 def compute(pictures: Pictures) -> Value:

@@ -1,4 +1,4 @@
-"""Fréchet distance of the evaluator's features to those of the real pictures (Heusel et al. 2017), by torchmetrics."""
+"""Fréchet distance of the pictures' features to those of the real pictures (Heusel et al. 2017), by torchmetrics."""
 
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -6,8 +6,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from eval.image_metrics import Pictures, Value
 
 TITLE = "FID"
-UNIT = "evaluator features"
+UNIT = "{network} features"
 HIGHER_IS_BETTER = False
+LIBRARY = "torchmetrics"
+READS = ("fid_features", "reference")
 
 
 class Given(torch.nn.Module):
@@ -22,9 +24,8 @@ class Given(torch.nn.Module):
 
 
 def compute(pictures: Pictures) -> Value:
-    """On unit features scaled by √d, so that a dimension has variance 1 at most on average."""
-    scale = pictures.features.shape[1] ** 0.5
-    metric = FrechetInceptionDistance(feature=Given(pictures.features.shape[1])).eval()
-    metric.update(pictures.reference * scale, real=True)
-    metric.update(pictures.features * scale, real=False)
+    """With fewer pictures than dimensions the covariances are singular, and the value is finite all the same."""
+    metric = FrechetInceptionDistance(feature=Given(pictures.fid_features.shape[1])).eval()
+    metric.update(pictures.reference, real=True)
+    metric.update(pictures.fid_features, real=False)
     return float(metric.compute()), None

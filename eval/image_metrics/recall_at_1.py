@@ -7,6 +7,8 @@ from eval.image_metrics import Pictures, Value
 TITLE = "R@1"
 UNIT = "%"
 HIGHER_IS_BETTER = True
+LIBRARY = "open-clip-torch"
+READS = ("features", "captions")
 
 
 def compute(pictures: Pictures) -> Value:

@@ -1,5 +1,6 @@
 # The checked sweep, where things lie, and the options that jobs are called with.
 import os
+import re
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
 from eval.cells import AXES, PATTERN, flags
 from eval.config import read_sweep
+from eval.weights import judge_files
 from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.spec import PruneSpec
@@ -54,8 +56,13 @@ def model_files(wildcards):
     return [f"obsdiff/models/{model['family']}.py", *weights_in(model["source"]["model"])]
 
 
-def evaluation(wildcards, key):
-    return SWEEP.models[wildcards.model]["evaluation"][key]
+def evaluation(wildcards, key, default=None):
+    return SWEEP.models[wildcards.model]["evaluation"].get(key, default)
+
+
+def gpus(wildcards):
+    """1 where the model is on a GPU: with `--resources gpu=4` at most four such jobs run at once."""
+    return int(SWEEP.models[wildcards.model]["source"].get("device", "cpu").startswith("cuda"))
 
 
 def options(wildcards, *parts):

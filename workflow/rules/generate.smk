@@ -1,4 +1,12 @@
 # Pictures of a cell. Only the manifest is an output: a killed job leaves its pictures, and goes on after them.
+SHARDS = {name: model["evaluation"].get("shards", 1) for name, model in SWEEP.models.items()}
+
+# the models whose pictures one job draws, and those that have several, as patterns; "(?!)" matches nothing
+WHOLE, CUT = (
+    "|".join(re.escape(name) for name, count in SHARDS.items() if (count > 1) == cut) or "(?!)" for cut in (False, True)
+)
+
+
 rule generate:
     input:
         checkpoint=rules.prune.output,
@@ -9,12 +17,53 @@ rule generate:
         f"{CELL}/images/manifest.json",
     log:
         f"{LOGS}/generate/{PATTERN}.log",
+    wildcard_constraints:
+        model=WHOLE,
     conda:
         "../../environment.yml"
+    resources:
+        gpu=gpus,
     params:
         source=lambda w: options(w, "source", "sampling"),
+        shard=lambda w: f"--shard {w.shard} --shards {w.shards}" if "shard" in w.keys() else "",
+        folder=f"{CELL}/images",
         threads=config["threads"],
     shell:
         "python -m eval generate {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
-        " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {params.threads}"
-        " --out $(dirname {output}) > {log} 2>&1"
+        " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {params.threads} {params.shard}"
+        " --out {params.folder} > {log} 2>&1"
+
+
+# the same by several jobs, where a model file asks for it
+if max(SHARDS.values()) > 1:
+
+    use rule generate as generate_shard with:
+        output:
+            f"{CELL}/images/shards/{{shard}}of{{shards}}.json",
+        log:
+            f"{LOGS}/generate/{PATTERN}.{{shard}}of{{shards}}.log",
+        wildcard_constraints:
+            model=CUT,
+            shard=r"\d+",
+            shards=r"\d+",
+
+    rule merge_shards:
+        input:
+            parts=lambda w: [
+                f"{CELL}/images/shards/{i + 1}of{SHARDS[w.model]}.json".format(**w) for i in range(SHARDS[w.model])
+            ],
+            prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
+            code=code("eval.shards"),
+        output:
+            f"{CELL}/images/manifest.json",
+        log:
+            f"{LOGS}/merge_shards/{PATTERN}.log",
+        wildcard_constraints:
+            model=CUT,
+        conda:
+            "../../environment.yml"
+        params:
+            shards=lambda w: SHARDS[w.model],
+        shell:
+            "python -m eval merge --images $(dirname {output}) --prompts-file {input.prompts}"
+            " --shards {params.shards} > {log} 2>&1"

@@ -12,6 +12,8 @@ rule profile:
     conda:
         "../../environment.yml"
     threads: workflow.cores or 1
+    resources:
+        gpu=gpus,
     params:
         source=lambda w: options(w, "source", "sampling"),
     shell:
@@ -23,11 +25,13 @@ rule measure:
     input:
         checkpoint=rules.prune.output.manifest,
         profile=rules.profile.output,
-        images=rules.generate.output,
+        images=f"{CELL}/images/manifest.json",
         dense=lambda w: dense(w, "images/manifest.json"),
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
         reference=lambda w: evaluation(w, "reference"),
         evaluator=lambda w: weights_in(evaluation(w, "evaluator")),
+        networks=lambda w: judge_files(SWEEP.models[w.model]["evaluation"]),
+        worker="eval/image_reward_worker.py",
         code=code("eval.measure") + folder("eval.image_metrics") + folder("eval.model_metrics"),
     output:
         f"{CELL}/metrics.json",
@@ -35,12 +39,18 @@ rule measure:
         f"{LOGS}/measure/{PATTERN}.log",
     conda:
         "../../environment.yml"
+    resources:
+        gpu=lambda w: int(evaluation(w, "device", "cpu").startswith("cuda")),
     params:
         evaluator=lambda w: evaluation(w, "evaluator"),
+        networks=lambda w: " ".join(flags({"fid_features": evaluation(w, "fid_features")})),
+        image_reward=lambda w: " ".join(flags({"image_reward": evaluation(w, "image_reward")})),
+        device=lambda w: " ".join(flags({"device": evaluation(w, "device")})),
         cache=f"{RESULTS}/cache/features",
         threads=config["threads"],
     shell:
         "python -m eval measure --checkpoint $(dirname {input.checkpoint}) --profile {input.profile}"
         " --images $(dirname {input.images}) --dense $(dirname {input.dense}) --prompts-file {input.prompts}"
-        " --reference {input.reference} --evaluator {params.evaluator} --cache {params.cache}"
+        " --reference {input.reference} --evaluator {params.evaluator} {params.networks} {params.image_reward}"
+        " {params.device} --cache {params.cache}"
         " --threads {params.threads} --out {output} > {log} 2>&1"

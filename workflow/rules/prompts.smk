@@ -14,6 +14,7 @@ rule prompts:
         "../../environment.yml"
     params:
         number=lambda w: SWEEP.models[w.model][w.split]["count"],
+        choice=lambda w: " ".join(flags({"choice": SWEEP.models[w.model][w.split].get("choice")})),
     shell:
         "python -m eval prompts --source {input.source} --disjoint-from {input.other} --count {params.number}"
-        " --out {output} > {log} 2>&1"
+        " {params.choice} --out {output} > {log} 2>&1"

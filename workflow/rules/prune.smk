@@ -18,6 +18,8 @@ rule prune:
         f"{LOGS}/prune/{PATTERN}.log",
     conda:
         "../../environment.yml"
+    resources:
+        gpu=gpus,
     params:
         source=lambda w: options(w, "source", "sampling"),
         pruning=lambda w: " ".join(flags(pruning(w))),

@@ -18,9 +18,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from eval.config import read_model
-from eval.features import Evaluator, read_pictures
+from eval.features import Evaluator
 from eval.generate import generate
 from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
+from eval.pictures import PictureFiles
 from obsdiff import Sampling, Source, load_pipeline
 from obsdiff.prompts import Prompt, read_prompts
 from zoo.recipe import autoencoder, data
@@ -55,8 +56,8 @@ def size_of(folder: Path) -> float:
 def pictures_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, prompts: list[Prompt]) -> Pictures:
     features = judge.pictures(paths)
     captions = judge.captions([p.caption for p in prompts]) if len(prompts) == len(paths) else features
-    pixels = read_pictures(paths)
-    return Pictures(pixels, features, captions, pixels, features, reference)
+    files, texts, scale = PictureFiles(paths), tuple(p.caption for p in prompts), features.shape[1] ** 0.5
+    return Pictures(files, files, texts, features, features, captions, features * scale, reference * scale)
 
 
 def evaluator_card(judge: Evaluator) -> None:
