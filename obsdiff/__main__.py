@@ -47,7 +47,7 @@ def prune(
 
     if threads:
         torch.set_num_threads(threads)
-    pipe = load_pipeline(source)
+    pipe = load_pipeline(source, spec.sampling)
     report = run_prune(pipe, spec, out / "progress")
     save_pruned(pipe, out, report)
     shutil.rmtree(out / "progress", ignore_errors=True)
