@@ -28,7 +28,11 @@ def weights(tmp_path_factory) -> Path:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
         torch.manual_seed(0)
-        torch.save(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).state_dict(), path)
+        net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # features of order one
+        torch.save(net.state_dict(), path)
     return path
 
 
@@ -55,7 +59,7 @@ def test_features_are_those_of_torchmetrics(weights, tmp_path):
     for state in ("features_sum", "features_cov_sum", "features_num_samples"):
         for side in ("real", "fake"):
             a, b = getattr(ours, f"{side}_{state}"), getattr(theirs, f"{side}_{state}")
-            assert torch.allclose(a.double(), b.double(), rtol=1e-5, atol=1e-8) and b.abs().max() > 0
+            assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-4) and b.double().abs().mean() > 0.1
 
 
 def test_pictures_of_all_sizes_are_read_one_by_one(weights, tmp_path):
@@ -64,7 +68,7 @@ def test_pictures_of_all_sizes_are_read_one_by_one(weights, tmp_path):
     features = network.pictures(files, batch=2)
     assert not torch.allclose(features[0], features[1], rtol=1e-2)
     alone = network.pictures(files.paths[1:2])
-    assert torch.allclose(alone[0], features[1], rtol=1e-4, atol=1e-6)
+    assert torch.allclose(alone[0], features[1], rtol=1e-4, atol=1e-5)
     net = network._loaded
     network._loaded = None
     assert torch.equal(network.pictures(files), features) and network._loaded is None and net is not None
