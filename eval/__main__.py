@@ -9,7 +9,7 @@ import tyro
 
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.leases import lease
-from obsdiff.prompts import choose_prompts, prompts_of, read_prompts, write_prompts
+from obsdiff.prompts import choose_prompts, read_prompts, write_prompts
 from obsdiff.spec import Sampling, Source
 from obsdiff.warm import run
 
@@ -32,15 +32,9 @@ def prompts(
         count: how many.
         out: CSV with id and caption.
         choice: the first ones, or those of the lowest SHA-256 of their ids; hash for TSV and JSON where left out.
-        disjoint_from: a prompt file that must share no caption.
+        disjoint_from: a prompt file whose captions are passed over.
     """
-    chosen = choose_prompts(source, count, choice)
-    if disjoint_from:
-        captions = {p.caption for p in chosen}
-        shared = {p.caption for p in prompts_of(disjoint_from) if p.caption in captions}
-        if shared:
-            raise SpecError(f"prompts: {min(shared)!r} is in both {source} and {disjoint_from}; they must be disjoint")
-    write_prompts(out, chosen)
+    write_prompts(out, choose_prompts(source, count, choice, disjoint_from))
 
 
 def generate(

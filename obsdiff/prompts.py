@@ -50,13 +50,16 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return found
 
 
-def choose_prompts(path: str | Path, count: int, choice: str | None = None) -> list[Prompt]:
+def choose_prompts(
+    path: str | Path, count: int, choice: str | None = None, disjoint_from: str | Path | None = None
+) -> list[Prompt]:
     """`count` prompts of a file: the first ones, or those whose ids have the lowest SHA-256.
 
     The choice by hash does not depend on the file's order, and a smaller one is the head of a larger one.
 
     Args:
         choice: first or hash; where left out, hash for .tsv and .json, first for other files.
+        disjoint_from: a prompt file whose captions are passed over.
 
     Raises:
         SpecError: as read_prompts, or there are fewer.
@@ -65,13 +68,16 @@ def choose_prompts(path: str | Path, count: int, choice: str | None = None) -> l
     choice = choice or ("hash" if path.suffix in LARGE else "first")
     if choice not in CHOICES:
         raise SpecError(f"choice: {choice!r} is not one of {', '.join(CHOICES)}")
+    taken = {prompt.caption for prompt in prompts_of(Path(disjoint_from))} if disjoint_from else set()
+    free = (prompt for prompt in prompts_of(path) if prompt.caption not in taken)
     if choice == "hash":
-        found = heapq.nsmallest(count, prompts_of(path), key=lambda p: sha256(p.id.encode()).digest())
+        found = heapq.nsmallest(count, free, key=lambda p: sha256(p.id.encode()).digest())
     else:
-        found = [prompt for i, prompt in enumerate(prompts_of(path)) if i < count]
+        found = [prompt for i, prompt in enumerate(free) if i < count]
     if not 0 < count <= len(found):
-        total = sum(1 for _ in prompts_of(path))
-        raise SpecError(f"count: {count} is not in [1, {total}], the prompts of {path}")
+        total = sum(prompt.caption not in taken for prompt in prompts_of(path))
+        which = f"{path} that {disjoint_from} has not" if disjoint_from else path
+        raise SpecError(f"count: {count} is not in [1, {total}], the prompts of {which}")
     return found
 
 

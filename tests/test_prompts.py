@@ -99,7 +99,9 @@ def test_command_chooses_disjoint_prompts(tmp_path, capsys):
     source = ["prompts", "--source", str(tmp_path / "captions_val2014.json"), "--out", str(tmp_path / "out.csv")]
     other = ["--disjoint-from", str(gcc(tmp_path, ["A red bus."]))]
     assert main([*source, "--count", "2", *other]) == 2
-    assert "'A red bus.' is in both" in capsys.readouterr().err
+    assert "count: 2 is not in [1, 1], the prompts of" in capsys.readouterr().err
+    assert main([*source, "--count", "1", *other]) == 0
+    assert read_prompts(tmp_path / "out.csv") == [Prompt("7", "A dog")]
     first = sorted(read_prompts(tmp_path / "captions_val2014.json"), key=lambda p: sha256(p.id.encode()).digest())[:1]
     assert main([*source, "--count", "1"]) == 0 and read_prompts(tmp_path / "out.csv") == first
 

@@ -1,8 +1,8 @@
-# The calibration and the benchmark captions of a model, disjoint.
+# The captions of a model's benchmark, and of its calibration, which passes over the benchmark's.
 rule prompts:
     input:
         source=lambda w: SWEEP.models[w.model][w.split]["prompts"],
-        other=lambda w: SWEEP.models[w.model]["calibration" if w.split == "evaluation" else "evaluation"]["prompts"],
+        other=lambda w: SWEEP.models[w.model]["evaluation"]["prompts"] if w.split != "evaluation" else [],
         code=code("obsdiff.prompts"),
     output:
         f"{RESULTS}/prompts/{{model}}/{{split}}.csv",
@@ -14,7 +14,8 @@ rule prompts:
         "../../environment.yml"
     params:
         number=lambda w: SWEEP.models[w.model][w.split]["count"],
+        disjoint=lambda w, input: f"--disjoint-from {input.other}" if input.other else "",
         choice=lambda w: " ".join(flags({"choice": SWEEP.models[w.model][w.split].get("choice")})),
     shell:
-        "python -m eval prompts --source {input.source} --disjoint-from {input.other} --count {params.number}"
+        "python -m eval prompts --source {input.source} {params.disjoint} --count {params.number}"
         " {params.choice} --out {output} > {log} 2>&1"
