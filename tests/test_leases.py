@@ -88,3 +88,32 @@ def test_leased_gpu_is_the_only_one_seen(monkeypatch, tmp_path):
     assert leases.lease("cuda") == "2" == os.environ["CUDA_VISIBLE_DEVICES"]
     assert leases.lease("cuda") is None and leases.visible() == ["2"]
     leases.HELD[0].close()
+
+
+@pytest.mark.parametrize("command", ["prune", "generate", "profile", "measure"])
+def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path, capsys):
+    from eval import __main__ as suite
+    from obsdiff import __main__ as library
+    from obsdiff import leases
+    from obsdiff.errors import SpecError
+
+    def stop(device: str) -> None:
+        raise SpecError(f"leased {device}")
+
+    monkeypatch.chdir(tmp_path)
+    for module in (suite, library, leases):
+        monkeypatch.setattr(module, "lease", stop)
+    paths = {"checkpoint": "c", "prompts-file": "p", "out": "o", "profile": "f", "images": "i", "dense": "d"}
+    paths |= {"reference": "r", "evaluator": "e", "cache": "h"}
+    wanted = {
+        "prune": ("out",),
+        "generate": ("checkpoint", "prompts-file", "out"),
+        "profile": ("checkpoint", "prompts-file", "out"),
+        "measure": tuple(paths),
+    }
+    model = ["--model", "nowhere"] if command != "measure" else []
+    more = ["--method", "magnitude"] if command == "prune" else []
+    given = [part for key in wanted[command] for part in (f"--{key}", paths[key])]
+    main = library.main if command == "prune" else suite.main
+    assert main([command, *model, *more, *given, "--device", "cuda"]) == 2
+    assert capsys.readouterr().err == "error: leased cuda\n" and not list(tmp_path.iterdir())
