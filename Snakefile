@@ -8,6 +8,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/tiny.smk"
 include: "workflow/rules/prompts.smk"
 include: "workflow/rules/prune.smk"
 include: "workflow/rules/generate.smk"
@@ -24,3 +25,4 @@ rule all:
     input:
         rules.summarise.output,
         rules.track.output,
+        rules.paper.output if "paper" in config else [],

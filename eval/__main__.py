@@ -62,7 +62,7 @@ def generate(
     from obsdiff import load_pipeline, load_pruned
 
     torch.set_num_threads(threads)
-    pipe = load_pipeline(source)
+    pipe = load_pipeline(source, sampling)
     manifest = load_pruned(pipe, checkpoint)
     draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out, shard, shards)
 
@@ -100,18 +100,18 @@ def profile(
     import torch
 
     from eval.measure import write_json
-    from eval.profile import counts, latency, layer_errors
+    from eval.profile import counts, latency, layer_errors, machine
     from obsdiff import load_pipeline
     from obsdiff.checkpoint import read_pruned
 
     torch.set_num_threads(1)
-    pipe = load_pipeline(source)
+    pipe = load_pipeline(source, sampling)
     chosen = read_prompts(prompts_file)[:prompts]
     pruned = read_pruned(checkpoint)
     layers = layer_errors(pipe, pruned, chosen, sampling, seed)
     torch.set_num_threads(threads)
     timings = latency(pipe, pruned, chosen[0], sampling)
-    write_json(out, {"layers": layers, "latency": timings} | counts(pipe, pruned))
+    write_json(out, {"layers": layers, "latency": timings, "machine": machine(source)} | counts(pipe, pruned))
 
 
 def measure(
@@ -184,6 +184,28 @@ def summarise(metrics: list[Path], out: Path) -> None:
     picture_grid(cells, [path.parent for path in metrics], out / "figures")
 
 
+def paper(
+    metrics: list[Path],
+    table: int,
+    out: Path,
+    scale: Literal["full", "tiny"] = "full",
+    values: Path = Path("config/paper/values.csv"),
+) -> None:
+    """A table of the paper with its numbers and those of finished cells side by side.
+
+    Args:
+        metrics: the cells' metrics.json files, in the order of the rows.
+        table: its number.
+        out: folder of paper.md, paper.csv and paper.tex.
+        scale: what the cells are of.
+        values: the paper's numbers.
+    """
+    from eval.paper import write_paper
+    from eval.tables import read_cells
+
+    write_paper(read_cells(metrics), table, out, scale, values)
+
+
 def compare(first: list[Path], second: list[Path]) -> None:
     """Print the paired difference first − second of each metric, with a 95 % interval over prompts.
 
@@ -214,7 +236,19 @@ def track(
     carry(metrics, sweep, experiment, files, results, out)
 
 
-COMMANDS = {f.__name__: f for f in (prompts, generate, merge, profile, measure, summarise, compare, track)}
+def tiny(family: str, out: Path) -> None:
+    """Write a randomly initialised pipeline of a family, for `scale: tiny`.
+
+    Args:
+        family: a file of obsdiff/models.
+        out: the diffusers folder.
+    """
+    from obsdiff import registry
+
+    registry.load("obsdiff.models", family).tiny().save_pretrained(out)
+
+
+COMMANDS = {f.__name__: f for f in (tiny, prompts, generate, merge, profile, measure, summarise, paper, compare, track)}
 
 
 def main(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """A sweep's configuration: config.yaml and the model files it names, checked as a whole before any job starts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,12 +11,14 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from eval.cells import Cell, grid
+from eval.cells import Cell
+from eval.grid import Overrides, grid, models_of, sampling_of
+from eval.scale import shrunk, shrunk_model
 from eval.weights import check_judges
 from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.prompts import LARGE, read_prompts, require_file
-from obsdiff.spec import Sampling, Source, require
+from obsdiff.spec import Source, require
 
 MODELS = Path("config/models")
 SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
@@ -29,11 +32,15 @@ class Sweep:
         cells: in the order of the tables' rows.
         models: name → the content of config/models/<name>.yaml.
         options: a cell's options, as in its path → the fields of PruneSpec they stand for.
+        sampling: the same of its sampling → fields of Sampling.
+        calibration: the same of its calibration → fields of the model file's calibration, and `sampling`.
     """
 
     cells: list[Cell]
     models: dict[str, dict[str, Any]]
     options: dict[str, dict[str, Any]]
+    sampling: dict[str, dict[str, Any]]
+    calibration: dict[str, dict[str, Any]]
 
 
 def check(record: Mapping[str, Any], schema: str, what: str) -> None:
@@ -54,7 +61,7 @@ def describe(error: ValidationError) -> str:
         near = get_close_matches(str(unknown), allowed, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key + '.' if key else ''}{unknown}: no such key; {hint}({', '.join(allowed)})"
-    if key.startswith("grid.pattern.") and isinstance(instance, int):
+    if re.match(r"grid\.(\d+\.)?pattern\.", key) and isinstance(instance, int):
         return f"{key}: {instance!r} is no pattern; YAML takes an unquoted N:M for a time, write '2:4' in quotes"
     limits = {"exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}", "minimum": ">= {}", "type": "of type {}"}
     if error.validator in limits:
@@ -63,29 +70,59 @@ def describe(error: ValidationError) -> str:
     return f"{key}: {error.message}" if key else error.message
 
 
-def read_model(name: str) -> dict[str, Any]:
-    """config/models/<name>.yaml, with every value checked."""
+def results_of(config: Mapping[str, Any]) -> str:
+    """The folder of all that a sweep writes: what tiny models gave never lies among real results."""
+    results: str = config["results"]
+    return f"{results}/tiny" if config.get("scale") == "tiny" else results
+
+
+def read_record(name: str) -> dict[str, Any]:
+    """config/models/<name>.yaml; what it leaves out is as in the model that it is `like`."""
     path = MODELS / f"{name}.yaml"
     known = sorted(p.stem for p in MODELS.glob("*.yaml"))
     require(path.is_file(), "models", name, f"a file of {MODELS} ({', '.join(known)})")
     record: dict[str, Any] = yaml.safe_load(path.read_text())
+    if other := record.pop("like", None):
+        for key, value in read_record(other).items():
+            own = record.get(key)
+            record[key] = value | own if isinstance(own, dict) else value if own is None else own
+    return record
+
+
+def read_model(name: str, files: bool = True) -> dict[str, Any]:
+    """The content of config/models/<name>.yaml, every value checked.
+
+    Args:
+        files: whether the prompts and pictures that it names must be there.
+    """
+    path = MODELS / f"{name}.yaml"
+    record = read_record(name)
     check(record, "model.schema.yaml", str(path))
     try:
         registry.check("obsdiff.models", record["family"], "family")
         Source(**record["source"])
-        Sampling(**record["sampling"])
-        evaluation, calibration = record["evaluation"], record["calibration"]
-        for part, where in (("calibration", calibration), ("evaluation", evaluation)):
-            if Path(where["prompts"]).suffix in LARGE:
-                require_file(where["prompts"])
-                continue
-            found = len(read_prompts(where["prompts"]))
-            require(where["count"] <= found, f"{part}.count", where["count"], f"in [1, {found}], the prompts there are")
-        require(Path(evaluation["reference"]).is_dir(), "evaluation.reference", evaluation["reference"], "a folder")
-        check_judges(evaluation)
+        sampling_of(record)
+        if files:
+            for part in ("calibration", "evaluation"):
+                check_prompts(part, record[part])
+            check_reference(record["evaluation"]["reference"])
+            check_judges(record["evaluation"])
     except (SpecError, registry.UnknownEntry, TypeError) as error:
         raise SpecError(f"{path}: {error}") from None
     return record
+
+
+def check_prompts(part: str, where: Mapping[str, Any]) -> None:
+    """The file is there and, where counting is quick, holds enough."""
+    require_file(where["prompts"])
+    if Path(where["prompts"]).suffix not in LARGE:
+        found = len(read_prompts(where["prompts"]))
+        require(where["count"] <= found, f"{part}.count", where["count"], f"in [1, {found}], the prompts there are")
+
+
+def check_reference(folder: str) -> None:
+    hint = "; data/README.md says where it comes from" if Path(folder).parts[0] == "data" else ""
+    require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
 
 
 def read_sweep(config: Mapping[str, Any]) -> Sweep:
@@ -95,9 +132,20 @@ def read_sweep(config: Mapping[str, Any]) -> Sweep:
         SpecError: with the key, the value and what is allowed.
     """
     check(config, "config.schema.yaml", "config")
-    models = {name: read_model(name) for name in config["models"]}
+    full = config.get("scale", "full") == "full"
+    models = {name: read_model(name, full) for name in models_of(config)}
     try:
-        cells = grid(dict(config))
+        cells = grid(config, models)
     except TypeError as error:  # an option that is no field of PruneSpec
         raise SpecError(f"grid.options: {error}") from None
-    return Sweep(list(cells), models, {cell.options: options for cell, options in cells.items()})
+    texts: dict[str, dict[str, dict[str, Any]]] = {axis: {} for axis in Overrides._fields}
+    for cell, overrides in cells.items():
+        for axis, values in overrides._asdict().items():
+            texts[axis][getattr(cell, axis)] = values
+    if full:
+        for cell, overrides in cells.items():
+            if overrides.calibration.keys() & {"prompts", "count"}:
+                check_prompts("grid.calibration", models[cell.model]["calibration"] | overrides.calibration)
+        return Sweep(list(cells), models, **texts)
+    made = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
+    return Sweep(list(cells), made, **shrunk(texts))

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from eval.cells import cell_path, named, parse
+from eval.cells import PLAIN, cell_path, named, parse
 from eval.tables import Cell, frame
 
 mpl.use("Agg")
@@ -29,21 +29,24 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 
 def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
-    """quality.svg/.png: a row of panels a model and pattern, a line a method and what else differs, dense dashed.
+    """quality.svg/.png: a row of panels a model, pattern and sampling, a line a method and what else differs.
 
-    The axes span what is shown of all methods but `random`, which would flatten every difference between the others.
+    The dense model is dashed. The axes span what is shown of all methods but `random`, which would flatten every
+    difference between the others.
     """
     table = frame(cells)
     about = cells[0]["metrics"]
-    table["line"] = [named(parse(cell_path(c)), "sparsity", "pattern", "seed").replace("_", " ") for c in cells]
+    apart = ("sparsity", "pattern", "sampling", "seed")
+    table["line"] = [named(parse(cell_path(c)), *apart).replace("_", " ") for c in cells]
     pruned_rows = table[table["method"] != "dense"]
-    rows = list(dict.fromkeys(zip(pruned_rows["model"], pruned_rows["pattern"], strict=True)))
-    rows = rows or [(cells[0]["cell"]["model"], "unstructured")]
+    rows = list(dict.fromkeys(pruned_rows[["model", "pattern", "sampling"]].itertuples(index=False, name=None)))
+    rows = rows or [(cells[0]["cell"]["model"], "unstructured", cells[0]["cell"]["sampling"])]
     figure, axes = plt.subplots(
         len(rows), len(SHOWN), figsize=(3.6 * len(SHOWN), 3.2 * len(rows)), squeeze=False, layout="constrained"
     )
-    for row, (model, pattern) in zip(axes, rows, strict=True):
-        own = table[(table["model"] == model) & ((table["pattern"] == pattern) | (table["method"] == "dense"))]
+    for row, (model, pattern, sampling) in zip(axes, rows, strict=True):
+        alike = (table["model"] == model) & (table["sampling"] == sampling)
+        own = table[alike & ((table["pattern"] == pattern) | (table["method"] == "dense"))]
         pruned = own[own["method"] != "dense"]
         lines = pruned.groupby("line", sort=False)
         greys = np.linspace(0.0, 0.65, max(len(lines), 1))
@@ -63,18 +66,18 @@ def quality_against_sparsity(cells: Sequence[Cell], folder: Path) -> None:
                 axis.set_ylim(shown.min() - margin, shown.max() + margin)
             axis.set_xlabel("sparsity")
             axis.grid(alpha=0.3)
-        row[0].set_ylabel(f"{model}, {pattern}")
+        row[0].set_ylabel(f"{model}, {pattern}" + (f", {sampling}" if sampling != PLAIN else ""))
         row[-1].legend(*row[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     save(figure, folder, "quality")
 
 
 def picture_grid(cells: Sequence[Cell], folders: Sequence[Path], out: Path) -> None:
-    """pictures.svg/.png of the first model and seed: rows methods, columns sparsities, the same prompts everywhere."""
+    """pictures.svg/.png of the first model, sampling and seed: rows methods, columns sparsities, the same prompts."""
     first = cells[0]["cell"]
     chosen = [
         (parse(folder), folder)
         for cell, folder in zip(cells, folders, strict=True)
-        if all(cell["cell"][a] == first[a] for a in ("model", "seed"))
+        if all(cell["cell"][a] == first[a] for a in ("model", "sampling", "seed"))
     ]
     dense = next(folder for cell, folder in chosen if cell.method == "dense")
     pruned = [(cell, folder) for cell, folder in chosen if cell.method != "dense"]

@@ -120,7 +120,7 @@ def measure(
     return {
         "cell": axes_of(cell),
         "hash": cell_hash(defined),
-        "provenance": defined | {"versions": model.checkpoint["versions"]},
+        "provenance": defined | {"versions": model.checkpoint["versions"], "machine": model.profile["machine"]},
         "prompts": [p.id for p in prompts],
         "captions": [p.caption for p in prompts],
         "metrics": metrics,

@@ -1,5 +1,7 @@
 """What a pruned model is beside its pictures: layer errors, parameters, latency."""
 
+import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from obsdiff import models, packages, surgery
 from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
-from obsdiff.spec import Sampling
+from obsdiff.spec import Sampling, Source
 
 ROUNDS, CALLS = 5, 6
 
@@ -106,19 +109,42 @@ def clocked(call: Callable[[], Any], count: int) -> list[float]:
     return times
 
 
+def machine(source: Source) -> dict[str, str]:
+    """What the timings are of: the GPU or processor, and the weights' dtype."""
+    cuda = source.device.startswith("cuda")
+    name = torch.cuda.get_device_name(source.device) if cuda else f"{platform.machine()} CPU"
+    return {"device": name, "dtype": source.dtype}
+
+
+def middle_block(denoiser: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The transformer block of the prunable layer in the middle; the denoiser itself where its layers are in none."""
+    found = re.match(r"(.*transformer_blocks\.\d+)\.", names[len(names) // 2])
+    return denoiser.get_submodule(found[1]) if found else denoiser
+
+
+def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the first call that `module` gets in `call`."""
+    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    handle = module.register_forward_pre_hook(lambda _, args, kwargs: first.append((args, kwargs)), with_kwargs=True)
+    call()
+    handle.remove()
+    return first[0]
+
+
 @torch.no_grad()
 def latency(pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-    """Wall-clock time of a denoiser call and of the whole pipeline for one prompt, in ms; nothing else may be running.
+    """Wall-clock time of a denoiser's block and call and of the whole pipeline for one prompt; nothing else may run.
 
     Dense and pruned weights take turns in the same process, so that a machine whose speed drifts does not pass for a
-    speed-up. The denoiser is timed on the very arguments that the pipeline gives it.
+    speed-up. Block and denoiser are timed on the very arguments that the pipeline gives them.
 
     Args:
         pipe: the dense pipeline; it is dense again afterwards.
 
     Returns:
-        denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned; speedup: dense median over pruned median of
-        the denoiser; threads.
+        block_ms (of the block in the middle), denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned;
+        block_speedup, speedup: dense median over pruned median of block and denoiser; flops of a denoiser call,
+        guidance included; threads.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     heads = {site.owner: (site.groups, len(kept)) for site, kept in pruned.sites(family, denoiser) if site.owner}
@@ -127,29 +153,30 @@ def latency(pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling) -> di
         ("pruned", pruned.states, {owner: left for owner, (_, left) in heads.items()}),
         ("dense", dense, {owner: whole for owner, (whole, _) in heads.items()}),
     )
-    caught: dict[str, Any] = {}
-    handle = denoiser.register_forward_pre_hook(
-        lambda _, args, kwargs: caught.setdefault("call", (args, kwargs)) and None, with_kwargs=True
-    )
     pipe.set_progress_bar_config(disable=True)
 
     def whole() -> None:
         pipe(prompt.caption, **sampling.arguments(), generator=noise([prompt.id], 0))
 
-    whole()
-    handle.remove()
-    args, kwargs = caught["call"]
+    block = middle_block(denoiser, packages.layers(family.units(denoiser)))
+    args, kwargs = caught(denoiser, whole)
+    block_args, block_kwargs = caught(block, lambda: denoiser(*args, **kwargs))
     times: dict[tuple[str, str], list[float]] = {}
+    flops: dict[str, int] = {}
     for _ in range(ROUNDS):
         for which, states, count in turns:
             surgery.install(denoiser, states, count)
-            denoiser(*args, **kwargs)
+            with FlopCounterMode(display=False) as counter:
+                denoiser(*args, **kwargs)
+            flops[which] = int(counter.get_total_flops())
+            times.setdefault((which, "block_ms"), []).extend(clocked(lambda: block(*block_args, **block_kwargs), CALLS))
             times.setdefault((which, "denoiser_ms"), []).extend(clocked(lambda: denoiser(*args, **kwargs), CALLS))
             if which == "pruned":
                 times.setdefault((which, "pipeline_ms"), []).extend(clocked(whole, 1))
     record: dict[str, Any] = {
         what: [round(float(q), 4) for q in np.percentile(times["pruned", what], [25, 50, 75])]
-        for what in ("denoiser_ms", "pipeline_ms")
+        for what in ("block_ms", "denoiser_ms", "pipeline_ms")
     }
-    ratio = np.median(times["dense", "denoiser_ms"]) / np.median(times["pruned", "denoiser_ms"])
-    return record | {"speedup": round(float(ratio), 4), "threads": torch.get_num_threads()}
+    for name, what in (("block_speedup", "block_ms"), ("speedup", "denoiser_ms")):
+        record[name] = round(float(np.median(times["dense", what]) / np.median(times["pruned", what])), 4)
+    return record | {"flops": flops, "threads": torch.get_num_threads()}

@@ -103,9 +103,9 @@ def axes_shown(table: pd.DataFrame) -> list[str]:
 
 
 def best_of(table: pd.DataFrame, name: str, higher: bool | None) -> set[int]:
-    """Row indices of the best value among the pruned cells that share model, pattern, sparsity and seed."""
+    """Row indices of the best value among the pruned cells that share model, pattern, sparsity, sampling and seed."""
     pruned = table[(table["sparsity"] > 0) & table[name].notna()]
-    groups = pruned.groupby(["model", "pattern", "sparsity", "seed"])[name]
+    groups = pruned.groupby(["model", "pattern", "sparsity", "sampling", "seed"])[name]
     return set((groups.idxmax() if higher else groups.idxmin()).tolist())
 
 

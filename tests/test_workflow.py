@@ -183,6 +183,35 @@ def test_config_error_comes_before_any_job(project, grid, message):
     assert re.search(message, output) and "Traceback" not in output
 
 
+def test_papers_table_at_tiny_scale(project):
+    """A row of table 1 on a tiny model, from one command, among results of its own."""
+    config = project.folder / "config/row.yaml"
+    grid = {"method": ["obs_diff"], "sparsity": [0.5]}
+    config.write_text(yaml.safe_dump({"name": "row", "paper": 1, "models": ["sd3-medium"], "grid": grid}))
+    command = [SNAKEMAKE, "--cores", "2", "--configfile", str(config), "--config", "scale=tiny"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = project.folder / "results"
+    table = pd.read_csv(results / "tiny/sweeps/row/paper.csv").set_index(["model", "method", "sparsity", "metric"])
+    mine = table.loc["sd3-medium", "obs_diff", 0.5]
+    assert mine["paper"].to_dict() == {"fid": 27.20, "clip": 0.3167, "imagereward": 0.6468}
+    assert mine["ours"].notna().tolist() == [True, True, False] and table["paper"].notna().all()
+    assert "mean nothing" in (results / "tiny/sweeps/row/paper.md").read_text()
+    assert not (results / "sweeps/row").exists() and not (results / "cells/sd3-medium").exists()
+    again = subprocess.run([*command, "--dry-run"], cwd=project.folder, capture_output=True, text=True)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_papers_config_is_planned_at_tiny_scale(project):
+    """Blocks, two patterns and layers left out, without data and checkpoints; at full scale the data are asked for."""
+    command = [SNAKEMAKE, "--dry-run", "--cores", "2", "--configfile", "config/paper/table5.yaml"]
+    done = subprocess.run([*command, "--config", "scale=tiny"], cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^tiny +1$", done.stdout, re.M) and re.search(r"^prune +6$", done.stdout, re.M)
+    full = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert full.returncode != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file; get" in full.stderr
+
+
 def test_report_is_one_page_without_addresses_to_fetch(project):
     project.run("--report", "results/report.html")
     page = (project.folder / "results/report.html").read_text()

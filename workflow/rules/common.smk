@@ -9,8 +9,9 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
-from eval.cells import AXES, PATTERN, flags
-from eval.config import read_sweep
+from eval.cells import AXES, PATTERN, Cell, flags
+from eval.config import read_sweep, results_of
+from eval.scale import LAYERS
 from eval.weights import judge_files
 from obsdiff import registry
 from obsdiff.errors import SpecError
@@ -21,7 +22,8 @@ try:
 except SpecError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"]
+TINY = config.get("scale") == "tiny"
+RESULTS = results_of(config)
 TABLES = RESULTS if config["name"] == "default" else f"{RESULTS}/sweeps/{config['name']}"
 CELL = f"{RESULTS}/cells/{PATTERN}"
 LOGS = f"{RESULTS}/logs"
@@ -53,7 +55,8 @@ def weights_in(place):
 def model_files(wildcards):
     """The family's file and, where the model is a local folder, its files."""
     model = SWEEP.models[wildcards.model]
-    return [f"obsdiff/models/{model['family']}.py", *weights_in(model["source"]["model"])]
+    place = model["source"]["model"]
+    return [f"obsdiff/models/{model['family']}.py", *([f"{place}/model_index.json"] if TINY else weights_in(place))]
 
 
 def evaluation(wildcards, key, default=None):
@@ -66,8 +69,26 @@ def gpus(wildcards):
 
 
 def options(wildcards, *parts):
-    """Command-line options of parts of the model's file."""
-    return " ".join(flag for part in parts for flag in flags(SWEEP.models[wildcards.model][part]))
+    """Command-line options of parts of the model's file, the sampling as the cell has it."""
+    values = SWEEP.models[wildcards.model] | {"sampling": sampling(wildcards)}
+    return " ".join(flag for part in parts for flag in flags(values[part]))
+
+
+def sampling(wildcards):
+    """The cell's sampling in use."""
+    return SWEEP.models[wildcards.model]["sampling"] | SWEEP.sampling[wildcards.sampling]
+
+
+def calibration(wildcards):
+    """Command-line options of the sampling in calibration; none where the cell has no calibration."""
+    own = SWEEP.calibration[wildcards.calibration].get("sampling", {})
+    return " ".join(flags(sampling(wildcards) | own)) if calibrates(wildcards) else ""
+
+
+def captions(wildcards):
+    """Which prompts a prompt file holds: the evaluation's, or those of a calibration as in the cells' paths."""
+    part, _, text = wildcards.split.partition("-")
+    return SWEEP.models[wildcards.model][part] | (SWEEP.calibration[text] if text else {})
 
 
 def calibrates(wildcards):
@@ -82,9 +103,10 @@ def spec_of(wildcards):
 
 def pruning(wildcards):
     """The config's fields of PruneSpec, with the cell's options."""
-    return config["pruning"] | SWEEP.options[wildcards.options]
+    own = {key: value for key, value in config["pruning"].items() if not (TINY and key in LAYERS)}
+    return own | SWEEP.options[wildcards.options]
 
 
 def dense(wildcards, file):
-    cell = next(c for c in SWEEP.cells if c.model == wildcards.model and c.seed == wildcards.seed)
-    return f"{RESULTS}/cells/{cell.dense().path}/{file}"
+    """A file of the dense cell that a cell is compared with."""
+    return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).dense().path}/{file}"

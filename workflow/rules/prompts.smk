@@ -1,7 +1,7 @@
-# The captions of a model's benchmark, and of its calibration, which passes over the benchmark's.
+# The captions of a model's benchmark, and of its calibrations, which pass over the benchmark's.
 rule prompts:
     input:
-        source=lambda w: SWEEP.models[w.model][w.split]["prompts"],
+        source=lambda w: captions(w)["prompts"],
         other=lambda w: SWEEP.models[w.model]["evaluation"]["prompts"] if w.split != "evaluation" else [],
         code=code("obsdiff.prompts"),
     output:
@@ -9,13 +9,13 @@ rule prompts:
     log:
         f"{LOGS}/prompts/{{model}}/{{split}}.log",
     wildcard_constraints:
-        split="calibration|evaluation",
+        split="evaluation|calibration-[^/]+",
     conda:
         "../../environment.yml"
     params:
-        number=lambda w: SWEEP.models[w.model][w.split]["count"],
+        number=lambda w: captions(w)["count"],
         disjoint=lambda w, input: f"--disjoint-from {input.other}" if input.other else "",
-        choice=lambda w: " ".join(flags({"choice": SWEEP.models[w.model][w.split].get("choice")})),
+        choice=lambda w: " ".join(flags({"choice": captions(w).get("choice")})),
     shell:
         "python -m eval prompts --source {input.source} {params.disjoint} --count {params.number}"
         " {params.choice} --out {output} > {log} 2>&1"

@@ -2,7 +2,7 @@
 # A killed job leaves checkpoint/progress behind, which is no output, and goes on from it.
 rule prune:
     input:
-        prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration.csv" if calibrates(w) else [],
+        prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration-{w.calibration}.csv" if calibrates(w) else [],
         model=model_files,
         code=code("obsdiff.pruning", "obsdiff.checkpoint", "obsdiff.loading", "obsdiff.prompts"),
         entries=lambda w: [
@@ -21,12 +21,14 @@ rule prune:
     resources:
         gpu=gpus,
     params:
-        source=lambda w: options(w, "source", "sampling"),
+        source=lambda w: options(w, "source"),
+        sampling=calibration,
         pruning=lambda w: " ".join(flags(pruning(w))),
         prompts=lambda w, input: f"--prompts-file {input.prompts}" if input.prompts else "",
         threads=config["threads"],
     shell:
-        "python -m obsdiff prune {params.source} {params.pruning} {params.prompts} --method {wildcards.method}"
+        "python -m obsdiff prune {params.source} {params.sampling} {params.pruning} {params.prompts}"
+        " --method {wildcards.method}"
         " --pattern {wildcards.pattern} --sparsity {wildcards.sparsity} --weighting {wildcards.weighting}"
         " --packages {wildcards.packages} --seed {wildcards.seed} --threads {params.threads}"
         " --out $(dirname {output.manifest}) > {log} 2>&1"

@@ -15,3 +15,25 @@ rule summarise:
         "../../environment.yml"
     shell:
         "python -m eval summarise --metrics {input.metrics} --out $(dirname {output.table}) > {log} 2>&1"
+
+
+# the paper's numbers and ours side by side, of a sweep that says which table it is
+if "paper" in config:
+
+    rule paper:
+        input:
+            metrics=expand("{cell}/metrics.json", cell=CELLS),
+            values="config/paper/values.csv",
+            code=code("eval.paper"),
+        output:
+            expand(f"{TABLES}/paper.{{kind}}", kind=("md", "csv", "tex")),
+        log:
+            f"{LOGS}/paper/{config['name']}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            table=config["paper"],
+            scale=config.get("scale", "full"),
+        shell:
+            "python -m eval paper --metrics {input.metrics} --table {params.table} --scale {params.scale}"
+            " --values {input.values} --out $(dirname {output[0]}) > {log} 2>&1"

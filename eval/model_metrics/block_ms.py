@@ -1,0 +1,13 @@
+"""One call of the denoiser's middle transformer block for one prompt, guidance included: median and quartiles."""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "block"
+UNIT = "ms"
+HIGHER_IS_BETTER = False
+TIMED = True
+
+
+def compute(model: Model) -> Value:
+    low, median, high = model.profile["latency"]["block_ms"]
+    return median, (low, high)

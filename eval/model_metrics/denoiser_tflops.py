@@ -1,0 +1,12 @@
+"""FLOPs of one call of the pruned denoiser for one prompt, guidance included; zeros are multiplied like any number."""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "denoiser call"
+UNIT = "TFLOP"
+HIGHER_IS_BETTER = None
+TIMED = False
+
+
+def compute(model: Model) -> Value:
+    return model.profile["latency"]["flops"]["pruned"] / 1e12, None

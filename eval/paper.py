@@ -1,0 +1,197 @@
+"""A paper's table with its own numbers and ours side by side: paper.md, paper.csv, paper.tex.
+
+config/paper/values.csv holds the paper's numbers, a number a line: table, axes of a cell as in its path (an empty one
+is whatever the sweep has), metric, value. What only one side has is shown all the same, as `–` on the other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from eval.cells import AXES, PLAIN, cell_path, named, parse
+from eval.tables import Cell
+from obsdiff.errors import SpecError
+
+VALUES = Path("config/paper/values.csv")
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of the paper: its title, our metric, the factor from our unit to the paper's, digits shown."""
+
+    title: str
+    ours: str
+    factor: float
+    digits: int
+
+
+COLUMNS = {
+    "params_B": Column("parameters, B", "nonzero_parameters", 1e-3, 2),
+    "tflops": Column("TFLOPs", "denoiser_tflops", 1.0, 2),
+    "fid": Column("FID", "fid", 1.0, 2),
+    "clip": Column("CLIP score", "clip_score", 1.0, 4),
+    "imagereward": Column("ImageReward", "image_reward", 1.0, 4),
+    "block_ms": Column("block, ms", "block_ms", 1.0, 2),
+    "speedup": Column("block speed-up", "block_speedup", 1.0, 2),
+    "memory_GB": Column("memory, GB", "pruning_memory", 2**20 / 1e9, 2),
+    "seconds": Column("pruning, s", "pruning_seconds", 1.0, 1),
+    "minutes": Column("pruning, min", "pruning_seconds", 1 / 60, 2),
+}
+
+
+@dataclass
+class Row:
+    """A row of the table.
+
+    Attributes:
+        axes: axis → text, no seed; of a row that the paper has, those that it states.
+        name: of a row that only we have, what a person calls its cell beside the axes that the paper states.
+        paper, ours: metric of COLUMNS → value in the paper's unit.
+    """
+
+    axes: dict[str, str]
+    name: str = ""
+    paper: dict[str, float] = field(default_factory=dict)
+    ours: dict[str, float] = field(default_factory=dict)
+
+
+def read_values(table: int, path: Path = VALUES) -> list[Row]:
+    """The paper's rows of a table, in its order.
+
+    Raises:
+        SpecError: the file has no such table.
+    """
+    values = pd.read_csv(path, dtype=str, keep_default_na=False)
+    mine = values[values["table"] == str(table)]
+    if mine.empty:
+        raise SpecError(f"paper: {table} is not one of the tables of {path} ({', '.join(values['table'].unique())})")
+    axes = [axis for axis in AXES if axis in values]
+    found: dict[tuple[str, ...], Row] = {}
+    for record in mine.to_dict("records"):
+        key = tuple(record[axis] for axis in axes)
+        row = found.setdefault(key, Row({axis: text for axis, text in zip(axes, key, strict=True) if text}))
+        row.paper[record["metric"]] = float(record["value"])
+    return list(found.values())
+
+
+def join(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
+    """The paper's rows with our values, then our own rows.
+
+    A paper's row takes the first cell that has its axes; cells that differ from it in their seed alone are averaged.
+    """
+    waiting = [(vars(parse(cell_path(cell))), cell) for cell in cells]
+
+    def take(axes: Mapping[str, str]) -> tuple[dict[str, str], list[Cell]]:
+        first = next((own for own, _ in waiting if axes.items() <= own.items()), None)
+        unseeded = {k: v for k, v in first.items() if k != "seed"} if first else {"model": ""}
+        same = [entry for entry in waiting if unseeded.items() <= entry[0].items()]
+        waiting[:] = [entry for entry in waiting if entry not in same]
+        return unseeded, [cell for _, cell in same]
+
+    metrics = metrics_of(rows)
+    found = [Row(row.axes, "", row.paper, ours(take(row.axes)[1], metrics)) for row in rows]
+    stated = {axis for row in rows for axis in row.axes} - {"method"}
+    while waiting:
+        axes, mine = take(waiting[0][0])
+        found.append(Row(axes, named(parse(cell_path(mine[0])), "seed", *stated), {}, ours(mine, metrics)))
+    return found
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """Those that the paper reports, in its order."""
+    return list(dict.fromkeys(name for row in rows for name in row.paper))
+
+
+def ours(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, float]:
+    """Means over cells of what they measured, in the paper's units."""
+    found = {}
+    for name in metrics:
+        column = COLUMNS[name]
+        values = [c["metrics"][column.ours]["value"] for c in cells if column.ours in c["metrics"]]
+        if values:
+            found[name] = column.factor * sum(values) / len(values)
+    return found
+
+
+def tidy(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row and metric: the axes, metric, paper, ours, difference (ours − paper)."""
+    axes = [axis for axis in AXES if axis != "seed"]
+    lines = []
+    for row in rows:
+        for name in metrics_of(rows):
+            paper, mine = row.paper.get(name), row.ours.get(name)
+            difference = None if paper is None or mine is None else mine - paper
+            lines.append([*(row.axes.get(axis, "") for axis in axes), name, paper, mine, difference])
+    return pd.DataFrame(lines, columns=[*axes, "metric", "paper", "ours", "difference"])
+
+
+def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows for people: the axes that tell the paper's rows apart, and a metric in three columns."""
+    stated = [axis for axis in AXES if len({row.axes.get(axis) for row in rows if row.paper}) > 1]
+    axes = [axis for axis in AXES if axis in ("model", "method", *stated)]
+    metrics = metrics_of(rows)
+    lines = []
+    for row in rows:
+        dense = row.axes["method"] == "dense"
+        blank = ("pattern", "sparsity", "weighting", "packages") if dense else ()
+        line = ["" if axis in blank else row.axes.get(axis, "").replace(PLAIN, "own") for axis in axes]
+        if row.name:
+            line[axes.index("method")] = row.name
+        for name in metrics:
+            paper, mine, digits = row.paper.get(name), row.ours.get(name), COLUMNS[name].digits
+            difference = None if paper is None or mine is None else mine - paper
+            line += [NONE if value is None else f"{value:.{digits}f}" for value in (paper, mine)]
+            line.append(NONE if difference is None else f"{difference:+.{digits}f}")
+        lines.append(line)
+    return axes + [part for name in metrics for part in (f"{COLUMNS[name].title}: paper", "ours", "Δ")], lines
+
+
+def circumstances(cells: Sequence[Cell], scale: str) -> Iterator[str]:
+    """What our numbers are of, a sentence each."""
+    if scale == "tiny":
+        yield "**Randomly initialised tiny models: these numbers exercise the code and mean nothing.**"
+
+    def all_of(values: Iterable[str]) -> str:
+        return " and ".join(dict.fromkeys(values))
+
+    machines = all_of(f"{m['device']}, {m['dtype']}" for m in (cell["provenance"]["machine"] for cell in cells))
+    yield f"Ours: {machines}; {all_of(str(len(cell['prompts'])) for cell in cells)} prompts."
+    real = all_of(str(cell["provenance"]["reference"]["count"]) for cell in cells)
+    yield f"FID on {all_of(cell['metrics']['fid']['unit'] for cell in cells)} against {real} real pictures."
+    yield f"CLIP score by `{all_of(cell['provenance']['evaluator']['name'] for cell in cells)}`."
+    yield "The paper's: one RTX 4090 with 48 GB (Flux: A100 with 80 GB), 5,000 prompts (ablations: 1,000)."
+    if not any("image_reward" in cell["metrics"] for cell in cells):
+        yield "ImageReward was not measured: no model file names its environment (`evaluation.image_reward`)."
+
+
+def latex(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A booktabs tabular."""
+    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", NONE: "--", "Δ": r"$\Delta$"})
+    head, *body = (" & ".join(v.translate(escape) for v in line) + r" \\" for line in (titles, *lines))
+    begin = rf"\begin{{tabular}}{{{'l' * len(titles)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def write_paper(cells: Sequence[Cell], table: int, out: Path, scale: str = "full", values: Path = VALUES) -> None:
+    """paper.md, paper.csv and paper.tex of a finished sweep.
+
+    Args:
+        cells: metrics.json records.
+        table: the paper's number of it.
+        out: folder, made if missing.
+        scale: full or tiny, said in the head.
+    """
+    rows = join(read_values(table, values), cells)
+    out.mkdir(parents=True, exist_ok=True)
+    tidy(rows).to_csv(out / "paper.csv", index=False)
+    (titles, lines), about = shown(rows), list(circumstances(cells, scale))
+    plain = tabulate(lines, titles, tablefmt="pipe", disable_numparse=True)
+    title = f"# Table {table} of the OBS-Diff paper (arXiv 2510.06751v3), and ours"
+    note = f"Δ is ours − the paper's; {NONE} was not reported, or not measured."
+    (out / "paper.md").write_text("\n\n".join([title, " ".join(about), note, plain]) + "\n")
+    comment = "".join(f"% {sentence}\n" for sentence in about)
+    (out / "paper.tex").write_text(comment + latex(titles, lines))

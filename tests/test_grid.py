@@ -1,0 +1,173 @@
+"""Blocks, sampling and calibration on the grid; models like others; the paper's configs and their tiny scale."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval import cells
+from eval.config import read_model, read_record, read_sweep
+from eval.grid import models_of
+from obsdiff import registry
+from obsdiff.errors import SpecError
+
+ROOT = Path(__file__).parents[1]
+BASE = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+PAPER = sorted((ROOT / "config/paper").glob("*.yaml"))
+VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def sweep(grid: object, **more: object):
+    return read_sweep(BASE | {"grid": grid} | more)
+
+
+def paper(path: Path, **more: object):
+    """A paper's config as Snakemake reads it: over the default one."""
+    config = BASE | yaml.safe_load(path.read_text())
+    if isinstance(config["grid"], dict):
+        config["grid"] = BASE["grid"] | config["grid"]
+    return read_sweep(config | more)
+
+
+def test_blocks_are_grids_of_their_own():
+    one = {"method": ["magnitude", "obs_diff"], "sparsity": [0.5]}
+    other = {"method": ["obs_diff"], "sparsity": [0.5, 0.7], "packages": [2, 4]}
+    found = sweep([one, other]).cells
+    assert found == sweep([one, other, one]).cells and len(set(found)) == len(found)
+    assert found[: len(sweep(one).cells)] == sweep(one).cells
+    assert set(found) == set(sweep(one).cells) | set(sweep(other).cells)
+    assert sweep([one]).cells == sweep(one).cells
+
+
+def test_sampling_and_calibration_are_axes_and_ignored_ones_neutral():
+    """The model's own values and what a method has no use for make no cells; dense has the sampling, no calibration."""
+    grid = {
+        "method": ["magnitude", "obs_diff"],
+        "sparsity": [0.5],
+        "sampling": [{}, {"steps": 12}, {"steps": 5, "scheduler": "dpm++"}],
+        "calibration": [{}, {"count": 8}, {"sampling": {"steps": 5}}],
+    }
+    found = sweep(grid)
+    own, five = "plain", "scheduler=dpmpp+steps=5"
+    assert [(c.method, c.sampling, c.calibration) for c in found.cells] == [
+        ("dense", own, "plain"),
+        ("magnitude", own, "plain"),
+        ("dense", five, "plain"),
+        ("magnitude", five, "plain"),
+        ("obs_diff", own, "plain"),
+        ("obs_diff", own, "count=8"),
+        ("obs_diff", own, "sampling.steps=5"),
+        ("obs_diff", five, "plain"),
+        ("obs_diff", five, "count=8"),
+    ]
+    assert all(cells.parse(f"any/{c.path}") == c and c.dense() in found.cells for c in found.cells)
+    assert {c.dense().sampling for c in found.cells if c.sampling == five} == {five}
+    assert found.sampling[five] == {"steps": 5, "scheduler": "dpm++"}
+    assert found.calibration == {"plain": {}, "count=8": {"count": 8}, "sampling.steps=5": {"sampling": {"steps": 5}}}
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"sampling": [{"step": 5}]}, r"grid\.sampling\.0\.step: no such key; did you mean 'steps'\?"),
+        ({"sampling": [{"steps": 0}]}, r"grid\.sampling\.0\.steps: 0 is not allowed; give one >= 1"),
+        ({"sampling": [{"scheduler": "eular"}]}, r"grid\.sampling: scheduler: 'eular' is not one of ddim, .* left out"),
+        ({"sampling": [{"scheduler": "ddim"}]}, r"grid\.sampling: scheduler: 'ddim' .* StableDiffusion3Pipeline"),
+        (
+            {"calibration": [{"sampling": {"scheduler": "ddim"}}]},
+            r"grid\.calibration\.sampling: scheduler: 'ddim' .* give one of these, or leave it out",
+        ),
+        ({"calibration": [{"number": 5}]}, r"grid\.calibration\.0\.number: no such key"),
+        ({"calibration": [{"count": 9999}]}, r"grid\.calibration\.count: 9999 is not in \[1, 256\]"),
+        ({"calibration": [{"prompts": "no.csv"}]}, r"prompts: 'no.csv' is not a file"),
+        (
+            {"calibration": [{"prompts": "a/x.csv"}, {"prompts": "b/x.csv"}]},
+            r"grid\.calibration: .*a/x\.csv.* and .*b/x\.csv.* would share folders; give their files other names",
+        ),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_errors_of_the_new_axes(grid, message, listed):
+    block = {"method": ["obs_diff"], "sparsity": [0.5]} | grid
+    message = (
+        message
+        if not listed
+        else message.replace(r"grid\.sampling\.0", r"grid\.0\.sampling\.0").replace(
+            r"grid\.calibration\.0", r"grid\.0\.calibration\.0"
+        )
+    )
+    with pytest.raises(SpecError, match=message):
+        sweep([block] if listed else block)
+
+
+def test_errors_of_blocks():
+    with pytest.raises(SpecError, match=r"grid: \[\] should be non-empty"):
+        sweep([])
+    with pytest.raises(SpecError, match=r"grid\.1: 'method' is a required property"):
+        sweep([{"method": ["magnitude"]}, {"sparsity": [0.5]}])
+    with pytest.raises(SpecError, match=r"models: 'sd9' is not a file"):
+        sweep([{"method": ["magnitude"], "models": ["sd9"]}])
+    with pytest.raises(SpecError, match=r"grid\.0\.pattern\.0: 124 is no pattern; .* write '2:4' in quotes"):
+        sweep([{"method": ["magnitude"], "pattern": [124]}])
+    with pytest.raises(SpecError, match=r"grid\.method: 'l1_norm' goes with none of the others"):
+        sweep([{"method": ["magnitude"]}, {"method": ["l1_norm"]}])
+
+
+def test_a_model_like_another_says_what_differs(monkeypatch, tmp_path):
+    base = read_record("emoji-sd3")
+    (tmp_path / "emoji-sd3.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "few.yaml").write_text("like: emoji-sd3\nevaluation: {count: 9}\nsampling: {steps: 3}\n")
+    monkeypatch.setattr("eval.config.MODELS", tmp_path)
+    few = read_model("few")
+    assert few["evaluation"] == base["evaluation"] | {"count": 9}
+    assert few["sampling"] == base["sampling"] | {"steps": 3} and few["source"] == base["source"]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_papers_config(path):
+    """At tiny scale nothing but the zoo is read; every number of the paper has a cell, or a method that we lack.
+
+    A config whose family is not there is refused by the family's name.
+    """
+    families = {read_record(name)["family"] for name in models_of(BASE | yaml.safe_load(path.read_text()))}
+    if lacking := families - {*registry.names("obsdiff.models")}:
+        with pytest.raises(SpecError, match=rf"family: '({'|'.join(lacking)})' unknown; .*sd3"):
+            paper(path, scale="tiny")
+        return
+    found = paper(path, scale="tiny")
+    config = yaml.safe_load(path.read_text())
+    assert config["name"] == path.stem == f"table{config['paper']}"
+    assert all(model["source"]["model"].startswith("results/tiny/") for model in found.models.values())
+    assert not any({"exclude", "layer_sparsity"} & options.keys() for options in found.options.values())
+    known = {*registry.names("obsdiff.methods")}
+    mine = [row for row in VALUES if row["table"] == str(config["paper"])]
+    assert mine
+    for row in mine:
+        axes = {axis: row[axis] for axis in cells.AXES if row.get(axis)}
+        has = any(axes.items() <= vars(cell).items() for cell in found.cells)
+        assert has == (row["method"] in known), row
+
+
+def test_papers_config_names_the_missing_file(monkeypatch, tmp_path):
+    """Without the data a paper's config is refused, with the file and where it comes from."""
+    for part in ("config", "zoo"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"'data/gcc3m/Train_GCC-training\.tsv' is not a file; .*https://"):
+        paper(ROOT / "config/paper/table12.yaml")
+
+
+def test_every_address_of_the_data_is_told():
+    """What the model files name under data/ has a line in data/README.md."""
+    told = (ROOT / "data/README.md").read_text()
+    for path in (ROOT / "config/models").glob("*.yaml"):
+        record = read_record(path.stem)
+        places = [record["calibration"]["prompts"], record["evaluation"]["prompts"], record["evaluation"]["reference"]]
+        for place in places:
+            assert not place.startswith("data/") or f"`{place}" in told
