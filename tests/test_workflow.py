@@ -192,8 +192,8 @@ def test_papers_table_at_tiny_scale(project):
     done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = project.folder / "results"
-    table = pd.read_csv(results / "tiny/sweeps/row/paper.csv").set_index(["model", "method", "sparsity", "metric"])
-    mine = table.loc["sd3-medium", "obs_diff", 0.5]
+    table = pd.read_csv(results / "tiny/sweeps/row/paper.csv")
+    mine = table.query("model == 'sd3-medium' and method == 'obs_diff' and sparsity == 0.5").set_index("metric")
     assert mine["paper"].to_dict() == {"fid": 27.20, "clip": 0.3167, "imagereward": 0.6468}
     assert mine["ours"].notna().tolist() == [True, True, False] and table["paper"].notna().all()
     assert "mean nothing" in (results / "tiny/sweeps/row/paper.md").read_text()
@@ -207,7 +207,7 @@ def test_papers_config_is_planned_at_tiny_scale(project):
     command = [SNAKEMAKE, "--dry-run", "--cores", "2", "--configfile", "config/paper/table5.yaml"]
     done = subprocess.run([*command, "--config", "scale=tiny"], cwd=project.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^tiny +1$", done.stdout, re.M) and re.search(r"^prune +6$", done.stdout, re.M)
+    assert re.search(r"^prune +6$", done.stdout, re.M)
     full = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
     assert full.returncode != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file; get" in full.stderr
 
