@@ -19,10 +19,10 @@ from diffusers import SD3Transformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.profile import clocked
-from obsdiff import PruneSpec, prune
+from obsdiff import PruneSpec, Sampling, prune
 from obsdiff.models import sd3
 
-HEADS, HEAD_SIZE, BLOCKS, LATENT, TOKENS = 12, 64, 6, 32, 77
+HEADS, HEAD_SIZE, BLOCKS, LATENT = 12, 64, 6, 32
 
 
 def denoiser() -> SD3Transformer2DModel:
@@ -54,12 +54,13 @@ def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds:
     """Write a table of parameters, FLOPs and times."""
     torch.set_num_threads(threads)
     dense = denoiser()
-    arguments = sd3.example(dense, LATENT, LATENT, TOKENS, 2)
+    arguments = sd3.example(dense, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape) for name, value in arguments.items()}
     lines = [
         f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture and "
-        f"{TOKENS} text tokens, batch 2, float32, {threads} threads, {platform.machine()}; medians of {rounds} "
-        f"calls each, in turns; made by `python benchmarks/structured.py --threads {threads} --rounds {rounds}`.",
+        f"{sd3.CLIP_TOKENS} text tokens, batch 2, float32, {threads} threads, {platform.machine()}; medians of "
+        f"{rounds} calls each, in turns; made by "
+        f"`python benchmarks/structured.py --threads {threads} --rounds {rounds}`.",
         "",
         "| pattern | sparsity | parameters, M | GFLOPs | fewer FLOPs | dense, ms | pruned, ms | speed-up |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",

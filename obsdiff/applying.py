@@ -1,6 +1,7 @@
 """One target pruned in place: its problem solved, the weights put back, the change accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 import torch
@@ -12,8 +13,9 @@ from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, Report, SiteReport
 from obsdiff.solving import solve_layer, solve_site
+from obsdiff.spec import PruneSpec
 from obsdiff.statistics import Input
-from obsdiff.surgery import State
+from obsdiff.surgery import Site, Span, State
 from obsdiff.targets import Target
 
 
@@ -27,8 +29,8 @@ def prune_target(
 ) -> None:
     """Prune a target in place and add what happened to the report."""
     try:
-        if target.site:
-            prune_site(denoiser, target, inputs, method, amounts[0], report)
+        if target.sites:
+            prune_sites(denoiser, target, inputs, method, amounts[0], report)
         else:
             share = dict(zip(target.layers, amounts, strict=True))
             for group in target.unit:
@@ -58,7 +60,7 @@ def prune_group(
         report.layers.append(account(name, dense, after.weight.float(), int((~keep).sum()), input, used, bias))
 
 
-def prune_site(
+def prune_sites(
     denoiser: nn.Module,
     target: Target,
     inputs: dict[Group, Input],
@@ -66,39 +68,77 @@ def prune_site(
     sparsity: float,
     report: Report,
 ) -> None:
-    """Remove a site's heads or neurons: rows of its producers, columns of its consumers."""
-    site, spec = target.site, report.spec
-    assert site is not None
-    states = {name: surgery.state_of(models.linear(denoiser, name)) for name in site.layers}
-    consumers = [stream.consumer.layer for stream in site.streams]
+    """Remove heads or neurons of a target's sites: rows of their producers, columns of their consumers.
+
+    Sites that share consumers follow each other, each on the columns that the one before has left.
+    """
+    spec = report.spec
+    states = {name: surgery.state_of(models.linear(denoiser, name)) for name in target.touched}
+    consumers = target.layers
     seen = [inputs.get((name,)) for name in consumers]
     bias = spec.bias and all(
         i is not None and states[name].bias is not None for i, name in zip(seen, consumers, strict=True)
     )
     used = [i.centred() if bias and i is not None and i.hessian is not None else i for i in seen]
-    channels = site.groups * site.size
-    makers = [
-        torch.cat([states[p.layer].weight[p.first : p.first + channels].float() for p in stream.producers], dim=1)
-        for stream in site.streams
-    ]
-    generator = torch.Generator("cpu").manual_seed(prompt_seed(consumers[0], spec.seed))
     dense = [states[name].weight.float() for name in consumers]
-    count = targets.removed_groups(site, sparsity)
-    pruned, kept = solve_site(site, dense, makers, used, method, spec, count, generator)
-    report.sites.append(SiteReport(consumers[0], site.kind, site.groups, kept.tolist()))
+    pruned = dense
+    kept: list[tuple[Site, Tensor]] = []
+    for site in target.sites:
+        count = targets.removed_groups(site, sparsity)
+        pruned, groups = solve_left(site, kept, pruned, states, used, method, spec, count)
+        kept.append((site, groups))
+        report.sites.append(SiteReport(consumers[0], site.kind, site.groups, groups.tolist()))
     full = dict(states)
     for name, weight, old, i, u in zip(consumers, pruned, dense, seen, used, strict=True):
         full[name] = finish(denoiser, name, states[name], weight, i if bias else None)
-        removed = count * site.size * old.shape[0]
+        removed = int((~surgery.staying_columns(kept, name, old.shape[1])).sum()) * old.shape[0]
         report.layers.append(account(name, old, full[name].weight.float(), removed, i, u, bias))
-    small = surgery.shrink(full, site, kept)
-    surgery.install(denoiser, small, {site.owner: len(kept)} if site.owner else {})
-    for name in (n for n in site.layers if n not in consumers):
+    small = surgery.shrink(full, kept)
+    surgery.install(denoiser, small, {site.owner: len(groups) for site, groups in kept if site.owner})
+    for name in (n for n in target.touched if n not in consumers):
         old = states[name].weight
         whole, left = old.float().square().sum(), small[name].weight.float().square().sum()
         error = max(float(whole - left), 0.0) / max(float(whole), torch.finfo(torch.float32).tiny)
         removed = old.numel() - small[name].weight.numel()
         report.layers.append(LayerReport(name, (old.shape[0], old.shape[1]), removed, error))
+
+
+def solve_left(
+    site: Site,
+    kept: list[tuple[Site, Tensor]],
+    weights: Sequence[Tensor],
+    states: Mapping[str, State],
+    inputs: Sequence[Input | None],
+    method: ModuleType,
+    spec: PruneSpec,
+    count: int,
+) -> tuple[list[Tensor], Tensor]:
+    """solve_site() on the columns that sites before this one have left, and its answer at full width."""
+    channels = site.groups * site.size
+    makers = [
+        torch.cat([states[p.layer].weight[p.first : p.first + channels].float() for p in stream.producers], dim=1)
+        for stream in site.streams
+    ]
+    generator = torch.Generator("cpu").manual_seed(prompt_seed(site.streams[0].consumer.layer, spec.seed))
+    if not kept:
+        return solve_site(site, weights, makers, inputs, method, spec, count, generator)
+    streams = [stream.consumer for stream in site.streams]
+    stays = [surgery.staying_columns(kept, c.layer, w.shape[1]) for c, w in zip(streams, weights, strict=True)]
+    moved = replace(
+        site,
+        streams=tuple(
+            replace(stream, consumer=Span(stream.consumer.layer, int(left[: stream.consumer.first].sum())))
+            for stream, left in zip(site.streams, stays, strict=True)
+        ),
+    )
+    columns = [left.to(w.device) for left, w in zip(stays, weights, strict=True)]
+    narrow = [w[:, left] for w, left in zip(weights, columns, strict=True)]
+    seen = [None if i is None else i.narrow(left) for i, left in zip(inputs, columns, strict=True)]
+    solved, groups = solve_site(moved, narrow, makers, seen, method, spec, count, generator)
+    wide = [torch.zeros_like(w) for w in weights]
+    for out, left, weight in zip(wide, columns, solved, strict=True):
+        out[:, left] = weight
+    return wide, groups
 
 
 def finish(denoiser: nn.Module, name: str, dense: State, pruned: Tensor, input: Input | None) -> State:

@@ -43,27 +43,24 @@ class Pruned:
 
     def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
         """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
-        kept = {site["layer"]: torch.tensor(site["kept"]) for site in self.manifest["sites"]}
+        kept = {(site["layer"], site["kind"]): torch.tensor(site["kept"]) for site in self.manifest["sites"]}
         if not kept:
             return []
-        every = family.sites(denoiser)
-        return [(site, kept[site.layers[0]]) for site in every if site.layers[0] in kept]
+        named = [((site.layers[0], site.kind), site) for site in family.sites(denoiser)]
+        return [(site, kept[name]) for name, site in named if name in kept]
 
     def consumers(self, family: Any, denoiser: nn.Module) -> dict[str, State]:
         """Layers whose columns lost weights, at the dense model's shapes, removed columns zero."""
         found = dict(self.states)
-        for site, kept in self.sites(family, denoiser):
-            stays = ~surgery.removed_channels(site, kept)
-            for name in site.layers:
-                del found[name]
-            for stream in site.streams:
-                layer, first = stream.consumer
-                columns = torch.ones(models.linear(denoiser, layer).in_features, dtype=torch.bool)
-                columns[first : first + len(stays)] = stays
-                small, bias = self.states[layer]
-                weight = torch.zeros(len(small), len(columns), dtype=small.dtype)
-                weight[:, columns] = small
-                found[layer] = State(weight, bias)
+        sites = self.sites(family, denoiser)
+        for name in {name for site, _ in sites for name in site.layers}:
+            del found[name]
+        for layer in dict.fromkeys(stream.consumer.layer for site, _ in sites for stream in site.streams):
+            columns = surgery.staying_columns(sites, layer, models.linear(denoiser, layer).in_features)
+            small, bias = self.states[layer]
+            weight = torch.zeros(len(small), len(columns), dtype=small.dtype)
+            weight[:, columns] = small
+            found[layer] = State(weight, bias)
         return found
 
     def install(self, family: Any, denoiser: nn.Module) -> None:

@@ -12,10 +12,7 @@ from obsdiff import models, surgery, targets
 from obsdiff.loading import configuration
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.surgery import State
-
-TEXT_TOKENS = 77
-"""of CLIP's tokenizers; the T5 tokens of Sampling.max_sequence_length come on top"""
-T5_TOKENS = 256
+from obsdiff.targets import Target
 
 
 @dataclass(frozen=True)
@@ -87,17 +84,15 @@ def plan(source: Source, spec: PruneSpec) -> Plan:
     layers: dict[str, float] = {}
     saved, zeros = 0.0, 0
     for target in chosen:
-        if target.site:
+        if target.sites:
             amount = targets.sparsity_of(target.layers, spec)
-            count = targets.removed_groups(target.site, amount)
-            remove(denoiser, target.site, count)
-            layers |= dict.fromkeys(target.layers, count / target.site.groups)
+            layers |= dict.fromkeys(target.layers, remove(denoiser, target, amount))
             continue
         for name in target.layers:
             layers[name] = targets.sparsity_of([name], spec)
             saved += layers[name] * by_layer.get(name, 0)
             zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
-    pruned_flops = count_flops(family, denoiser, spec, vae)[0] if any(t.site for t in chosen) else flops
+    pruned_flops = count_flops(family, denoiser, spec, vae)[0] if any(t.sites for t in chosen) else flops
     return Plan(
         layers,
         packages,
@@ -111,23 +106,23 @@ def plan(source: Source, spec: PruneSpec) -> Plan:
     )
 
 
-def remove(denoiser: nn.Module, site: surgery.Site, count: int) -> None:
-    """The last groups of a site, for the sake of shapes."""
-    states: dict[str, State] = {name: surgery.state_of(models.linear(denoiser, name)) for name in site.layers}
-    kept = torch.arange(site.groups - count)
-    small = surgery.shrink(states, site, kept)
-    surgery.install(denoiser, small, {site.owner: len(kept)} if site.owner else {})
+def remove(denoiser: nn.Module, target: Target, sparsity: float) -> float:
+    """Take the last groups of a target's sites, for the sake of shapes; the share of their channels that went."""
+    states: dict[str, State] = {name: surgery.state_of(models.linear(denoiser, name)) for name in target.touched}
+    kept = [(s, torch.arange(s.groups - targets.removed_groups(s, sparsity))) for s in target.sites]
+    heads = {site.owner: len(groups) for site, groups in kept if site.owner}
+    surgery.install(denoiser, surgery.shrink(states, kept), heads)
+    channels = sum(site.groups * site.size for site, _ in kept)
+    return 1 - sum(len(groups) * site.size for site, groups in kept) / channels
 
 
 def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> tuple[int, dict[str, int]]:
     """FLOPs of one call, and those of each linear layer."""
     sampling = spec.sampling
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    side = getattr(denoiser.config, "sample_size", 64)
+    side = getattr(denoiser.config, "sample_size", 128)
     height, width = (sampling.height or side * scale) // scale, (sampling.width or side * scale) // scale
-    t5 = T5_TOKENS if sampling.max_sequence_length is None else sampling.max_sequence_length
-    batch = 2 if sampling.guidance_scale > 1 else 1
-    arguments = family.example(denoiser, height, width, TEXT_TOKENS + t5, batch)
+    arguments = family.example(denoiser, height, width, sampling)
     by_layer: dict[str, int] = {}
     handles = []
     for name, module in denoiser.named_modules():

@@ -89,12 +89,12 @@ class Progress:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors, heads = {}, {}
         for target in package:
-            for name in target.site.layers if target.site else target.layers:
+            for name in target.touched:
                 for part, tensor in surgery.state_of(models.linear(denoiser, name))._asdict().items():
                     if tensor is not None:
                         tensors[f"{name}.{part}"] = tensor.cpu().contiguous()
-            if target.site and target.site.owner:
-                heads[target.site.owner] = denoiser.get_submodule(target.site.owner).heads
+            for owner in (site.owner for site in target.sites if site.owner):
+                heads[owner] = denoiser.get_submodule(owner).heads
         save_file(tensors, self.folder / f"package-{self.done}.safetensors")
         path = self.folder / RECORD
         before = json.loads(path.read_text())["heads"] if self.done > 1 else []

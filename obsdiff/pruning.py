@@ -60,8 +60,8 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
             amounts = allocate(denoiser, chosen, spec, calibration)
     if spec.resolved.structured:  # a sparsity that leaves nothing is an error now, not hours later
         for target, amount in zip(chosen, amounts, strict=True):
-            assert target.site
-            targets.removed_groups(target.site, amount[0])
+            for site in target.sites:
+                targets.removed_groups(site, amount[0])
     share = dict(zip(chosen, amounts, strict=True))
     for number, package in enumerate(cuts, 1):
         if number <= saved.done:
@@ -108,7 +108,7 @@ def allocate(
             for name in group:
                 weight = models.linear(denoiser, name).weight.detach().float()
                 found.append((entry.measure(weight, seen), weight.numel()))
-        if target.site:
+        if target.sites:
             found = [(sum(m for m, _ in found) / len(found), sum(n for _, n in found))]
         measures += [m for m, _ in found]
         sizes += [float(n) for _, n in found]
@@ -118,8 +118,8 @@ def allocate(
 
 def items(target: Target) -> list[str]:
     """Names of what has a sparsity of its own."""
-    return [target.layers[0]] if target.site else target.layers
+    return [target.layers[0]] if target.sites else target.layers
 
 
 def spec_sparsity(target: Target, name: str, spec: PruneSpec) -> float:
-    return targets.sparsity_of(target.layers if target.site else [name], spec)
+    return targets.sparsity_of(target.layers if target.sites else [name], spec)

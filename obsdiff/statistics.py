@@ -47,8 +47,13 @@ class Input:
         assert self.hessian is not None
         return obs.factor(self.hessian, self.damping)
 
-    def narrow(self, first: int, count: int) -> "Input":
-        """The moments of some columns."""
+    def narrow(self, columns: Tensor) -> "Input":
+        """Of some columns, (c,) bool or (k,) int64."""
+        hessian = None if self.hessian is None else self.hessian[columns][:, columns]
+        return replace(self, mean=self.mean[columns], squared_norm=self.squared_norm[columns], hessian=hessian)
+
+    def moments(self, first: int, count: int) -> "Input":
+        """Without the Hessian, of `count` columns from `first` on."""
         span = slice(first, first + count)
         return replace(self, mean=self.mean[span], squared_norm=self.squared_norm[span], hessian=None)
 

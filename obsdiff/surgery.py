@@ -2,7 +2,8 @@
 
 A site is what is removed together: the heads of an attention or the neurons of a feed-forward. Its streams are linear
 layers that read the site's channels (consumers) and those that make them (producers). Removing a group of channels
-takes the consumers' columns and the producers' rows.
+takes the consumers' columns and the producers' rows. Two sites may share a consumer (Flux's single blocks project
+heads and neurons through one layer).
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,23 +95,40 @@ def removed_channels(site: Site, kept: Tensor) -> Tensor:
     return gone.repeat_interleave(site.size)
 
 
-def shrink(states: Mapping[str, State], site: Site, kept: Tensor) -> dict[str, State]:
-    """The site's layers without the removed columns and rows.
+def staying_columns(kept: Sequence[tuple[Site, Tensor]], layer: str, columns: int) -> Tensor:
+    """(columns,) bool: what a consumer still reads.
 
     Args:
-        states: of all the site's layers, at full size; what is kept is not changed.
-        kept: (k,) int64, ascending indices of the groups that stay.
+        kept: sites and, of each, the (k,) int64 ascending indices of the groups that stay.
     """
-    gone = removed_channels(site, kept.cpu())
-    columns: dict[str, Tensor] = {}
+    stays = torch.ones(columns, dtype=torch.bool)
+    for site, groups in kept:
+        gone = removed_channels(site, groups.cpu())
+        for name, first in (stream.consumer for stream in site.streams):
+            if name == layer:
+                stays[first : first + len(gone)] &= ~gone
+    return stays
+
+
+def shrink(states: Mapping[str, State], kept: Sequence[tuple[Site, Tensor]]) -> dict[str, State]:
+    """The sites' layers without the removed columns and rows.
+
+    Args:
+        states: of all the sites' layers, at full size; what is kept is not changed.
+        kept: as in staying_columns().
+    """
     rows: dict[str, Tensor] = {}
-    for stream in site.streams:
-        for spans, axis, masks in (((stream.consumer,), 1, columns), (stream.producers, 0, rows)):
-            for layer, first in spans:
-                mask = masks.setdefault(layer, torch.ones(states[layer].weight.shape[axis], dtype=torch.bool))
-                mask[first : first + len(gone)] &= ~gone
+    for site, groups in kept:
+        gone = removed_channels(site, groups.cpu())
+        for layer, first in (span for stream in site.streams for span in stream.producers):
+            mask = rows.setdefault(layer, torch.ones(len(states[layer].weight), dtype=torch.bool))
+            mask[first : first + len(gone)] &= ~gone
+    columns = {
+        layer: staying_columns(kept, layer, states[layer].weight.shape[1])
+        for layer in dict.fromkeys(stream.consumer.layer for site, _ in kept for stream in site.streams)
+    }
     small = {}
-    for name in site.layers:
+    for name in dict.fromkeys(name for site, _ in kept for name in site.layers):
         weight, bias = states[name]
         if name in columns:
             weight = weight.index_select(1, columns[name].nonzero()[:, 0].to(weight.device))
@@ -128,5 +146,7 @@ def record(denoiser: Any, sites: Sequence[Mapping[str, Any]]) -> None:
         sites: as a manifest has them (report.SiteReport).
     """
     if sites:
-        left = {s["layer"]: {"kind": s["kind"], "kept": len(s["kept"]), "of": s["groups"]} for s in sites}
+        left: dict[str, dict[str, list[int]]] = {}
+        for site in sites:
+            left.setdefault(site["layer"], {})[site["kind"]] = [len(site["kept"]), site["groups"]]
         denoiser.register_to_config(pruned=left)

@@ -17,20 +17,25 @@ from obsdiff.surgery import Site
 
 @dataclass(frozen=True)
 class Target:
-    """What is pruned from one calibration: a unit of layers, or a site's consumers.
+    """What is pruned from one calibration: a unit of layers, or the consumers of sites.
 
     Attributes:
         unit: groups of layers, each with an input that is calibrated.
-        site: heads or neurons to remove; None where weights become zeros.
+        sites: heads or neurons to remove, several where they share a consumer; none where weights become zeros.
     """
 
     unit: Unit
-    site: Site | None = None
+    sites: tuple[Site, ...] = ()
 
     @property
     def layers(self) -> list[str]:
         """The layers whose columns lose weights."""
         return [name for group in self.unit for name in group]
+
+    @property
+    def touched(self) -> list[str]:
+        """All layers that change, those that make removed channels included."""
+        return list(dict.fromkeys([*self.layers, *(name for site in self.sites for name in site.layers)]))
 
 
 def matches(name: str, names: Sequence[str]) -> bool:
@@ -46,8 +51,7 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     """
     pattern = spec.resolved
     if pattern.structured:
-        sites = [site for site in family.sites(denoiser) if site.kind in pattern.facts["REMOVES"]]
-        everything = [Target(tuple((stream.consumer.layer,) for stream in site.streams), site) for site in sites]
+        everything = site_targets([s for s in family.sites(denoiser) if s.kind in pattern.facts["REMOVES"]])
     else:
         everything = [Target(unit) for unit in family.units(denoiser)]
     every_layer = [name for target in everything for name in target.layers]
@@ -57,7 +61,7 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
                 raise SpecError(f"{key}: {one!r} matches no layer; there are {every_layer[0]} … {every_layer[-1]}")
     found = []
     for target in everything:
-        if target.site:
+        if target.sites:
             keep = not any(matches(name, spec.exclude) for name in target.layers)
             found += [target] if keep else []
             continue
@@ -66,6 +70,18 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
             found.append(Target(unit))
     if not found:
         raise SpecError(f"exclude: {spec.exclude!r} leaves no layer to prune")
+    return found
+
+
+def site_targets(sites: Sequence[Site]) -> list[Target]:
+    """A target a site; sites that share a consumer make one."""
+    found: list[Target] = []
+    for site in sites:
+        unit = tuple((stream.consumer.layer,) for stream in site.streams)
+        if found and found[-1].unit == unit:
+            found[-1] = Target(unit, (*found[-1].sites, site))
+        else:
+            found.append(Target(unit, (site,)))
     return found
 
 

@@ -18,7 +18,7 @@ settings.register_profile(
 settings.load_profile("default")
 torch.set_num_threads(1)
 
-SAMPLING = Sampling(steps=3, guidance_scale=3.0, height=32, width=32, max_sequence_length=0, batch_size=2)
+SAMPLING = Sampling(steps=3, guidance_scale=3.0, height=32, width=32, max_sequence_length=4, batch_size=2)
 PROMPTS = ("a cat", "two dogs", "the sun")
 
 

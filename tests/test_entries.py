@@ -169,13 +169,13 @@ def test_method_prunes_and_reloads(method, value, family, tmp_path):
 def lost_biases(report, family) -> int:
     """Biases that went with the rows of producers."""
     denoiser = models.denoiser_of(family.tiny())
-    kept = {site.layer: len(site.kept) for site in report.sites}
+    kept = {(site.layer, site.kind): len(site.kept) for site in report.sites}
     lost = 0
     for site in family.sites(denoiser):
-        if site.layers[0] in kept:
+        if (site.layers[0], site.kind) in kept:
             spans = [p for stream in site.streams for p in stream.producers]
             biased = sum(models.linear(denoiser, p.layer).bias is not None for p in spans)
-            lost += biased * (site.groups - kept[site.layers[0]]) * site.size
+            lost += biased * (site.groups - kept[site.layers[0], site.kind]) * site.size
     return lost
 
 

@@ -16,8 +16,6 @@ CASES = [
     for name in entries("obsdiff.models")
     for scheduler in registry.constants("obsdiff.models", name)["SCHEDULERS"]
 ]
-# diffusers makes NumPy arrays of tensors in a way that NumPy 2 warns of
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,8 @@ def test_schedulers_solve_the_same_equation(name, scheduler, pipes):
             found.append(pipe(**embeds, **sampling.arguments(), generator=noise, output_type="latent").images)
     euler, other = found
     assert torch.isfinite(other).all()
-    assert (euler - other).square().mean() < 0.05 * euler.square().mean()
+    cosine = torch.nn.functional.cosine_similarity(euler.flatten(), other.flatten(), dim=0)
+    assert cosine > 0.95  # the scale is the first step's noise level, which schedulers choose differently
 
 
 def test_table_is_of_diffusers():

@@ -101,7 +101,7 @@ def test_gated_feed_forward_loses_both_rows_of_a_neuron():
     project, read = torch.nn.Linear(4, 12), torch.nn.Linear(6, 4)
     site = Site("neurons", 6, 1, (Stream(Span("read"), (Span("project"), Span("project", 6))),))
     kept = torch.tensor([0, 2, 5])
-    small = surgery.shrink({n: surgery.state_of(m) for n, m in (("project", project), ("read", read))}, site, kept)
+    small = surgery.shrink({n: surgery.state_of(m) for n, m in (("project", project), ("read", read))}, [(site, kept)])
     x = torch.randn(3, 4, generator=g)
 
     def run(made: State, reading: State) -> torch.Tensor:
@@ -122,22 +122,19 @@ def test_surgery_is_zeroed_columns(family, pattern, bias):
     small, zeroed = family.tiny(), family.tiny()
     report = prune(small, spec_of("obs_diff", pattern=pattern, bias=bias))
     full = models.denoiser_of(zeroed)
-    kept = {site.layer: torch.tensor(site.kept) for site in report.sites}
-    sites = [site for site in family.sites(full) if site.layers[0] in kept]
-    assert sites and {site.kind for site in sites} == ({"heads", "neurons"} if pattern == "structured" else {pattern})
+    kept = {(site.layer, site.kind): torch.tensor(site.kept) for site in report.sites}
+    every = [((site.layers[0], site.kind), site) for site in family.sites(full)]
+    sites = [(site, kept[name]) for name, site in every if name in kept]
+    assert {s.kind for s, _ in sites} == ({"heads", "neurons"} if pattern == "structured" else {pattern})
     with torch.no_grad():
-        for site in sites:
-            gone = surgery.removed_channels(site, kept[site.layers[0]])
-            for stream in site.streams:
-                layer, first = stream.consumer
-                own = models.linear(models.denoiser_of(small), layer)
-                target = models.linear(full, layer)
-                columns = torch.ones(target.in_features, dtype=torch.bool)
-                columns[first : first + len(gone)] = ~gone
-                target.weight.zero_()
-                target.weight[:, columns] = own.weight
-                if target.bias is not None:
-                    target.bias.copy_(own.bias)
+        for layer in {stream.consumer.layer for site, _ in sites for stream in site.streams}:
+            own = models.linear(models.denoiser_of(small), layer)
+            target = models.linear(full, layer)
+            columns = surgery.staying_columns(sites, layer, target.in_features)
+            target.weight.zero_()
+            target.weight[:, columns] = own.weight
+            if target.bias is not None:
+                target.bias.copy_(own.bias)
     embeds = family.encode(small, ["a cat", "two dogs"], SAMPLING)
     outputs = []
     for pipe in (small, zeroed):

@@ -5,8 +5,8 @@ DENOISER                    the pipeline's component that is pruned
 SCHEDULERS                  the names of obsdiff/schedulers.py that the pipeline can use
 units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
 sites(denoiser)             heads and neurons that can be removed, in order of execution (see surgery)
-example(denoiser, height, width, tokens, batch)
-                            arguments of one call for latents of that size, to count work without weights
+example(denoiser, height, width, sampling)
+                            arguments of one call for one prompt on latents of that size, to count work without weights
 encode(pipe, prompts, sampling)
                             prompts → keyword arguments of the pipeline's call, tensors with one row a prompt
 tiny()                      a randomly initialised pipeline of the same classes, offline, in seconds
