@@ -59,11 +59,13 @@ def generate(
     import torch
 
     from eval.generate import generate as draw
-    from obsdiff import load_pipeline, load_pruned
+    from obsdiff import load_pruned
+    from obsdiff.loading import open_pipeline, place
 
     torch.set_num_threads(threads)
-    pipe = load_pipeline(source, sampling)
+    pipe = open_pipeline(source, sampling)
     manifest = load_pruned(pipe, checkpoint)
+    place(pipe, source)
     draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out, shard, shards)
 
 

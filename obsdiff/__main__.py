@@ -58,16 +58,24 @@ def prune(
     )
 
 
-def plan(source: Annotated[Source, Flat], spec: Annotated[PruneSpec, Flat], as_json: bool = False) -> None:
+def plan(
+    source: Annotated[Source, Flat],
+    spec: Annotated[PruneSpec, Flat],
+    calibration_prompts: int = 100,
+    memory_gib: float = 24,
+    as_json: bool = False,
+) -> None:
     """Say what `prune` would do, from the model's configuration alone: no weights are opened.
 
     Args:
+        calibration_prompts: how many there will be.
+        memory_gib: of the device; whether the run fits into it, and how.
         as_json: for programs.
     """
     from obsdiff.planning import describe
     from obsdiff.planning import plan as find_out
 
-    print(describe(find_out(source, spec), as_json))
+    print(describe(find_out(source, spec, calibration_prompts, int(memory_gib * 2**30)), as_json))
 
 
 def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = False) -> None:

@@ -6,11 +6,36 @@ from typing import Any
 
 from obsdiff import models, schedulers
 from obsdiff.errors import SpecError
-from obsdiff.spec import Sampling, Source
+from obsdiff.spec import Sampling, Source, require
+
+FACTS = Path(__file__).parent / "facts"
 
 
 def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
-    """Load a pipeline in evaluation mode.
+    """Load a pipeline in evaluation mode, where its source says.
+
+    Args and errors: as open_pipeline().
+    """
+    pipe = open_pipeline(source, sampling)
+    place(pipe, source)
+    return pipe
+
+
+def place(pipe: Any, source: Source) -> None:
+    """Put an opened pipeline on its device, or give it diffusers' offload hooks.
+
+    Under sequential ones its weights cannot be changed any more.
+    """
+    if source.offload == "model":
+        pipe.enable_model_cpu_offload(device=source.device)
+    elif source.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=source.device)
+    else:
+        pipe.to(source.device)
+
+
+def open_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
+    """Load a pipeline in evaluation mode into main memory.
 
     Args:
         sampling: the pipeline gets its scheduler; its own where left out.
@@ -31,6 +56,10 @@ def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
     if sampling and sampling.scheduler:
         index = configuration(source, "model_index.json")
         schedulers.check(models.family_named(index["_class_name"]), sampling)
+    if source.without:
+        known = [name for name in configuration(source, "model_index.json") if not name.startswith("_")]
+        for name in source.without:
+            require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
     try:
         pipe = DiffusionPipeline.from_pretrained(
             source.model,
@@ -38,7 +67,7 @@ def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
             variant=source.variant,
             dtype=getattr(torch, source.dtype),
             local_files_only=source.local_files_only,
-            **absent(folder),
+            **absent(folder) | dict.fromkeys(source.without),
         )
     except GatedRepoError as error:
         raise SpecError(
@@ -50,12 +79,6 @@ def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
         ) from error
     if sampling:
         schedulers.use(pipe, sampling)
-    if source.offload == "model":
-        pipe.enable_model_cpu_offload(device=source.device)
-    elif source.offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=source.device)
-    else:
-        pipe.to(source.device)
     return pipe
 
 
@@ -67,7 +90,10 @@ def absent(folder: Path) -> dict[str, None]:
 
 
 def configuration(source: Source, name: str) -> dict[str, Any]:
-    """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine."""
+    """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine.
+
+    For the paper's checkpoints what counts of it is shipped (obsdiff/facts), so that a plan needs no download.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -77,7 +103,10 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             local = source.local_files_only
             path = Path(hf_hub_download(source.model, name, revision=source.revision, local_files_only=local))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
-            pass
+            shipped = FACTS / f"{source.model.replace('/', '--')}.json"
+            known: dict[str, dict[str, Any]] = json.loads(shipped.read_text()) if shipped.is_file() else {}
+            if name in known:
+                return known[name]
     if not path.is_file():
         raise SpecError(
             f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "

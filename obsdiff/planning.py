@@ -1,8 +1,8 @@
 """What a spec will do to a model, from its configuration alone: layers, packages, bytes, parameters, FLOPs."""
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from obsdiff import models, surgery, targets
 from obsdiff.loading import configuration
+from obsdiff.memory import Memory, component_bytes, estimate, fitting
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.surgery import State
 from obsdiff.targets import Target
@@ -31,8 +32,13 @@ class Plan:
         parameters, pruned_parameters: of the denoiser; a zero is no parameter.
         flops, pruned_flops: of one call of the denoiser for one prompt (two where guided), 2 a multiply-add, as counted
             by torch. Zeros are multiplied like any other number: pruned_flops falls only where heads or neurons go.
+        attention_flops, pruned_attention_flops: what of those is the products of attention's queries, keys and values,
+            which published counts often leave out.
         theoretical_flops: with the multiplications by zeros of the pruned layers left out.
         sampling_runs: of the whole calibration set; the same set once a package.
+        calibration_flops: of all those runs.
+        memory: estimated bytes on the device (obsdiff/memory.py).
+        fits: the mildest way to run within the budget.
     """
 
     layers: dict[str, float]
@@ -42,8 +48,14 @@ class Plan:
     pruned_parameters: int
     flops: int
     pruned_flops: int
+    attention_flops: int
+    pruned_attention_flops: int
     theoretical_flops: int
     sampling_runs: int
+    calibration_flops: int
+    memory: Memory
+    budget: int
+    fits: str
 
 
 def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
@@ -62,8 +74,12 @@ def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
         return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 
-def plan(source: Source, spec: PruneSpec) -> Plan:
+def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 * 2**30) -> Plan:
     """Find out what prune() would do.
+
+    Args:
+        prompts: calibration prompts, where the spec has none yet.
+        budget: bytes of device memory to fit into.
 
     Raises:
         SpecError: the model or the spec cannot be used.
@@ -80,7 +96,10 @@ def plan(source: Source, spec: PruneSpec) -> Plan:
         for package in cuts
     ]
     parameters = sum(p.numel() for p in denoiser.parameters())
-    flops, by_layer = count_flops(family, denoiser, spec, vae)
+    work = count_flops(family, denoiser, spec, vae)
+    weights = component_bytes(source)
+    memory = estimate(source, spec, weights, denoiser, cuts, work.widest)
+    fits = fitting(budget, source, spec, weights, denoiser, chosen, work.widest)
     layers: dict[str, float] = {}
     saved, zeros = 0.0, 0
     for target in chosen:
@@ -90,19 +109,25 @@ def plan(source: Source, spec: PruneSpec) -> Plan:
             continue
         for name in target.layers:
             layers[name] = targets.sparsity_of([name], spec)
-            saved += layers[name] * by_layer.get(name, 0)
+            saved += layers[name] * work.by_layer.get(name, 0)
             zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
-    pruned_flops = count_flops(family, denoiser, spec, vae)[0] if any(t.sites for t in chosen) else flops
+    left = count_flops(family, denoiser, spec, vae) if any(t.sites for t in chosen) else work
     return Plan(
         layers,
         packages,
         spec.statistic,
         parameters,
         sum(p.numel() for p in denoiser.parameters()) - zeros,
-        flops,
-        pruned_flops,
-        pruned_flops - round(saved),
-        len(cuts) if spec.statistic else 0,
+        work.total,
+        left.total,
+        work.attention,
+        left.attention,
+        left.total - round(saved),
+        runs := len(cuts) if spec.statistic else 0,
+        runs * (len(spec.prompts) or prompts) * spec.sampling.steps * work.total,
+        memory,
+        budget,
+        fits,
     )
 
 
@@ -116,27 +141,41 @@ def remove(denoiser: nn.Module, target: Target, sparsity: float) -> float:
     return 1 - sum(len(groups) * site.size for site, groups in kept) / channels
 
 
-def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> tuple[int, dict[str, int]]:
-    """FLOPs of one call, and those of each linear layer."""
+class Work(NamedTuple):
+    """FLOPs of one call of the denoiser."""
+
+    total: int
+    attention: int
+    by_layer: dict[str, int]
+    """of the linear layers"""
+    widest: int
+    """numbers that the layer with the most reads and writes"""
+
+
+def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Work:
     sampling = spec.sampling
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
     side = getattr(denoiser.config, "sample_size", 128)
     height, width = (sampling.height or side * scale) // scale, (sampling.width or side * scale) // scale
     arguments = family.example(denoiser, height, width, sampling)
     by_layer: dict[str, int] = {}
+    numbers: list[int] = []
     handles = []
     for name, module in denoiser.named_modules():
         if isinstance(module, nn.Linear):
 
             def hook(m: nn.Linear, args: tuple[torch.Tensor, ...], name: str = name) -> None:
                 by_layer[name] = by_layer.get(name, 0) + 2 * args[0].numel() * m.out_features
+                numbers.append(args[0].numel() // m.in_features * (m.in_features + m.out_features))
 
             handles.append(module.register_forward_pre_hook(hook))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoiser(**arguments)
     for handle in handles:
         handle.remove()
-    return int(counter.get_total_flops()), by_layer
+    operations = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
+    attention = sum(count for name, count in operations.items() if "bmm" in name or "attention" in name)
+    return Work(int(counter.get_total_flops()), int(attention), by_layer, max(numbers))
 
 
 def readable(size: int) -> str:
@@ -149,7 +188,7 @@ def describe(found: Plan, as_json: bool = False) -> str:
     """A plan for people, or for programs."""
     if as_json:
         return json.dumps(
-            {k: v for k, v in vars(found).items() if k != "packages"} | {"packages": [vars(p) for p in found.packages]},
+            asdict(found),
             indent=1,
         )
     width = max((len(name) for name in found.layers), default=5)
@@ -160,6 +199,7 @@ def describe(found: Plan, as_json: bool = False) -> str:
     for number, package in enumerate(found.packages, 1):
         size = f"{readable(package.statistics_bytes)} of {found.statistic}" if found.statistic else "no statistics"
         lines.append(f"package {number}: {len(package.layers)} layers, {size}")
+    memory = found.memory
     less = 1 - found.pruned_parameters / found.parameters
     lines += [
         "",
@@ -168,5 +208,9 @@ def describe(found: Plan, as_json: bool = False) -> str:
         f"FLOPs of one denoiser call: {found.flops / 1e9:,.2f} G → {found.pruned_flops / 1e9:,.2f} G "
         f"({1 - found.pruned_flops / found.flops:.1%} fewer); "
         f"{found.theoretical_flops / 1e9:,.2f} G if zeros were skipped",
+        f"calibration: {found.calibration_flops / 1e15:,.3f} PFLOP",
+        f"device memory, estimated: {readable(memory.encoding)} with the prompts' encoders, "
+        f"{readable(memory.calibration)} calibrating, {readable(memory.solving)} solving",
+        f"within {readable(found.budget)}: {found.fits}",
     ]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from obsdiff.packages import Group
 from obsdiff.progress import Progress, base_hash
 from obsdiff.report import Clock, Report, peak_memory
 from obsdiff.spec import PruneSpec
+from obsdiff.staging import Stage, staged
 from obsdiff.statistics import Input
 from obsdiff.targets import Target
 
@@ -34,9 +35,16 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
             gives the same weights. Remove it when the result is saved.
 
     Raises:
-        SpecError: the pipeline is not supported, the spec does not fit it, or a calibrating method has no prompts.
+        SpecError: the pipeline is not supported or sequentially offloaded, the spec does not fit it, or a calibrating
+            method has no prompts.
         LayerError: a layer does not fit the pattern, or its input or Hessian cannot be used, by name.
     """
+    models.family_of(pipe)
+    with staged(pipe) as stage:
+        return run(pipe, stage, spec, progress)
+
+
+def run(pipe: Any, stage: Stage, spec: PruneSpec, progress: str | Path | None) -> Report:
     begun = time.perf_counter()
     family = models.family_of(pipe)
     method = registry.load("obsdiff.methods", spec.method)
@@ -47,14 +55,16 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
     report = Report(spec, base_hash(denoiser, family.units(denoiser)))
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds)
-    if denoiser.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(denoiser.device)
+    if stage.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(stage.device)
     saved = Progress(progress, report)
     amounts = saved.restore(denoiser)
     calibration = None
     if spec.calibrates and saved.done < len(cuts):
         with clock("encode"):
+            stage.encoding(alone=denoiser.device != stage.device)
             calibration = Calibration(pipe, spec)
+    stage.sampling()
     if amounts is None:
         with clock("allocate"):
             amounts = allocate(denoiser, chosen, spec, calibration)
@@ -82,11 +92,11 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
                 prune_target(denoiser, target, inputs, method, share[target], report)
         report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
         begun = time.perf_counter()
-        report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
+        report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(stage.device))
         saved.keep(denoiser, package, amounts)
     surgery.record(denoiser, [vars(site) for site in report.sites])
     report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
-    report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(denoiser.device))
+    report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(stage.device))
     return report
 
 

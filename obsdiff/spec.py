@@ -45,6 +45,8 @@ class Source:
     """torch device"""
     offload: str = "none"
     """none, model or sequential (diffusers' CPU offload)"""
+    without: tuple[str, ...] = ()
+    """components left out, such as text_encoder_3 tokenizer_3 (Stable Diffusion 3 without T5)"""
     local_files_only: bool = True
     """never download; --no-local-files-only to fetch from the hub"""
 

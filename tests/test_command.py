@@ -119,33 +119,3 @@ def test_export_of_removed_heads_is_refused_before_any_weights(folder, capsys):
     arguments = ["export", "--model", "nowhere", "--checkpoint", str(folder / "out"), "--out", str(folder / "plain")]
     assert main(arguments) == 2
     assert "has 1 of 2 heads left" in capsys.readouterr().err and not (folder / "plain").exists()
-
-
-@pytest.mark.parametrize(("sparsity", "billions"), [("0.1", 1.91), ("0.15", 1.83), ("0.2", 1.78), ("0.25", 1.72)])
-def test_plan_counts_what_the_paper_counts(tmp_path, capsys, sparsity, billions):
-    """Stable Diffusion 3 medium without its first and last block's sites: table 9's parameters, from shapes alone."""
-    transformer = {
-        "sample_size": 128,
-        "patch_size": 2,
-        "in_channels": 16,
-        "num_layers": 24,
-        "attention_head_dim": 64,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 4096,
-        "caption_projection_dim": 1536,
-        "pooled_projection_dim": 2048,
-        "out_channels": 16,
-        "pos_embed_max_size": 192,
-    }
-    index = {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]}
-    for name, record in (
-        ("model_index.json", index),
-        ("transformer/config.json", transformer),
-        ("vae/config.json", {"block_out_channels": [128, 256, 512, 512]}),
-    ):
-        (tmp_path / "dense" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "dense" / name).write_text(json.dumps(record))
-    excluded = ["--exclude", "transformer_blocks.0.*", "transformer_blocks.23.*"]
-    found = planned(tmp_path, capsys, "--pattern", "structured", "--sparsity", sparsity, *excluded)
-    assert round(found["parameters"] / 1e9, 2) == 2.03
-    assert round(found["pruned_parameters"] / 1e9, 2) == billions

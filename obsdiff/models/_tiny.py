@@ -47,7 +47,8 @@ def t5(width: int) -> tuple[Any, Any]:
         num_heads=2,
         feed_forward_proj="gated-gelu",
     )
-    return T5EncoderModel(config), tokenizer
+    encoder: Any = T5EncoderModel(config)
+    return encoder.eval(), tokenizer  # it has dropout
 
 
 def autoencoder(**more: Any) -> Any:
