@@ -53,10 +53,11 @@ def weights_in(place):
 
 
 def model_files(wildcards):
-    """The family's file and, where the model is a local folder, its files."""
+    """The family's code and, where the model is a local folder, its files."""
     model = SWEEP.models[wildcards.model]
     place = model["source"]["model"]
-    return [f"obsdiff/models/{model['family']}.py", *([f"{place}/model_index.json"] if TINY else weights_in(place))]
+    files = [f"{place}/model_index.json"] if TINY else weights_in(place)
+    return [*code(f"obsdiff.models.{model['family']}"), *files]
 
 
 def evaluation(wildcards, key, default=None):

@@ -8,37 +8,19 @@ are dropped for one picture in ten, so that classifier-free guidance works.
 
 from __future__ import annotations
 
-import json
-
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from zoo.recipe import autoencoder, data, tokenizer
-from zoo.recipe.training import command, indices, train
+from zoo.recipe import data
+from zoo.recipe.generators import Examples, save, text_config
+from zoo.recipe.training import command, train
 
-BATCH, STEPS, LENGTH = 64, 8400, 16
+BATCH, STEPS = 64, 8400
 BLOCKS, HEADS, HEAD_SIZE = 6, 5, 32
 TEXT_WIDTHS = (64, 96)
 FOLDER = data.ZOO / "emoji-sd3"
-
-
-def text_encoder(width: int, vocab: int) -> CLIPTextModelWithProjection:
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=vocab,
-            hidden_size=width,
-            intermediate_size=2 * width,
-            projection_dim=width,
-            num_hidden_layers=3,
-            num_attention_heads=width // 32,
-            max_position_embeddings=LENGTH,
-            bos_token_id=vocab - 2,
-            eos_token_id=vocab - 1,
-            pad_token_id=vocab - 1,
-        )
-    )
 
 
 def transformer() -> SD3Transformer2DModel:
@@ -66,18 +48,17 @@ class Generator(nn.Module):
     def __init__(self, vocab: int) -> None:
         super().__init__()
         self.transformer = transformer()
-        self.text = nn.ModuleList(text_encoder(width, vocab) for width in TEXT_WIDTHS)
+        self.text = nn.ModuleList(CLIPTextModelWithProjection(text_config(width, vocab)) for width in TEXT_WIDTHS)
 
     def forward(self, latents: Tensor, sigma: Tensor, ids: Tensor) -> Tensor:
-        """(n, 4, 16, 16), (n,) in (0, 1), (n, LENGTH) → velocity noise − picture, (n, 4, 16, 16)."""
+        """(n, 4, 16, 16), (n,) in (0, 1), (n, 16) → velocity noise − picture, (n, 4, 16, 16)."""
         outs = [encoder(ids, output_hidden_states=True) for encoder in self.text]
         prompt = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)
         pooled = torch.cat([out.text_embeds for out in outs], dim=-1)
         return self.transformer(latents, prompt, pooled, 1000 * sigma, return_dict=False)[0]
 
 
-def pipeline(model: Generator, vae: AutoencoderKL, captions: list[str]) -> StableDiffusion3Pipeline:
-    words = tokenizer.build(captions, merges=1500, length=LENGTH)
+def pipeline(model: Generator, vae: AutoencoderKL, words: CLIPTokenizer) -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=model.transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
@@ -91,42 +72,20 @@ def pipeline(model: Generator, vae: AutoencoderKL, captions: list[str]) -> Stabl
     )
 
 
-def save(pipe: StableDiffusion3Pipeline) -> None:
-    """Write FOLDER in half precision, saying float32: transformers would else open the text encoders in float16."""
-    pipe.to(dtype=torch.float16).save_pretrained(FOLDER, safe_serialization=True)
-    for path in FOLDER.glob("*/config.json"):
-        config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)
-        if "dtype" in config:
-            config["dtype"] = "float32"
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
 def fit(steps: int, device: str) -> None:
     torch.manual_seed(0)
-    world = data.load()
-    vae = AutoencoderKL.from_pretrained(autoencoder.FOLDER).to(device).eval()
-    latents = autoencoder.encode(vae, world.pictures)
-    words = tokenizer.build(world.captions, merges=1500, length=LENGTH)
-
-    def tokenise(texts: list[str]) -> Tensor:
-        return words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
-
-    ids, empty = tokenise(world.captions), tokenise([""])
-    model = Generator(len(words)).to(device)
+    examples = Examples(device)
+    model = Generator(len(examples.words)).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        i = indices(len(latents), BATCH, step, 2).to(device)
-        dropped = torch.rand(BATCH, 1, generator=generator, device=device) < 0.1
-        text = torch.where(dropped, empty, ids[i])
-        noise = torch.randn(latents[i].shape, generator=generator, device=device)
+        latents, noise, ids = examples.batch(BATCH, step, 2, generator)
         sigma = torch.sigmoid(1.2 * torch.randn(BATCH, generator=generator, device=device) + 0.2)
         mix = sigma.view(-1, 1, 1, 1)
-        velocity = model((1 - mix) * latents[i] + mix * noise, sigma, text)
-        return ((velocity - (noise - latents[i])) ** 2).mean()
+        velocity = model((1 - mix) * latents + mix * noise, sigma, ids)
+        return ((velocity - (noise - latents)) ** 2).mean()
 
     log = train("emoji-sd3", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, ema_decay=0.9995)
-    save(pipeline(model, vae, world.captions))
+    save(pipeline(model, examples.vae, examples.words), FOLDER)
     print({k: v for k, v in log.items() if k != "curve"})
 
 
