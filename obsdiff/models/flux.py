@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from obsdiff.errors import SpecError
 from obsdiff.models import _joint, _tiny
 from obsdiff.packages import Unit
 from obsdiff.spec import Sampling
@@ -64,7 +65,10 @@ def example(denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[
 
 @torch.no_grad()
 def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, torch.Tensor]:
-    length = {} if sampling.max_sequence_length is None else {"max_sequence_length": sampling.max_sequence_length}
+    tokens = sampling.max_sequence_length
+    if tokens == 0:
+        raise SpecError("max_sequence_length: 0 leaves Flux without a text; give a number in [1, 512]")
+    length = {} if tokens is None else {"max_sequence_length": tokens}
     embeds, pooled, _ = pipe.encode_prompt(list(prompts), **length)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
