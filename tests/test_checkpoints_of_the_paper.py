@@ -49,7 +49,7 @@ def test_parameters_are_the_papers(hub, sparsity):
 def test_flops_fall_as_the_papers_do(sparsity):
     """On Stable Diffusion 3.5 large, with attention's products; the setting of its absolute numbers is not stated."""
     found, column = structured(LARGE, sparsity), TFLOPS[LARGE]
-    assert 1 - found.pruned_flops / found.flops == pytest.approx(1 - column[sparsity] / column[0.0], abs=1.5e-3)
+    assert 1 - found.pruned_flops / found.flops == pytest.approx(1 - column[sparsity] / column[0.0], abs=2e-3)
 
 
 @pytest.mark.parametrize("sparsity", [s for s in TFLOPS[SDXL] if s])

@@ -17,7 +17,7 @@ from obsdiff.prompts import read_prompts
 
 ROOT = Path(__file__).parents[1]
 ZOO = ROOT / "zoo"
-SHIPPED = [p.stem for p in (ROOT / MODELS).glob("*.yaml")]
+SHIPPED = [p.stem for p in (ROOT / MODELS).glob("*.yaml") if (ZOO / p.stem).is_dir()]
 LIMIT_MB = {"emoji-sd3": 18, "emoji-clip": 8}
 
 
