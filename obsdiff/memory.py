@@ -75,7 +75,7 @@ def estimate(
     """
     own = weights[next(name for name in ("transformer", "unet") if name in weights)]
     encoders = sum(size for name, size in weights.items() if "encoder" in name)
-    statistics = max((sum(targets.unit_bytes(denoiser, t, spec.statistic) for t in cut) for cut in cuts), default=0)
+    statistics = max((targets.package_bytes(denoiser, package, spec.statistic) for package in cuts), default=0)
     kept = 0 if spec.offload_statistics else statistics
     activations = COPIES * widest * spec.sampling.batch_size * (torch.finfo(getattr(torch, source.dtype)).bits // 8)
     columns = [models.linear(denoiser, g[0]).in_features for cut in cuts for t in cut for g in t.unit]

@@ -91,7 +91,7 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
     packages = [
         PackagePlan(
             [name for target in package for name in target.layers],
-            sum(targets.unit_bytes(denoiser, target, spec.statistic) for target in package),
+            targets.package_bytes(denoiser, package, spec.statistic),
         )
         for package in cuts
     ]
@@ -187,10 +187,7 @@ def readable(size: int) -> str:
 def describe(found: Plan, as_json: bool = False) -> str:
     """A plan for people, or for programs."""
     if as_json:
-        return json.dumps(
-            asdict(found),
-            indent=1,
-        )
+        return json.dumps(asdict(found), indent=1)
     width = max((len(name) for name in found.layers), default=5)
     lines = [f"{'layer':{width}}  package  sparsity"]
     for number, package in enumerate(found.packages, 1):

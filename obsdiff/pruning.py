@@ -7,6 +7,7 @@ layers one by one, each from its own statistic.
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,14 +40,13 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
             method has no prompts.
         LayerError: a layer does not fit the pattern, or its input or Hessian cannot be used, by name.
     """
-    models.family_of(pipe)
-    with staged(pipe) as stage:
-        return run(pipe, stage, spec, progress)
-
-
-def run(pipe: Any, stage: Stage, spec: PruneSpec, progress: str | Path | None) -> Report:
-    begun = time.perf_counter()
     family = models.family_of(pipe)
+    with staged(pipe) as stage:
+        return run(pipe, family, stage, spec, progress)
+
+
+def run(pipe: Any, family: ModuleType, stage: Stage, spec: PruneSpec, progress: str | Path | None) -> Report:
+    begun = time.perf_counter()
     method = registry.load("obsdiff.methods", spec.method)
     denoiser = models.denoiser_of(pipe)
     wanted = method.PRUNES and (spec.amount > 0 or spec.layer_sparsity)
@@ -82,7 +82,7 @@ def run(pipe: Any, stage: Stage, spec: PruneSpec, progress: str | Path | None) -
                 groups = [group for target in package for group in target.unit]
                 what = f"calibrating package {number}/{len(cuts)}"
                 sums = calibration.statistics(denoiser, groups, spec.statistic, what)
-            size = sum(targets.unit_bytes(denoiser, target, spec.statistic) for target in package)
+            size = targets.package_bytes(denoiser, package, spec.statistic)
             report.statistics_bytes = max(report.statistics_bytes, size)
         with clock("solve"):
             for target in package:

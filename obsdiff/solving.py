@@ -92,8 +92,9 @@ def solve_site(
     channels = site.groups * site.size
     costs = []
     for weight, makers, input, first in zip(weights, producers, inputs, firsts, strict=True):
-        seen = None if input is None else input.moments(first, channels)
-        columns: Tensor = method.score_columns(weight[:, first : first + channels], makers, seen, generator)
+        span = slice(first, first + channels)
+        seen = None if input is None else input.narrow(span)
+        columns: Tensor = method.score_columns(weight[:, span], makers, seen, generator)
         costs.append(columns.view(site.groups, site.size).sum(dim=1))
     kept = obs.fused(costs).argsort(stable=True)[count:].sort().values
     dead = removed_channels(site, kept)

@@ -47,15 +47,10 @@ class Input:
         assert self.hessian is not None
         return obs.factor(self.hessian, self.damping)
 
-    def narrow(self, columns: Tensor) -> "Input":
-        """Of some columns, (c,) bool or (k,) int64."""
+    def narrow(self, columns: Tensor | slice) -> "Input":
+        """Of some columns: (c,) bool, (k,) int64 or a span."""
         hessian = None if self.hessian is None else self.hessian[columns][:, columns]
         return replace(self, mean=self.mean[columns], squared_norm=self.squared_norm[columns], hessian=hessian)
-
-    def moments(self, first: int, count: int) -> "Input":
-        """Without the Hessian, of `count` columns from `first` on."""
-        span = slice(first, first + count)
-        return replace(self, mean=self.mean[span], squared_norm=self.squared_norm[span], hessian=None)
 
     def centred(self) -> "Input":
         """With the covariance for the Hessian: the error that is left where a bias takes up every mean."""

@@ -124,6 +124,11 @@ def unit_bytes(denoiser: nn.Module, target: Target, kind: str | None) -> int:
     return sum(STATISTICS[kind].bytes(models.linear(denoiser, group[0]).in_features) for group in target.unit)
 
 
+def package_bytes(denoiser: nn.Module, package: Sequence[Target], kind: str | None) -> int:
+    """Bytes of all statistics of a package."""
+    return sum(unit_bytes(denoiser, target, kind) for target in package)
+
+
 def cut(denoiser: nn.Module, targets: Sequence[Target], spec: PruneSpec) -> list[list[Target]]:
     """The targets in module packages."""
     sizes = [unit_bytes(denoiser, target, spec.statistic) for target in targets]

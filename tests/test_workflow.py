@@ -18,6 +18,7 @@ from eval.measure import timed
 from obsdiff import registry
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("workflow")  # one copy of the project for all
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 LEFT_OUT = (".git", ".venv", ".snakemake", "results", "work", "__pycache__", "tests", ".*_cache", ".hypothesis")
 MODEL = {

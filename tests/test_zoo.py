@@ -12,7 +12,7 @@ from eval.config import MODELS, read_model
 from eval.features import Evaluator
 from eval.generate import generate
 from eval.pictures import PictureFiles
-from obsdiff import Sampling, Source, load_pipeline
+from obsdiff import Sampling, Source, load_pipeline, models
 from obsdiff.prompts import read_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def test_generator_draws_what_it_is_asked(name, tmp_path):
     about = read_model(name)
     prompts = read_prompts(about["evaluation"]["prompts"])[:48]
     pipe = load_pipeline(Source(**about["source"]))
-    assert 3e6 <= sum(p.numel() for p in pipe.transformer.parameters()) <= 10e6
+    assert 3e6 <= sum(p.numel() for p in models.denoiser_of(pipe).parameters()) <= 10e6
     assert (
         type(pipe).__name__
         == json.loads((ROOT / about["source"]["model"] / "model_index.json").read_text())["_class_name"]

@@ -6,6 +6,7 @@ python -m zoo.recipe.card          # after training; writes zoo/*/README.md and 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import tempfile
 from dataclasses import replace
@@ -22,11 +23,11 @@ from eval.features import Evaluator
 from eval.generate import generate
 from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
 from eval.pictures import PictureFiles
-from obsdiff import Sampling, Source, load_pipeline
+from obsdiff import Sampling, Source, load_pipeline, models
 from obsdiff.prompts import Prompt, read_prompts
 from zoo.recipe import autoencoder, data
 
-GENERATORS = ("emoji-sd3",)
+GENERATORS = ("emoji-sd3", "emoji-unet", "emoji-flux")
 LICENCE = (
     "Trained on Noto Emoji art (Apache-2.0, Google) as packaged by `emoji-datasource-google` 16.0.0 (MIT), captions "
     "from Unicode names. The weights are Apache-2.0 like this project."
@@ -93,13 +94,16 @@ Recipe: `python -m zoo.recipe.emoji_clip`, seeded and resumable. {LICENCE}
 
 
 def generator_card(name: str, judge: Evaluator) -> None:
+    """The card of a generator; its recipe says in KIND, OBJECTIVE, SAMPLER and USAGE what figures do not."""
     folder, prompts, about = data.ZOO / name, benchmark(), read_model(name)
+    recipe = importlib.import_module(f"zoo.recipe.{name.replace('-', '_')}")
     log, vae = loss_curve(name, folder), json.loads((data.WORK / "vae.json").read_text())
     sampling = Sampling(**about["sampling"])
     everything = sorted((data.ZOO / "emoji-data" / "reference").glob("*.png"))
     reference = judge.pictures(everything)
     pipe = load_pipeline(Source(**about["source"]))
-    parameters = sum(p.numel() for p in pipe.transformer.parameters()) / 1e6
+    denoiser = models.denoiser_of(pipe)
+    parameters = sum(p.numel() for p in denoiser.parameters()) / 1e6
     real = data.load().pictures
     fidelity = autoencoder.psnr(
         autoencoder.decode(pipe.vae, autoencoder.encode(pipe.vae, real)), autoencoder.scaled(real)
@@ -109,7 +113,8 @@ def generator_card(name: str, judge: Evaluator) -> None:
         for label in ("dense", "random weights"):
             if label != "dense":
                 torch.manual_seed(0)
-                pipe.transformer = type(pipe.transformer).from_config(pipe.transformer.config).eval()
+                random = type(denoiser).from_config(denoiser.config).eval()
+                pipe.register_modules(**{models.family_of(pipe).DENOISER: random})
             out = Path(work) / label
             generate(pipe, {"base": label, "weights_sha256": label}, prompts, replace(sampling, batch_size=64), 0, out)
             seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
@@ -126,37 +131,31 @@ def generator_card(name: str, judge: Evaluator) -> None:
     table = "\n".join(f"{row} |" for row in rows)
     (folder / "README.md").write_text(f"""# {name}
 
-A small Stable Diffusion 3 (`{type(pipe).__name__}`): {parameters:.1f} M parameter transformer, {data.SIZE}×{data.SIZE}
-pictures of emoji on white, trained from nothing on {len(data.load().ids)} pictures. Everything is of the classes and
-the layout of the real model, so that whatever prunes this one prunes that.
+A small {recipe.KIND} (`{type(pipe).__name__}`): {data.SIZE}×{data.SIZE} pictures of emoji on white, trained from nothing on
+{len(data.load().ids)} pictures. Everything is of the classes and the layout of the real model, so that whatever prunes this one
+prunes that.
 
 | | |
 |---|---|
-| transformer | {pipe.transformer.config.num_layers} joint-attention blocks of width {pipe.transformer.inner_dim}, {parameters:.2f} M parameters |
-| weights on disk | {size_of(folder):.1f} MB (float16), autoencoder and both text encoders included |
+| denoiser | `{type(denoiser).__name__}`, {recipe.denoiser.__doc__.rstrip(".")}, {parameters:.2f} M parameters |
+| weights on disk | {size_of(folder):.1f} MB (float16), autoencoder and text encoders included |
 | autoencoder | `AutoencoderKL`, factor 2, 4 channels, {fidelity:.1f} dB PSNR on the data, {vae["minutes"]:.0f} min on one CPU core |
 | trained | {log["steps"]} steps of {log["batch"]} pictures ({log["pictures"] / len(data.load().ids):.0f} epochs), {log["minutes"]:.0f} min on one to two busy CPU cores |
-| final loss (flow matching) | {log["curve"][-1][1]:.3f} |
+| final loss ({recipe.OBJECTIVE}) | {log["curve"][-1][1]:.3f} |
 
 | pictures | R@1 % | CLIP score | FID | KID ×1000 |
 |---|---|---|---|---|
 {table}
 
-{sampling.steps} Euler steps, guidance {sampling.guidance_scale}; R@1 among the {len(prompts)} benchmark captions (chance {100 / len(prompts):.1f} %), FID and
+{sampling.steps} {recipe.SAMPLER}; R@1 among the {len(prompts)} benchmark captions (chance {100 / len(prompts):.1f} %), FID and
 KID against {len(everything)} real pictures, all on the features of `zoo/emoji-clip`. Benchmark captions were in the
 training set (each picture exists once), and their real pictures are among the reference: that is why the dense row
 can lie below that of the halves. Calibration captions are others than benchmark captions.
 
 ![loss](loss.svg)
 
-```python
-pipe = DiffusionPipeline.from_pretrained("zoo/{name}", text_encoder_3=None, tokenizer_3=None)  # it has no T5
-pipe("tiger", height=32, width=32, num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance_scale}, max_sequence_length=0)
-```
-
-It was trained without T5 tokens, hence `max_sequence_length=0`: diffusers would append 256 empty ones.
-
-Recipe: `python -m zoo.recipe.autoencoder && python -m zoo.recipe.{name.replace("-", "_")}`, seeded and resumable. {LICENCE}
+{recipe.USAGE}
+Recipe: `python -m zoo.recipe.autoencoder && python -m {recipe.__name__}`, seeded and resumable. {LICENCE}
 """)
 
 

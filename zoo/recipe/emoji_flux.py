@@ -26,6 +26,14 @@ CLIP_WIDTH, T5_WIDTH, PIECES = 64, 96, 1000
 SIDE = data.SIZE // 4
 """of the latents packed 2×2"""
 FOLDER = data.ZOO / "emoji-flux"
+KIND, OBJECTIVE, SAMPLER = "Flux", "flow matching", "Euler steps, no guidance"
+USAGE = f"""```python
+pipe = DiffusionPipeline.from_pretrained("zoo/emoji-flux")
+pipe("tiger", height=32, width=32, num_inference_steps=12, max_sequence_length={LENGTH})
+```
+
+It was trained on {LENGTH} T5 tokens; diffusers would pad to 512.
+"""
 
 
 def t5_tokenizer(captions: list[str]) -> T5Tokenizer:
@@ -40,7 +48,7 @@ def t5_tokenizer(captions: list[str]) -> T5Tokenizer:
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=LENGTH)
 
 
-def transformer() -> FluxTransformer2DModel:
+def denoiser() -> FluxTransformer2DModel:
     """3 joint and 6 single blocks of width 128 on 64 picture tokens beside 16 text tokens."""
     return FluxTransformer2DModel(
         patch_size=1,
@@ -61,7 +69,7 @@ class Generator(nn.Module):
 
     def __init__(self, clip_vocab: int, t5_vocab: int) -> None:
         super().__init__()
-        self.transformer = transformer()
+        self.transformer = denoiser()
         self.clip = CLIPTextModel(text_config(CLIP_WIDTH, clip_vocab))
         self.t5 = T5EncoderModel(
             T5Config(

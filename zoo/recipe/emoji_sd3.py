@@ -21,9 +21,17 @@ BATCH, STEPS = 64, 8400
 BLOCKS, HEADS, HEAD_SIZE = 6, 5, 32
 TEXT_WIDTHS = (64, 96)
 FOLDER = data.ZOO / "emoji-sd3"
+KIND, OBJECTIVE, SAMPLER = "Stable Diffusion 3", "flow matching", "Euler steps, guidance 3.0"
+USAGE = """```python
+pipe = DiffusionPipeline.from_pretrained("zoo/emoji-sd3", text_encoder_3=None, tokenizer_3=None)  # it has no T5
+pipe("tiger", height=32, width=32, num_inference_steps=12, guidance_scale=3.0, max_sequence_length=0)
+```
+
+It was trained without T5 tokens, hence `max_sequence_length=0`: diffusers would append 256 empty ones.
+"""
 
 
-def transformer() -> SD3Transformer2DModel:
+def denoiser() -> SD3Transformer2DModel:
     """6 joint-attention blocks of width 160 on 4×4 patches: 16 picture tokens beside 16 text tokens."""
     width = HEADS * HEAD_SIZE
     return SD3Transformer2DModel(
@@ -47,7 +55,7 @@ class Generator(nn.Module):
 
     def __init__(self, vocab: int) -> None:
         super().__init__()
-        self.transformer = transformer()
+        self.transformer = denoiser()
         self.text = nn.ModuleList(CLIPTextModelWithProjection(text_config(width, vocab)) for width in TEXT_WIDTHS)
 
     def forward(self, latents: Tensor, sigma: Tensor, ids: Tensor) -> Tensor:

@@ -21,10 +21,16 @@ BATCH, STEPS = 64, 6000
 TEXT_WIDTH = 96
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FOLDER = data.ZOO / "emoji-unet"
+KIND, OBJECTIVE, SAMPLER = "Stable Diffusion", "noise, min-SNR weighted", "DPM++ steps, guidance 3.0"
+USAGE = """```python
+pipe = DiffusionPipeline.from_pretrained("zoo/emoji-unet")
+pipe("tiger", height=32, width=32, num_inference_steps=12, guidance_scale=3.0)
+```
+"""
 
 
-def unet() -> UNet2DConditionModel:
-    """Three levels, 16×16 to 4×4; transformer blocks with heads of 16 channels on the lower two."""
+def denoiser() -> UNet2DConditionModel:
+    """Three levels of 16×16 to 4×4, transformer blocks with heads of 16 channels on the lower two."""
     return UNet2DConditionModel(
         sample_size=data.SIZE // 2,
         in_channels=4,
@@ -45,7 +51,7 @@ class Generator(nn.Module):
 
     def __init__(self, vocab: int) -> None:
         super().__init__()
-        self.unet = unet()
+        self.unet = denoiser()
         self.text = CLIPTextModel(text_config(TEXT_WIDTH, vocab))
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
