@@ -25,8 +25,8 @@ LARGE = (".tsv", ".json")
 GET = {
     ".tsv": "get Train_GCC-training.tsv from https://ai.google.com/research/ConceptualCaptions/download and put it "
     "there",
-    ".json": "unpack http://images.cocodataset.org/annotations/annotations_trainval2014.zip and put its "
-    "captions_val2014.json there",
+    ".json": "unpack http://images.cocodataset.org/annotations/annotations_trainval2014.zip and put its file of that "
+    "name there",
 }
 
 

@@ -75,7 +75,7 @@ def test_csv_is_chosen_from_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("captions_val2014.json", r"annotations_trainval2014\.zip and put its captions_val2014\.json there"),
+        ("captions_val2014.json", r"annotations_trainval2014\.zip and put its file of that name there"),
         ("Train_GCC-training.tsv", r"ConceptualCaptions/download and put it there"),
         ("mine.csv", r"is not a file; give CSV with a column `caption`"),
     ],
