@@ -55,13 +55,16 @@ def models_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-    """The options that change what the method does."""
+    """The options that change what the method does, and those that it cannot do without."""
     whole = PruneSpec(**{**rest, **options}).canonical()
-    return {
-        key: value
-        for key, value in sorted(options.items())
-        if PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}}).canonical() != whole
-    }
+
+    def matters(key: str) -> bool:
+        try:
+            return PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}}).canonical() != whole
+        except SpecError:
+            return True
+
+    return {key: value for key, value in sorted(options.items()) if matters(key)}
 
 
 def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:

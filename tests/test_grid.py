@@ -1,6 +1,7 @@
 """Blocks, sampling and calibration on the grid; models like others; the paper's configs and their tiny scale."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from obsdiff.errors import SpecError
 ROOT = Path(__file__).parents[1]
 BASE = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = sorted((ROOT / "config/paper").glob("*.yaml"))
+ABLATIONS = sorted((ROOT / "config/ablations").glob("*.yaml"))
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))
 
 
@@ -26,8 +28,8 @@ def sweep(grid: object, **more: object):
     return read_sweep(BASE | {"grid": grid} | more)
 
 
-def paper(path: Path, **more: object):
-    """A paper's config as Snakemake reads it: over the default one."""
+def shipped(path: Path, **more: object):
+    """A sweep's file as Snakemake reads it: over the default one."""
     config = BASE | yaml.safe_load(path.read_text())
     if isinstance(config["grid"], dict):
         config["grid"] = BASE["grid"] | config["grid"]
@@ -128,10 +130,29 @@ def test_a_model_like_another_says_what_differs(monkeypatch, tmp_path):
     assert few["sampling"] == base["sampling"] | {"steps": 3} and few["source"] == base["source"]
 
 
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.stem)
+def test_ablation_has_three_seeds_of_everything(path):
+    found = shipped(path)
+    assert yaml.safe_load(path.read_text())["name"] == path.stem
+    seeds: dict = {}
+    for cell in found.cells:
+        seeds.setdefault(replace(cell, seed=""), []).append(cell.seed)
+    assert len(seeds) > 2 and set(map(tuple, seeds.values())) == {("0", "1", "2")}
+
+
+def test_options_that_a_weighting_cannot_do_without_stay():
+    tables = [{"alphas": [1, 0]}, {"alphas": [0, 1]}]
+    grid = {"method": ["obs_diff"], "sparsity": [0.5], "weighting": ["table", "uniform"]}
+    found = sweep({**grid, "weighting": ["table"], "options": tables}).cells
+    assert [c.options for c in found if c.method == "obs_diff"] == ["alphas=1_0", "alphas=0_1"]
+    with pytest.raises(SpecError, match=r"alphas: \(\) is not what weighting 'table' needs"):
+        sweep(grid)
+
+
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
 def test_papers_config(path):
     """At tiny scale nothing but the zoo is read; every number of the paper has a cell, or a method that we lack."""
-    found = paper(path, scale="tiny")
+    found = shipped(path, scale="tiny")
     config = yaml.safe_load(path.read_text())
     assert config["name"] == path.stem == f"table{config['paper']}"
     assert all(model["source"]["model"].startswith("results/tiny/") for model in found.models.values())
@@ -151,7 +172,7 @@ def test_papers_config_names_the_missing_file(monkeypatch, tmp_path):
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"'data/gcc3m/Train_GCC-training\.tsv' is not a file; .*https://"):
-        paper(ROOT / "config/paper/table12.yaml")
+        shipped(ROOT / "config/paper/table12.yaml")
 
 
 def test_every_address_of_the_data_is_told():
