@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from eval.cells import cell_hash
 from eval.shards import MANIFEST, record_of, share
-from obsdiff import models
+from obsdiff import calibration, models, schedulers
 from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import file_hash
 from obsdiff.prompts import Prompt, prompts_hash
@@ -28,7 +28,8 @@ STAMP = "identity.json"
 
 def identity(checkpoint: dict[str, Any], prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any) -> str:
     """Hash of all that defines the pictures: weights, prompts, sampling, seed and the code that draws them."""
-    code = [sha256(Path(f).read_bytes()).hexdigest() for f in (__file__, family.__file__)]
+    files = (__file__, family.__file__, calibration.__file__, schedulers.__file__)
+    code = [sha256(Path(file).read_bytes()).hexdigest() for file in files]
     weights = [checkpoint["base"], checkpoint["weights_sha256"]]
     return cell_hash(
         {"weights": weights, "prompts": prompts_hash(prompts), "sampling": str(sampling), "seed": seed, "code": code}
