@@ -127,6 +127,7 @@ def measure(
     cache: Path,
     out: Path,
     fid_features: str | None = None,
+    lpips: str | None = None,
     image_reward: str | None = None,
     device: str = "cpu",
     threads: int = 1,
@@ -140,6 +141,7 @@ def measure(
         cache: folder of cached features.
         fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
             evaluator where left out.
+        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
         image_reward: Python of ImageReward's own environment; not measured where left out.
         device: torch device of the networks that judge.
     """
@@ -157,8 +159,8 @@ def measure(
     torch.set_num_threads(threads)
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
-    interpreters = {"image_reward": image_reward} if image_reward else {}
-    pictures = load_pictures(images, dense, reference, chosen, judge, inception, interpreters)
+    judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
+    pictures = load_pictures(images, dense, reference, chosen, judge, inception, judges)
     model = Model(read_manifest(checkpoint), json.loads(profile.read_text()))
     provenance = {
         "pictures": json.loads((images / "manifest.json").read_text())["identity"],
