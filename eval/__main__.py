@@ -177,7 +177,7 @@ def summarise(metrics: list[Path], out: Path) -> None:
 
     Args:
         metrics: their metrics.json files, in the order of the rows.
-        out: folder of summary.csv, summary.md and figures/.
+        out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
     from eval.figures import picture_grid, quality_against_sparsity
     from eval.tables import read_cells, write_tables
@@ -211,16 +211,17 @@ def paper(
 
 
 def compare(first: list[Path], second: list[Path]) -> None:
-    """Print the paired difference first − second of each metric, with a 95 % interval over prompts.
+    """Print the paired difference first − second of each metric, with a 95 % interval over prompts and seeds.
 
     Args:
-        first: metrics.json files of a method, one a seed.
+        first: metrics.json files of a configuration, one a seed.
         second: those of the other, in the same order.
     """
     from eval.compare import compare as difference
     from eval.tables import read_cells
 
-    print(difference(read_cells(first), read_cells(second)).to_string(index=False, float_format="{:.4f}".format))
+    table = difference(read_cells(first), read_cells(second))
+    print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
 
 
 def track(

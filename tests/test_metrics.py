@@ -24,7 +24,7 @@ from eval.distances import squared_mmd
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.image_metrics.fid import Given
-from eval.measure import load_pictures, made_by
+from eval.measure import load_pictures, made_by, measure
 from eval.model_metrics import Model
 from eval.profile import counts, latency, layer_errors
 from eval.weights import check_judges, lpips_weights
@@ -311,6 +311,24 @@ def test_model_metric(name, profiles):
             assert (values["dense"] > values[pruned]) == entry.HIGHER_IS_BETTER
     low, high = entry.compute(profiles["dense"])[1] or (0, np.inf)
     assert low <= values["dense"] <= high
+
+
+def test_record_of_a_cell(profiles, seen):
+    """Numbers by what a metric is of, a warning where there is one, and no metric whose judge is not named."""
+    model = replace(profiles["random"], profile=profiles["random"].profile | {"machine": {}})
+    cell = Path("m/random/unstructured/0.50/uniform/packages-1/options-plain/sampling-plain/calibration-plain/seed-0")
+    prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
+    names = set(entries("eval.image_metrics"))
+    for judges in (dict(seen[1].judges), {}):
+        found = measure(cell, replace(seen[1], judges=judges), model, prompts, {})["metrics"]
+        assert json.loads(json.dumps(found)) == found
+        needs = {name: registry.constants("eval.image_metrics", name).get("NEEDS") for name in names}
+        assert names & set(found) == {name for name, need in needs.items() if need is None or need in judges}
+        for name in names & set(found):
+            per = registry.constants("eval.image_metrics", name)["PER"]
+            key, count = {"prompt": ("samples", 48), "set": ("replicates", resampling.REPLICATES)}[per]
+            assert len(found[name][key]) == count and len({"samples", "replicates"} & set(found[name])) == 1
+        assert [name for name in found if "warning" in found[name]] == ["fid"]
 
 
 def test_measured_sparsity_is_the_asked_one(profiles):

@@ -11,7 +11,7 @@ from eval.distances import squared_mmd
 from eval.image_metrics import Pictures, Value
 
 TITLE = "CMMD"
-UNIT = "×1000, CLIP features"
+UNIT = "×1000"
 HIGHER_IS_BETTER = False
 PER = "set"
 LIBRARY = "obsdiff"

@@ -6,7 +6,7 @@ from eval.distances import squared_mmd
 from eval.image_metrics import Pictures, Value
 
 TITLE = "KID"
-UNIT = "×1000, {network} features"
+UNIT = "×1000"
 HIGHER_IS_BETTER = False
 PER = "set"
 LIBRARY = "torchmetrics"
