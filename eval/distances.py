@@ -22,8 +22,8 @@ def frechet_replicates(features: Tensor, reference: Tensor, device: str = "cpu")
     """Fréchet distances of resampled features to the reference (Dowson and Landau 1982), covariances over n − 1.
 
     Tr (ΣΣ')^½ is the sum of the square roots of the eigenvalues of LᵀΣL where Σ' = LLᵀ, or of the Gram matrix of the
-    distinct pictures where they are fewer than the dimensions. 500 replicates of 256 pictures in 128 dimensions take
-    about 1 s on one thread; a replicate of 1,000 in 2,048 takes about 0.1 s, of 5,000 in 2,048 about 2 s.
+    distinct pictures where they are fewer than the dimensions. On one CPU thread 500 replicates of 256 pictures in 128
+    dimensions take 0.6 s; in 2,048 dimensions one replicate takes 0.03 s of 1,000 pictures and 1.1 s of 5,000.
 
     Args:
         features: (n, d), of the pictures.
