@@ -81,7 +81,7 @@ def squared_mmd(
         reference: (m, d); its own term is computed once.
         kernel: of float64 rows.
         unbiased: the U-statistic (their eq. 3), which leaves out pairs of a picture with itself, also where a replicate
-            takes it twice; else the V-statistic (eq. 5).
+            takes it twice (one of a single picture has no pair, and no such term); else the V-statistic (eq. 5).
         device: where to compute; CPU unless it is a GPU, for float64.
     """
     place = device if device.startswith("cuda") else "cpu"
@@ -97,7 +97,7 @@ def squared_mmd(
         pairs += ((block @ taken.T) * taken[:, rows].T).sum(dim=0)
         cross[rows] = kernel(own[rows], real).mean(dim=1)
     n = len(own)
-    pairs /= n**2 - taken.square().sum(dim=1) if unbiased else n**2
+    pairs /= (n**2 - taken.square().sum(dim=1)).clamp(min=1) if unbiased else n**2
     found = pairs + mean_of_pairs(real, kernel, unbiased) - 2 * taken @ cross / n
     return float(found[0]), found[1:].tolist()
 

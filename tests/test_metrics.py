@@ -192,17 +192,18 @@ def test_kid_is_the_unbiased_estimate(seen):
 def test_kid_of_a_replicate_has_no_pair_of_a_picture_with_itself(seen):
     """A replicate that takes pictures i and j alone, however often, has the pair (i, j) for the pictures' own term."""
     own, real = seen[1].fid_features.double()[:3], seen[1].reference.double()
-    taken = np.array([[1, 1, 1], [2, 1, 0], [0, 1, 2]])
+    taken = np.array([[1, 1, 1], [2, 1, 0], [0, 1, 2], [0, 3, 0]])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "counts", lambda n: taken)
         found = squared_mmd(own, real, poly_kernel, unbiased=True)[1]
     constant = poly_kernel(real, real)
     constant = (constant.sum() - constant.trace()) / (300 * 299)
     cross = poly_kernel(own, real).mean(dim=1)
-    for weights, (i, j), value in zip(taken[1:], ((0, 1), (1, 2)), found[1:], strict=True):
+    for weights, (i, j), value in zip(taken[1:3], ((0, 1), (1, 2)), found[1:3], strict=True):
         pair = poly_kernel(own, own)[i, j]
         expected = pair + constant - 2 * (torch.from_numpy(weights) * cross).sum() / 3
         assert value == pytest.approx(float(expected), rel=1e-9)
+    assert found[3] == pytest.approx(float(constant - 2 * cross[1]), rel=1e-9)
 
 
 def test_blocks_of_a_kernel_are_the_whole(seen, monkeypatch):
