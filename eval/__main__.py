@@ -127,6 +127,7 @@ def measure(
     cache: Path,
     out: Path,
     fid_features: str | None = None,
+    lpips: str | None = None,
     image_reward: str | None = None,
     device: str = "cpu",
     threads: int = 1,
@@ -140,6 +141,7 @@ def measure(
         cache: folder of cached features.
         fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
             evaluator where left out.
+        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
         image_reward: Python of ImageReward's own environment; not measured where left out.
         device: torch device of the networks that judge.
     """
@@ -157,8 +159,8 @@ def measure(
     torch.set_num_threads(threads)
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
-    interpreters = {"image_reward": image_reward} if image_reward else {}
-    pictures = load_pictures(images, dense, reference, chosen, judge, inception, interpreters)
+    judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
+    pictures = load_pictures(images, dense, reference, chosen, judge, inception, judges)
     model = Model(read_manifest(checkpoint), json.loads(profile.read_text()))
     provenance = {
         "pictures": json.loads((images / "manifest.json").read_text())["identity"],
@@ -175,7 +177,7 @@ def summarise(metrics: list[Path], out: Path) -> None:
 
     Args:
         metrics: their metrics.json files, in the order of the rows.
-        out: folder of summary.csv, summary.md and figures/.
+        out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
     from eval.figures import picture_grid, quality_against_sparsity
     from eval.tables import read_cells, write_tables
@@ -209,16 +211,17 @@ def paper(
 
 
 def compare(first: list[Path], second: list[Path]) -> None:
-    """Print the paired difference first − second of each metric, with a 95 % interval over prompts.
+    """Print the paired difference first − second of each metric, with a 95 % interval over prompts and seeds.
 
     Args:
-        first: metrics.json files of a method, one a seed.
+        first: metrics.json files of a configuration, one a seed.
         second: those of the other, in the same order.
     """
     from eval.compare import compare as difference
     from eval.tables import read_cells
 
-    print(difference(read_cells(first), read_cells(second)).to_string(index=False, float_format="{:.4f}".format))
+    table = difference(read_cells(first), read_cells(second))
+    print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
 
 
 def track(

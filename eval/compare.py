@@ -1,45 +1,32 @@
-"""Paired differences of two cells, or of the same two over several seeds, with bootstrap intervals over prompts."""
+"""Paired differences of two configurations in every metric that both have measured."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
 
-from eval.tables import Cell
-from obsdiff.errors import SpecError
+from eval.estimates import Record, check_pairs, difference, values
 
-RESAMPLES = 5000
+COLUMNS = ("metric", "first", "second", "difference", "low", "high")
 
 
-def compare(first: Sequence[Cell], second: Sequence[Cell]) -> pd.DataFrame:
-    """Mean of first − second of every metric that has a number a prompt and was measured in all cells.
+def compare(first: Sequence[Record], second: Sequence[Record]) -> pd.DataFrame:
+    """Means over seeds of both, and first − second with its 95 % interval.
 
     Args:
         first, second: metrics.json records, equally many, seed by seed of the same prompts.
 
     Returns:
-        Columns metric, difference, low, high: a 95 % percentile interval over prompts, seeds averaged first.
+        Columns metric, first, second, difference, low, high, in the order of the first record's metrics; an interval
+        is over prompts and seeds (eval/estimates.py), NaN where a metric has none.
 
     Raises:
         SpecError: the cells do not pair up.
     """
-    if len(first) != len(second):
-        raise SpecError(f"cells: {len(first)} against {len(second)}; give equally many")
-    for a, b in zip(first, second, strict=True):
-        if a["prompts"] != b["prompts"] or a["cell"]["seed"] != b["cell"]["seed"]:
-            raise SpecError("cells: the two do not pair up; give the same model, prompts and seeds in the same order")
+    check_pairs(first, second)
     rows = []
-    for name, metric in first[0]["metrics"].items():
-        if "samples" not in metric or not all(name in cell["metrics"] for cell in (*first, *second)):
-            continue
-        pairs = [
-            (a["metrics"][name]["samples"], b["metrics"][name]["samples"]) for a, b in zip(first, second, strict=True)
-        ]
-        difference = np.mean([np.subtract(a, b) for a, b in pairs], axis=0)
-        low = high = float(difference.mean())
-        if np.ptp(difference) > 0:
-            done = bootstrap((difference,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0)
-            low, high = done.confidence_interval
-        rows.append({"metric": name, "difference": float(difference.mean()), "low": float(low), "high": float(high)})
-    return pd.DataFrame(rows)
+    for name in first[0]["metrics"] if first else ():
+        found = difference(first, second, name)
+        if found is not None:
+            each = (float(values(records, name).mean()) for records in (first, second))
+            rows.append((name, *each, found.value, *(found.interval or (float("nan"),) * 2)))
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,4 +1,8 @@
-"""Metrics of a configuration over its seeds, and paired differences of two, with 95 % intervals."""
+"""Metrics of a configuration over its seeds, and paired differences of two, with 95 % intervals.
+
+With one seed the interval is over prompts alone. Of a metric that has no number a prompt (layer error) it is Student's
+over seeds, two or more; readings of a clock have quartiles instead.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from eval import resampling
 from eval.cells import Cell, cell_path, parse
@@ -17,7 +22,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds; the interval is over prompts and seeds, None where the metric has no number a prompt."""
+    """A mean over seeds; the interval is over prompts and seeds, None where there is nothing to tell it from."""
 
     value: float
     interval: tuple[float, float] | None
@@ -49,16 +54,36 @@ def replicates(records: Sequence[Record], name: str) -> NDArray[np.float64] | No
     return resampling.over_seeds(found)
 
 
-def value(records: Sequence[Record], name: str) -> float:
-    return float(np.mean([record["metrics"][name]["value"] for record in records]))
+def values(records: Sequence[Record], name: str) -> NDArray[np.float64]:
+    """A metric of every seed, (seeds,)."""
+    return np.array([record["metrics"][name]["value"] for record in records], dtype=float)
+
+
+def students(numbers: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The interval of the mean of a number a seed by Student's t; None of one number."""
+    if len(numbers) < 2:
+        return None
+    half = stats.t.ppf((1 + resampling.CONFIDENCE) / 2, len(numbers) - 1) * stats.sem(numbers)
+    return float(numbers.mean() - half), float(numbers.mean() + half)
+
+
+def measured(records: Sequence[Record], name: str) -> bool:
+    return all(name in record["metrics"] for record in records)
+
+
+def clocked(records: Sequence[Record], name: str) -> bool:
+    return any("quartiles" in record["metrics"][name] for record in records)
 
 
 def estimate(records: Sequence[Record], name: str) -> Estimate | None:
     """A metric over the seeds of one configuration; None where a seed has not measured it."""
-    if not all(name in record["metrics"] for record in records):
+    if not measured(records, name):
         return None
-    mean, found = value(records, name), replicates(records, name)
-    return Estimate(mean, None if found is None else resampling.interval(mean, found))
+    each, found = values(records, name), replicates(records, name)
+    mean = float(each.mean())
+    if found is None:
+        return Estimate(mean, None if clocked(records, name) else students(each))
+    return Estimate(mean, resampling.interval(mean, found))
 
 
 def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> Estimate | None:
@@ -71,11 +96,22 @@ def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> 
         SpecError: seeds or prompts are not the same.
     """
     check_pairs(first, second)
-    if not all(name in record["metrics"] for record in (*first, *second)):
+    both = (*first, *second)
+    if not measured(both, name):
         return None
-    mean = value(first, name) - value(second, name)
+    each = values(first, name) - values(second, name)
+    mean = float(each.mean())
     a, b = replicates(first, name), replicates(second, name)
-    return Estimate(mean, None if a is None or b is None else resampling.interval(mean, a - b))
+    if a is None or b is None:
+        return Estimate(mean, None if clocked(both, name) else students(each))
+    return Estimate(mean, resampling.interval(mean, a - b))
+
+
+def paired(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The records of the seeds that both configurations have, in one order."""
+    one, other = ({record["cell"]["seed"]: record for record in records} for records in (first, second))
+    shared = [seed for seed in one if seed in other]
+    return [one[seed] for seed in shared], [other[seed] for seed in shared]
 
 
 def check_pairs(first: Sequence[Record], second: Sequence[Record]) -> None:

@@ -18,6 +18,9 @@ from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.prompts import Prompt, prompts_hash
 
+MORE = {"prompt": "samples", "set": "replicates"}
+"""PER of a picture metric → what metrics.json has beside its value"""
+
 
 def paths_of(folder: Path, prompts: list[Prompt]) -> list[Path]:
     """The pictures of a generated folder in prompt order; SpecError where one is missing."""
@@ -37,22 +40,23 @@ def load_pictures(
     prompts: list[Prompt],
     evaluator: Evaluator,
     inception: Inception | None = None,
-    interpreters: Mapping[str, str] | None = None,
+    judges: Mapping[str, str] | None = None,
 ) -> Pictures:
     """What picture metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
 
     Args:
         images, dense: folders of `<prompt id>.png`.
         reference: folder of real pictures, PNG or JPEG, of any size.
-        interpreters: as Pictures has it.
+        judges: as Pictures has it.
     """
     own, base = (PictureFiles(paths_of(folder, prompts)) for folder in (images, dense))
     real, features = PictureFiles.of_folder(reference), evaluator.pictures(own)
+    real_features = evaluator.pictures(real)
     if inception is None:
         scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
-        compared, real_features = features * scale, evaluator.pictures(real) * scale
+        compared, real_compared = features * scale, real_features * scale
     else:
-        compared, real_features = inception.pictures(own), inception.pictures(real)
+        compared, real_compared = inception.pictures(own), inception.pictures(real)
     judge = (inception or evaluator).about
     about = {
         "features": with_version(evaluator.about),
@@ -69,9 +73,10 @@ def load_pictures(
         dense_features=evaluator.pictures(base),
         captions=evaluator.captions([p.caption for p in prompts]),
         fid_features=compared,
-        reference=real_features,
+        reference=real_compared,
+        real_features=real_features,
         about=about,
-        interpreters=interpreters or {},
+        judges=judges or {},
         device=evaluator.device,
     )
 
@@ -94,7 +99,7 @@ def measure(
 ) -> dict[str, Any]:
     """All metrics of a cell as a JSON-able record; the folder's path names the cell.
 
-    A metric of an environment of its own is there only if `pictures` names an interpreter for it.
+    A metric that needs a judge of its own is there only if `pictures` names one.
     """
     metrics: dict[str, Any] = {}
     own = {"library": f"obsdiff {version('obsdiff')}"}
@@ -102,7 +107,7 @@ def measure(
     for kind, seen in (("image_metrics", pictures), ("model_metrics", model)):
         for name in registry.names(f"eval.{kind}"):
             entry = registry.load(f"eval.{kind}", name)
-            if getattr(entry, "OWN_ENVIRONMENT", False) and name not in pictures.interpreters:
+            if getattr(entry, "NEEDS", None) not in (None, *pictures.judges):
                 continue
             value, more = entry.compute(seen)
             record = {
@@ -112,8 +117,12 @@ def measure(
                 "higher_is_better": entry.HIGHER_IS_BETTER,
                 "made_by": made_by(entry, pictures) if kind == "image_metrics" else own,
             }
-            if more is not None:
-                record["samples" if kind == "image_metrics" else "quartiles"] = more
+            if kind == "image_metrics":
+                record[MORE[entry.PER]] = more
+                if hasattr(entry, "warning") and (text := entry.warning(pictures)):
+                    record["warning"] = text
+            elif more is not None:
+                record["quartiles"] = more
             metrics[name] = record
     cell = parse(cell_folder)
     defined = {"cell": axes_of(cell), "spec": model.checkpoint["spec"], "base": model.checkpoint["base"]} | provenance

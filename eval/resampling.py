@@ -26,7 +26,8 @@ def counts(prompts: int) -> NDArray[np.int64]:
 
 def means(samples: Sequence[float]) -> NDArray[np.float64]:
     """Replicates of the mean of a number a prompt, (REPLICATES,)."""
-    return counts(len(samples)) @ np.asarray(samples, dtype=float) / len(samples)
+    found: NDArray[np.float64] = counts(len(samples)) @ np.asarray(samples, dtype=float) / len(samples)
+    return found
 
 
 def over_seeds(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -37,7 +38,8 @@ def over_seeds(replicates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]
     """
     seeds = len(replicates)
     taken = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=REPLICATES)
-    return (taken * np.stack(replicates, axis=1)).sum(axis=1) / seeds
+    found: NDArray[np.float64] = (taken * np.stack(replicates, axis=1)).sum(axis=1) / seeds
+    return found
 
 
 def interval(value: float, replicates: NDArray[np.float64]) -> tuple[float, float]:

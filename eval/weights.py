@@ -13,13 +13,23 @@ INCEPTION_URL = (
 )
 INCEPTION_SHA256 = "6726825d"
 """first digits of the published weights' hash"""
+LPIPS_URLS = {
+    "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "squeeze": "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+    "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
+}
+"""torchvision's ImageNet weights of LPIPS' networks"""
+
+
+def hub_file(url: str) -> Path:
+    """Where torch.hub, and so torch-fidelity and torchvision, keep what they fetch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints" / url.rpartition("/")[2]
 
 
 def default_inception() -> Path:
-    """Where torch-fidelity itself keeps the weights: torch.hub's folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
-    return Path(home).expanduser() / "hub" / "checkpoints" / INCEPTION_URL.rpartition("/")[2]
+    return hub_file(INCEPTION_URL)
 
 
 def inception_weights(name: str) -> Path:
@@ -44,6 +54,29 @@ def inception_weights(name: str) -> Path:
     return path
 
 
+def lpips_weights(name: str) -> Path:
+    """The weights that `evaluation.lpips` names.
+
+    Args:
+        name: `alex`, `squeeze` or `vgg` (torchvision's default place), or `alex:/path/to/weights`.
+
+    Raises:
+        SpecError: another name, or no such file, with what to do.
+    """
+    network, _, place = name.partition(":")
+    if network not in LPIPS_URLS:
+        what = f"{', '.join(LPIPS_URLS)}, each with :/path/to/weights or without; leave it out for no LPIPS"
+        raise SpecError(f"evaluation.lpips: {name!r} is not one of {what}")
+    url = LPIPS_URLS[network]
+    path = Path(place).expanduser() if place else hub_file(url)
+    if not path.is_file():
+        raise SpecError(
+            f"evaluation.lpips: {name!r} finds no weights at {path}; put {url} there, name another file by "
+            f"{network}:/path/to/weights, or leave the key out"
+        )
+    return path
+
+
 def check_judges(evaluation: Mapping[str, Any]) -> None:
     """Raise SpecError where a file that a model file's `evaluation` names is not there."""
     evaluator = evaluation["evaluator"]
@@ -52,6 +85,8 @@ def check_judges(evaluation: Mapping[str, Any]) -> None:
         raise SpecError(f"evaluation.evaluator: {weights!r}, the weights of {architecture}, is not a file")
     if "fid_features" in evaluation:
         inception_weights(evaluation["fid_features"])
+    if "lpips" in evaluation:
+        lpips_weights(evaluation["lpips"])
     python = evaluation.get("image_reward")
     if python is not None and shutil.which(python) is None:
         raise SpecError(
@@ -65,4 +100,6 @@ def judge_files(evaluation: Mapping[str, Any]) -> list[str]:
     named = [Path(evaluation["evaluator"].partition(":")[2]).expanduser()]
     if "fid_features" in evaluation:
         named.append(inception_weights(evaluation["fid_features"]))
+    if "lpips" in evaluation:
+        named.append(lpips_weights(evaluation["lpips"]))
     return [str(path) for path in named if path.is_file()]

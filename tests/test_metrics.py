@@ -3,8 +3,10 @@
 import json
 import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,12 +14,20 @@ import torch
 from conftest import SAMPLING, entries, spec_of
 from PIL import Image
 from scipy import linalg
+from scipy.spatial import distance
+from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel, poly_mmd
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchvision.models import squeezenet1_1
 
+from eval import distances, resampling
+from eval.distances import squared_mmd
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
-from eval.measure import load_pictures, made_by
+from eval.image_metrics.fid import Given
+from eval.measure import load_pictures, made_by, measure
 from eval.model_metrics import Model
 from eval.profile import counts, latency, layer_errors
+from eval.weights import check_judges, lpips_weights
 from obsdiff import prune, registry, save_pruned
 from obsdiff.checkpoint import Pruned, read_pruned
 from obsdiff.errors import SpecError
@@ -61,7 +71,17 @@ def in_the_root(monkeypatch, reward):
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> tuple[Pictures, Pictures]:
+def squeeze(tmp_path_factory) -> Path:
+    """A random SqueezeNet's weights where torch.hub keeps the published ones."""
+    path = tmp_path_factory.mktemp("torch") / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
     """Real pictures in the dense model's place, and noise in the random one's."""
     folder, real = tmp_path_factory.mktemp("pictures"), ROOT / "zoo/emoji-data/reference"
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
@@ -74,9 +94,9 @@ def seen(tmp_path_factory) -> tuple[Pictures, Pictures]:
     for path in sorted(real.glob("*.png"))[:300]:
         (folder / "reference" / path.name).symlink_to(path)
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / "cache")
-    python = {"image_reward": sys.executable}
+    judges = {"image_reward": sys.executable, "lpips": f"squeeze:{squeeze}"}
     good, bad = (
-        load_pictures(images, real, folder / "reference", prompts, judge, interpreters=python)
+        load_pictures(images, real, folder / "reference", prompts, judge, judges=judges)
         for images in (real, folder / "noise")
     )
     return good, bad
@@ -85,11 +105,16 @@ def seen(tmp_path_factory) -> tuple[Pictures, Pictures]:
 @pytest.mark.parametrize("name", entries("eval.image_metrics"))
 def test_image_metric_ranks_real_above_noise(name, seen):
     entry = registry.load("eval.image_metrics", name)
-    (good, samples), (bad, _) = entry.compute(seen[0]), entry.compute(seen[1])
+    (good, _), (bad, numbers) = entry.compute(seen[0]), entry.compute(seen[1])
     assert isinstance(entry.TITLE, str) and "{" not in entry.UNIT.format(network="n")
     assert good > bad if entry.HIGHER_IS_BETTER else good < bad
-    assert samples is None or (len(samples) == 48 and sum(samples) / 48 == pytest.approx(good, rel=1e-4))
-    assert entry.compute(seen[0])[0] == good
+    replicates = np.asarray(numbers if entry.PER == "set" else resampling.means(numbers))
+    assert replicates.shape == (resampling.REPLICATES,) and np.isfinite(replicates).all()
+    low, high = resampling.interval(bad, replicates)
+    assert low < bad < high and abs(bad - good) > (high - low) / 2
+    if entry.PER == "prompt":
+        assert len(numbers) == 48 and sum(numbers) / 48 == pytest.approx(bad, rel=1e-4)
+    assert entry.compute(seen[1]) == (bad, numbers)
 
 
 @pytest.mark.parametrize("name", entries("eval.image_metrics"))
@@ -97,7 +122,7 @@ def test_image_metric_says_how_it_was_made(name, seen):
     record = made_by(registry.load("eval.image_metrics", name), seen[0])
     assert json.loads(json.dumps(record)) == record and record["pictures"] == 48
     assert re.fullmatch(r"[a-z-]+ (\d+\.\d+.*|unknown)", record["library"])
-    if name in ("fid", "kid"):
+    if "fid_features" in record:
         assert record["reference"]["count"] == 300 and len(record["reference"]["sha256"]) == 64
         assert record["fid_features"]["resize"] == "32 bicubic squash"
 
@@ -114,11 +139,130 @@ def test_fid_is_the_frechet_distance(seen):
     assert entry.compute(twin)[0] == pytest.approx(0, abs=1e-2)
 
 
+def resampled(entry: ModuleType, pictures: Pictures, which: int) -> float:
+    """A metric of the pictures that a replicate takes, one after the other."""
+    taken = torch.from_numpy(resampling.counts(len(pictures.features)))[which]
+    rows = torch.arange(len(taken)).repeat_interleave(taken)
+    return entry.compute(replace(pictures, features=pictures.features[rows], fid_features=pictures.fid_features[rows]))[
+        0
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 128])
+@pytest.mark.parametrize("name", ["fid", "cmmd"])
+def test_replicates_are_values_of_resampled_pictures(name, width, seen):
+    """In fewer dimensions than distinct pictures and in more."""
+    entry = registry.load("eval.image_metrics", name)
+    parts = ("features", "fid_features", "reference", "real_features")
+    pictures = replace(seen[1], **{part: getattr(seen[1], part)[:, :width] for part in parts})
+    replicates = entry.compute(pictures)[1]
+    for which in (0, 499):
+        assert replicates[which] == pytest.approx(resampled(entry, pictures, which), rel=2e-3)
+
+
+@pytest.mark.parametrize("width", [20, 128])
+def test_every_picture_once_is_the_value(width, seen, monkeypatch):
+    monkeypatch.setattr(resampling, "counts", lambda n: np.ones((1, n), dtype=int))
+    own, real = seen[1].fid_features[:, :width], seen[1].reference[:, :width]
+    fid = registry.load("eval.image_metrics", "fid")
+    value, replicates = fid.compute(replace(seen[1], fid_features=own, reference=real))
+    assert replicates == pytest.approx([value], rel=1e-4)
+    for kernel, unbiased in ((poly_kernel, True), (registry.load("eval.image_metrics", "cmmd").kernel, False)):
+        value, replicates = squared_mmd(own, real, kernel, unbiased)
+        assert replicates == pytest.approx([value], rel=1e-9)
+
+
+def test_kid_is_the_unbiased_estimate(seen):
+    """Equal to torchmetrics' where both sets are of one size, to the mean of its random subsets elsewhere."""
+    entry = registry.load("eval.image_metrics", "kid")
+    own, real = seen[1].fid_features, seen[1].reference
+    expected = 1000 * float(poly_mmd(real[:48].double(), own.double()))
+    assert entry.compute(replace(seen[1], reference=real[:48]))[0] == pytest.approx(expected, rel=1e-9)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
+        theirs = KernelInceptionDistance(feature=Given(own.shape[1]), subsets=100, subset_size=24).eval()
+    theirs.update(real, real=True)
+    theirs.update(own, real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mean, spread = (1000 * float(x) for x in theirs.compute())
+    assert entry.compute(seen[1])[0] == pytest.approx(mean, abs=4 * spread / 100**0.5)
+
+
+def test_kid_of_a_replicate_has_no_pair_of_a_picture_with_itself(seen):
+    """A replicate that takes pictures i and j alone, however often, has the pair (i, j) for the pictures' own term."""
+    own, real = seen[1].fid_features.double()[:3], seen[1].reference.double()
+    taken = np.array([[1, 1, 1], [2, 1, 0], [0, 1, 2], [0, 3, 0]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampling, "counts", lambda n: taken)
+        found = squared_mmd(own, real, poly_kernel, unbiased=True)[1]
+    constant = poly_kernel(real, real)
+    constant = (constant.sum() - constant.trace()) / (300 * 299)
+    cross = poly_kernel(own, real).mean(dim=1)
+    for weights, (i, j), value in zip(taken[1:3], ((0, 1), (1, 2)), found[1:3], strict=True):
+        pair = poly_kernel(own, own)[i, j]
+        expected = pair + constant - 2 * (torch.from_numpy(weights) * cross).sum() / 3
+        assert value == pytest.approx(float(expected), rel=1e-9)
+    assert found[3] == pytest.approx(float(constant - 2 * cross[1]), rel=1e-9)
+
+
+def test_blocks_of_a_kernel_are_the_whole(seen, monkeypatch):
+    own, real = seen[1].fid_features, seen[1].reference
+    whole = [squared_mmd(own, real, poly_kernel, unbiased) for unbiased in (True, False)]
+    monkeypatch.setattr(distances, "ROWS", 7)
+    for unbiased, (value, replicates) in zip((True, False), whole, strict=True):
+        again = squared_mmd(own, real, poly_kernel, unbiased)
+        assert again[0] == pytest.approx(value, rel=1e-9) and again[1] == pytest.approx(replicates, rel=1e-9)
+
+
+def test_cmmd_against_its_definition(seen):
+    a, b = seen[1].features.double().numpy(), seen[1].real_features.double().numpy()
+    means = [np.exp(-distance.cdist(x, y, "sqeuclidean") / 200).mean() for x, y in ((a, a), (b, b), (a, b))]
+    expected = 1000 * (means[0] + means[1] - 2 * means[2])
+    assert registry.load("eval.image_metrics", "cmmd").compute(seen[1])[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_rank_deficient_covariance_is_told(seen):
+    warning = registry.load("eval.image_metrics", "fid").warning
+    text = "covariance rank-deficient: 48 pictures and 300 real ones in 128 dimensions"
+    assert warning(seen[1]).startswith(text)
+    many = torch.zeros(129, 128)
+    assert warning(replace(seen[1], fid_features=many)) is None
+    assert warning(replace(seen[1], fid_features=many, reference=many[1:])) is not None
+
+
+def test_lpips_is_torchmetrics_own(seen, squeeze, monkeypatch):
+    """Whose class finds the same file where torch.hub keeps it; so do we, named by the network alone."""
+    monkeypatch.setenv("TORCH_HOME", str(squeeze.parents[2]))
+    assert lpips_weights("squeeze") == squeeze
+    theirs = LearnedPerceptualImagePatchSimilarity(net_type="squeeze", reduction="none", normalize=True)
+    entry, pictures = registry.load("eval.image_metrics", "lpips_to_dense"), seen[1]
+    own, dense = (next(files.batches(48)).float() / 255 for files in (pictures.files, pictures.dense_files))
+    assert entry.compute(pictures)[1] == pytest.approx(theirs(own, dense).tolist(), rel=1e-4)
+    assert entry.compute(seen[0])[0] == 0
+    assert len(entry.made_by(pictures)["sha256"]) == 64
+
+
+def test_lpips_without_its_weights_is_one_error(seen, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(SpecError, match=r"evaluation.lpips: 'resnet' is not one of alex, squeeze, vgg"):
+        lpips_weights("resnet")
+    for name in ("alex", "alex:/no/such.pth"):
+        with pytest.raises(
+            SpecError, match=r"finds no weights at .*\.pth; put https://.*alexnet.* or leave the key out"
+        ):
+            check_judges({"evaluator": "zoo/emoji-clip", "lpips": name})
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    entry = registry.load("eval.image_metrics", "lpips_to_dense")
+    with pytest.raises(SpecError, match=r"holds no weights of torchvision's squeeze; put https"):
+        entry.compute(replace(seen[0], judges={"lpips": f"squeeze:{tmp_path / 'other.pth'}"}))
+
+
 def test_reward_worker_that_fails_is_one_error(seen, monkeypatch, tmp_path):
     entry = registry.load("eval.image_metrics", "image_reward")
     assert entry.made_by(seen[0])["weights"] == "ImageReward-v1.0"
     with pytest.raises(SpecError, match=r"'/nowhere/python' gave no scores .*conda env create"):
-        entry.compute(replace(seen[0], interpreters={"image_reward": "/nowhere/python"}))
+        entry.compute(replace(seen[0], judges={"image_reward": "/nowhere/python"}))
     monkeypatch.setenv("IMAGE_REWARD_ROOT", str(tmp_path))
     with pytest.raises(SpecError, match=r"ImageReward\.pt is missing; run `hf download THUDM/ImageReward"):
         entry.compute(replace(seen[0], device="meta"))
@@ -168,6 +312,24 @@ def test_model_metric(name, profiles):
             assert (values["dense"] > values[pruned]) == entry.HIGHER_IS_BETTER
     low, high = entry.compute(profiles["dense"])[1] or (0, np.inf)
     assert low <= values["dense"] <= high
+
+
+def test_record_of_a_cell(profiles, seen):
+    """Numbers by what a metric is of, a warning where there is one, and no metric whose judge is not named."""
+    model = replace(profiles["random"], profile=profiles["random"].profile | {"machine": {}})
+    cell = Path("m/random/unstructured/0.50/uniform/packages-1/options-plain/sampling-plain/calibration-plain/seed-0")
+    prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
+    names = set(entries("eval.image_metrics"))
+    for judges in (dict(seen[1].judges), {}):
+        record = measure(cell, replace(seen[1], judges=judges), model, prompts, {})
+        found = json.loads(json.dumps(record))["metrics"]
+        needs = {name: registry.constants("eval.image_metrics", name).get("NEEDS") for name in names}
+        assert names & set(found) == {name for name, need in needs.items() if need is None or need in judges}
+        for name in names & set(found):
+            per = registry.constants("eval.image_metrics", name)["PER"]
+            key, count = {"prompt": ("samples", 48), "set": ("replicates", resampling.REPLICATES)}[per]
+            assert len(found[name][key]) == count and len({"samples", "replicates"} & set(found[name])) == 1
+        assert [name for name in found if "warning" in found[name]] == ["fid"]
 
 
 def test_measured_sparsity_is_the_asked_one(profiles):

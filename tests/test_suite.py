@@ -1,7 +1,10 @@
 """The grid, its config, pictures, tables and tracking."""
 
 import json
+import re
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,12 @@ from conftest import SAMPLING
 from PIL import Image
 
 from eval import cells
+from eval.__main__ import main
 from eval.compare import compare
 from eval.config import read_sweep
 from eval.generate import generate
 from eval.shards import merge
-from eval.tables import frame, markdown
+from eval.tables import frame
 from obsdiff import registry
 from obsdiff.errors import SpecError
 from obsdiff.prompts import Prompt
@@ -204,38 +208,26 @@ def record(cell: cells.Cell, value: float) -> dict:
     }
 
 
-def test_tables_have_a_row_a_cell_and_mark_the_best():
+def test_frame_has_a_row_a_cell():
     grid = read_sweep(CONFIG).cells
-    rows = [record(cell, float(i)) for i, cell in enumerate(grid)]
-    table = frame(rows)
+    table = frame([record(cell, float(i)) for i, cell in enumerate(grid)])
     assert list(table.columns[: len(cells.AXES)]) == list(cells.AXES) and len(table) == len(grid)
     assert table["fid"].tolist() == [float(i) for i in range(len(grid))]
     assert {"denoiser_ms_q1", "denoiser_ms_q3"} <= set(table.columns)
-    lines = markdown(rows).splitlines()
-    assert sum("**" in line for line in lines) == 2
-    assert not any("**" in line for line in lines if line.startswith("| dense"))
 
 
-def test_metric_that_was_not_measured_everywhere_is_left_empty():
-    """ImageReward needs an environment of its own: without it there is no column, and of some cells an empty field."""
-    grid = read_sweep(changed("grid.seed", [0, 1])).cells
-    rows = [record(cell, float(i)) for i, cell in enumerate(grid)]
-    assert "ImageReward" not in markdown(rows) and "image_reward" not in frame(rows)
-    about = {"title": "ImageReward", "unit": "reward", "higher_is_better": True, "samples": [0.25, 0.75]}
-    for row in rows[1::3]:
-        row["metrics"]["image_reward"] = {"value": 0.5} | about
-    assert frame(rows)["image_reward"].isna().sum() == len(rows) - len(rows[1::3])
-    tables = markdown(rows).split("## ")
-    for title, what in (("Quality", "ImageReward (reward) ↑"), ("Mean", "image_reward")):
-        lines = [line.split("|") for line in next(t for t in tables if t.startswith(title)).splitlines() if "|" in line]
-        place = next(i for i, name in enumerate(lines[0]) if name.strip() == what)
-        found = {line[place].strip() for line in lines[2:]}
-        assert "" in found and found - {""} and all(f.strip("*").startswith("0.5") for f in found - {""})
-    metrics = compare(rows[1:2], rows[1:2])["metric"].tolist()
-    assert metrics == ["image_reward"] and compare(rows[:2], rows[:2]).empty
+def compare_files(tmp_path: Path, rows: list[dict]) -> str:
+    """What `python -m eval compare` prints of the first record against the second."""
+    for name, row in zip(("first", "second"), rows, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    with redirect_stdout(StringIO()) as out:
+        assert (
+            main(["compare", "--first", str(tmp_path / "first.json"), "--second", str(tmp_path / "second.json")]) == 0
+        )
+    return out.getvalue()
 
 
-def test_compare_is_paired():
+def test_compare_is_paired(tmp_path):
     """A constant shift has an interval of no width however much prompts differ; unpaired cells are refused."""
     cell = read_sweep(CONFIG).cells[0]
     one, other = record(cell, 1.0), record(cell, 2.0)
@@ -245,12 +237,16 @@ def test_compare_is_paired():
     one["metrics"]["fid"]["samples"], other["metrics"]["fid"]["samples"] = spread, [x - 0.25 for x in spread]
     one["metrics"]["kid"]["samples"], other["metrics"]["kid"]["samples"] = spread, [0.0] * 200
     table = compare([one], [other]).set_index("metric")
-    assert table.loc["fid"].tolist() == pytest.approx([0.25, 0.25, 0.25])
+    assert list(table.columns) == ["first", "second", "difference", "low", "high"]
+    assert table.loc["fid"].tolist() == pytest.approx([1, 2, -1, -1, -1])
     low, high = table.loc["kid", "low"], table.loc["kid", "high"]
-    assert low < np.mean(spread) < high and high - low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
+    assert low < -1 < high and high - low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
+    assert np.isnan(table.loc["layer_error", "low"]) and table.loc["layer_error", "difference"] == -1
+    printed = compare_files(tmp_path, [one, other])
+    assert re.search(r"^ *fid +1\.0000 +2\.0000 +-1\.0000 +-1\.0000 +-1\.0000$", printed, re.M)
     with pytest.raises(SpecError, match="do not pair up"):
         compare([one], [record(cell, 1.0)])
-    with pytest.raises(SpecError, match="1 against 0"):
+    with pytest.raises(SpecError, match="1 cells against 0"):
         compare([one], [])
 
 

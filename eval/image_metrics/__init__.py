@@ -2,11 +2,14 @@
 
 TITLE, UNIT          for people; `{network}` in a unit stands for the network of fid_features
 HIGHER_IS_BETTER     direction
+PER                  "prompt" or "set": what a value is a number of
 LIBRARY              the distribution that computes it, whose version is recorded
 READS                what of Pictures it depends on: keys of Pictures.about
-OWN_ENVIRONMENT      True for a metric that another interpreter computes (envs/), measured where there is one
-compute(pictures)    Pictures → (value, samples or None); samples are one number a prompt, in prompt order
+NEEDS                optional: the key of a model file's `evaluation` without which it is not measured
+compute(pictures)    Pictures → (value, numbers): where PER is "prompt" its samples, one a prompt in prompt order; where
+                     it is "set" its replicates, REPLICATES values on pictures weighted by resampling.counts()
 made_by(pictures)    optional: more for the record of how it was made
+warning(pictures)    optional: what a reader must know of this value, or None
 """
 
 from collections.abc import Mapping
@@ -29,8 +32,9 @@ class Pictures:
         captions: (n, d) float32, of the prompts.
         fid_features, reference: (n, e) and (m, e) float32, of these and of real pictures, as FID and KID take them: the
             evaluator's scaled by √d, or Inception-v3's.
+        real_features: (m, d) float32, normalised evaluator features of the real pictures.
         about: how each of these was made, by name.
-        interpreters: metric → the Python of its own environment.
+        judges: NEEDS of a metric → what the model file names there: an interpreter, a network.
         device: torch device of metrics that run a network.
     """
 
@@ -42,9 +46,10 @@ class Pictures:
     captions: Tensor
     fid_features: Tensor
     reference: Tensor
+    real_features: Tensor
     about: Mapping[str, Any] = field(default_factory=dict)
-    interpreters: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
 
 
-Value = tuple[float, list[float] | None]
+Value = tuple[float, list[float]]

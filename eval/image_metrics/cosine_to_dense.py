@@ -5,6 +5,7 @@ from eval.image_metrics import Pictures, Value
 TITLE = "CLIP cosine to dense"
 UNIT = "cosine"
 HIGHER_IS_BETTER = True
+PER = "prompt"
 LIBRARY = "open-clip-torch"
 READS = ("features", "dense")
 

@@ -3,11 +3,13 @@
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from eval.distances import frechet_replicates
 from eval.image_metrics import Pictures, Value
 
 TITLE = "FID"
 UNIT = "{network} features"
 HIGHER_IS_BETTER = False
+PER = "set"
 LIBRARY = "torchmetrics"
 READS = ("fid_features", "reference")
 
@@ -28,4 +30,16 @@ def compute(pictures: Pictures) -> Value:
     metric = FrechetInceptionDistance(feature=Given(pictures.fid_features.shape[1])).eval()
     metric.update(pictures.reference, real=True)
     metric.update(pictures.fid_features, real=False)
-    return float(metric.compute()), None
+    replicates = frechet_replicates(pictures.fid_features, pictures.reference, pictures.device)
+    return float(metric.compute()), replicates
+
+
+def warning(pictures: Pictures) -> str | None:
+    """A covariance of n features has rank n − 1 at most; below the dimensions FID falls with every picture more."""
+    (own, width), real = pictures.fid_features.shape, len(pictures.reference)
+    if min(own, real) > width:
+        return None
+    return (
+        f"covariance rank-deficient: {own} pictures and {real} real ones in {width} dimensions; compare this FID with "
+        "those of as many pictures only, and read KID and CMMD beside it"
+    )

@@ -16,9 +16,10 @@ from obsdiff.errors import SpecError
 TITLE = "ImageReward"
 UNIT = "reward"
 HIGHER_IS_BETTER = True
+PER = "prompt"
 LIBRARY = "image-reward"
 READS = ("captions",)
-OWN_ENVIRONMENT = True
+NEEDS = "image_reward"
 WORKER = Path(__file__).parents[1] / "image_reward_worker.py"
 
 
@@ -35,7 +36,7 @@ def rewards(pictures: Pictures) -> tuple[dict[str, Any], list[float]]:
     """What computed the scores, and a score a picture."""
     pairs = zip(pictures.files.paths, pictures.texts, strict=True)
     lines = "".join(json.dumps({"path": str(path.resolve()), "caption": text}) + "\n" for path, text in pairs)
-    about, *scores = answers(pictures.interpreters["image_reward"], pictures.device, lines)
+    about, *scores = answers(pictures.judges[NEEDS], pictures.device, lines)
     return about, scores
 
 

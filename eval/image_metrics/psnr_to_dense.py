@@ -8,6 +8,7 @@ from eval.image_metrics import Pictures, Value
 TITLE = "PSNR to dense"
 UNIT = "dB"
 HIGHER_IS_BETTER = True
+PER = "prompt"
 LIBRARY = "torchmetrics"
 READS = ("dense",)
 CEILING = 60.0

@@ -7,6 +7,7 @@ from eval.image_metrics import Pictures, Value
 TITLE = "R@1"
 UNIT = "%"
 HIGHER_IS_BETTER = True
+PER = "prompt"
 LIBRARY = "open-clip-torch"
 READS = ("features", "captions")
 

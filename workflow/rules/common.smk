@@ -43,8 +43,8 @@ def code(*modules):
     return list(registry.sources(*modules))
 
 
-def folder(package):
-    return [f"{package.replace('.', '/')}/{name}.py" for name in registry.names(package)]
+def entries(package):
+    return [f"{package}.{name}" for name in registry.names(package)]
 
 
 def weights_in(place):

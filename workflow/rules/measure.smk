@@ -32,7 +32,7 @@ rule measure:
         evaluator=lambda w: weights_in(evaluation(w, "evaluator")),
         networks=lambda w: judge_files(SWEEP.models[w.model]["evaluation"]),
         worker="eval/image_reward_worker.py",
-        code=code("eval.measure") + folder("eval.image_metrics") + folder("eval.model_metrics"),
+        code=code("eval.measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
     output:
         f"{CELL}/metrics.json",
     log:
@@ -43,7 +43,7 @@ rule measure:
         gpu=lambda w: int(evaluation(w, "device", "cpu").startswith("cuda")),
     params:
         evaluator=lambda w: evaluation(w, "evaluator"),
-        networks=lambda w: " ".join(flags({"fid_features": evaluation(w, "fid_features")})),
+        networks=lambda w: " ".join(flags({key: evaluation(w, key) for key in ("fid_features", "lpips")})),
         image_reward=lambda w: " ".join(flags({"image_reward": evaluation(w, "image_reward")})),
         device=lambda w: " ".join(flags({"device": evaluation(w, "device")})),
         cache=f"{RESULTS}/cache/features",

@@ -58,7 +58,7 @@ def pictures_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, pr
     features = judge.pictures(paths)
     captions = judge.captions([p.caption for p in prompts]) if len(prompts) == len(paths) else features
     files, texts, scale = PictureFiles(paths), tuple(p.caption for p in prompts), features.shape[1] ** 0.5
-    return Pictures(files, files, texts, features, features, captions, features * scale, reference * scale)
+    return Pictures(files, files, texts, features, features, captions, features * scale, reference * scale, reference)
 
 
 def evaluator_card(judge: Evaluator) -> None:

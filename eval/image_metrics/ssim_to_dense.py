@@ -1,0 +1,24 @@
+"""SSIM to the dense model's picture of the same prompt and seed (Wang et al. 2004), by torchmetrics."""
+
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from eval.image_metrics import Pictures, Value
+
+TITLE = "SSIM to dense"
+UNIT = "index"
+HIGHER_IS_BETTER = True
+PER = "prompt"
+LIBRARY = "torchmetrics"
+READS = ("dense",)
+
+
+def compute(pictures: Pictures) -> Value:
+    """Gaussian windows of 11 pixels, σ 1.5, averaged over the three channels and over pictures."""
+    parts = []
+    for own, dense in zip(pictures.files.batches(), pictures.dense_files.batches(), strict=True):
+        found = structural_similarity_index_measure(own.float(), dense.float(), reduction="none", data_range=255.0)
+        assert isinstance(found, torch.Tensor)
+        parts.append(found)
+    index = torch.cat(parts)
+    return float(index.mean()), index.tolist()

@@ -1,0 +1,298 @@
+"""Intervals, paired differences, and the marks that tables make of them, on synthetic records."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from eval import resampling
+from eval.cells import Cell, axes_of
+from eval.estimates import Estimate, by_configuration, difference, estimate
+from eval.markdown import DIFFERENCES, with_interval
+from eval.marks import REAL, TO_DENSE, best_of, comparisons, groups
+from eval.tables import write_tables
+
+PROMPTS = 128
+LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")
+
+
+def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "uniform", model: str = "m") -> Cell:
+    return Cell(model, method, "unstructured", sparsity, weighting, "1", "plain", "plain", "plain", str(seed))
+
+
+def record(which: Cell, **numbers: object) -> dict:
+    """A metrics.json record: an array of PROMPTS numbers is samples, of REPLICATES replicates around the value before
+    it, a number a value alone."""
+    metrics = {}
+    for name, given in numbers.items():
+        about = {"title": name.upper(), "unit": "u", "higher_is_better": name not in LOWER}
+        if isinstance(given, tuple):
+            about |= {"value": given[0], "replicates": list(given[1])}
+        elif isinstance(given, np.ndarray):
+            about |= {"value": float(given.mean()), "samples": given.tolist()}
+        else:
+            about["value"] = given
+        metrics[name] = about
+    return {
+        "cell": axes_of(which),
+        "prompts": [str(i) for i in range(PROMPTS)],
+        "metrics": metrics,
+        "provenance": {"reference": {"count": 9}, "evaluator": {"name": "e"}},
+    }
+
+
+def noise(seed: int, count: int = PROMPTS) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=count)
+
+
+def test_interval_of_a_mean_is_scipys():
+    samples = noise(0) ** 2
+    theirs = bootstrap((samples,), np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
+    found = estimate([record(cell("wanda"), clip_score=samples)], "clip_score")
+    assert found is not None and found.value == pytest.approx(samples.mean())
+    assert found.interval == pytest.approx(tuple(theirs), abs=0.1 * (theirs.high - theirs.low))
+
+
+def test_replicates_that_are_all_too_large_move_no_interval():
+    """Distances of distributions are larger on fewer distinct pictures."""
+    deviations = noise(1, resampling.REPLICATES)
+    low, high = resampling.interval(5.0, deviations)
+    assert resampling.interval(5.0, deviations + 3) == pytest.approx((low, high)) and low < 5 < high
+
+
+def test_difference_of_a_configuration_with_itself_is_nothing():
+    rows = [
+        record(
+            cell("wanda", seed=s),
+            clip_score=noise(s),
+            fid=(3.0, noise(9 + s, resampling.REPLICATES)),
+            layer_error=0.1 + s,
+        )
+        for s in range(3)
+    ]
+    for name in rows[0]["metrics"]:
+        found = difference(rows, rows, name)
+        assert found is not None and found.value == 0 and found.interval == (0, 0) and not found.excludes_zero
+
+
+def test_pairing_takes_out_what_prompts_share():
+    """Two methods on hard and easy prompts: their difference is known far better than either."""
+    hard = 10 * noise(0)
+    one, other = (record(cell(m), clip_score=hard + noise(i)) for i, m in enumerate(("wanda", "random"), 1))
+    found, alone = difference([one], [other], "clip_score"), estimate([one], "clip_score")
+    assert found.interval[1] - found.interval[0] < 0.3 * (alone.interval[1] - alone.interval[0])
+    shared = 10 * noise(0, resampling.REPLICATES)
+    small = 0.1 * noise(3, resampling.REPLICATES)
+    one, other = record(cell("wanda"), fid=(5.0, shared)), record(cell("random"), fid=(4.0, shared + small))
+    found = difference([one], [other], "fid")
+    assert found.excludes_zero and found.interval == pytest.approx((0.8, 1.2), abs=0.05)
+
+
+def test_seeds_widen_the_interval():
+    """Three seeds that agree know more than one; three that differ know less."""
+    one = estimate([record(cell("wanda"), clip_score=noise(0))], "clip_score").interval
+    alike, apart = (
+        estimate(
+            [record(cell("wanda", seed=s), clip_score=noise(s) + shift * s) for s in range(3)], "clip_score"
+        ).interval
+        for shift in (0, 2)
+    )
+    assert alike[1] - alike[0] < one[1] - one[0] < apart[1] - apart[0]
+
+
+def test_metric_without_a_number_a_prompt_has_students_interval_over_seeds():
+    rows = [record(cell("wanda", seed=s), layer_error=v, denoiser_ms=v) for s, v in enumerate((1.0, 2.0, 3.0))]
+    for row in rows:
+        row["metrics"]["denoiser_ms"]["quartiles"] = [0, 9]
+    found = estimate(rows, "layer_error")
+    assert found.value == 2 and found.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
+    assert estimate(rows[:1], "layer_error").interval is None and estimate(rows, "denoiser_ms").interval is None
+    assert estimate(rows, "fid") is None
+
+
+def test_intervals_cover():
+    """Of 300 worlds with an effect of prompts, of two seeds and of both, nearly 95 % have the truth in the interval."""
+    draw, covered = np.random.default_rng(0), 0
+    for _ in range(300):
+        prompts, seeds = 0.5 * draw.normal(size=PROMPTS), 0.05 * draw.normal(size=2)
+        rows = [
+            record(cell("wanda", seed=s), clip_score=prompts + seeds[s] + draw.normal(size=PROMPTS)) for s in range(2)
+        ]
+        low, high = estimate(rows, "clip_score").interval
+        covered += low <= 0 <= high
+    assert 0.92 <= covered / 300 <= 0.995
+
+
+def world() -> list[dict]:
+    """Two seeds each of: dense; obs_diff and its twin with another weighting, as good as dense in clip_score; a little
+    worse wanda; random far off. FID tells them as clip_score does, R@1 tells none."""
+    prompts, rows = noise(0), []
+    for method, weighting, loss in (
+        ("dense", "uniform", 0.0),
+        ("wanda", "uniform", 0.5),
+        ("obs_diff", "log_decrease", 0.0),
+        ("obs_diff", "cosine", 0.001),
+        ("random", "uniform", 3.0),
+    ):
+        for seed in range(2):
+            own = noise(len(rows) + 5)
+            rows.append(
+                record(
+                    cell(method, "0.00" if method == "dense" else "0.50", seed, weighting),
+                    fid=(5 + loss, noise(1, resampling.REPLICATES) + 0.1 * noise(len(rows), resampling.REPLICATES)),
+                    clip_score=prompts - loss + 0.1 * own,
+                    recall_at_1=np.where(own > 0, 100.0, 0.0),
+                    psnr_to_dense=prompts + 20 - loss + 0.1 * own if method != "dense" else np.full(PROMPTS, 60.0),
+                    layer_error=loss / 10,
+                    pruning_seconds=2.0,
+                )
+            )
+    return rows
+
+
+def lines_of(text: str, section: str) -> list[dict[str, str]]:
+    table = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def written(tmp_path: Path, rows: list[dict]) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    write_tables(rows, tmp_path)
+    return (tmp_path / "summary.md").read_text(), *(
+        pd.read_csv(tmp_path / f"{n}.csv") for n in ("summary", "differences")
+    )
+
+
+def test_table_marks_the_best_and_what_is_not_distinguishable(tmp_path):
+    text, _, _ = written(tmp_path, world())
+    dense, wanda, obs_diff, twin, random = lines_of(text, "Quality")
+    for column in ("FID (u) ↓", "CLIP_SCORE (u) ↑"):
+        best, tied = (obs_diff, twin) if "**" in obs_diff[column] else (twin, obs_diff)
+        assert best[column].startswith("**") and best[column].endswith("] =") and "°" not in best[column]
+        assert tied[column].endswith("] ° =")
+        assert all(row[column].endswith("]") and "*" not in row[column] for row in (dense, wanda, random))
+    tied = [row["RECALL_AT_1 (u) ↑"] for row in (wanda, obs_diff, twin, random)]
+    assert sum("**" in value for value in tied) == 1 and sum("°" in value for value in tied) == 3
+    assert all(value.endswith("=") for value in tied)
+    assert dense["pictures"] == "2 × 128" and [row["weighting"] for row in (obs_diff, twin)] == [
+        "log_decrease",
+        "cosine",
+    ]
+    similar = lines_of(text, "Similarity to the dense model")
+    assert [row["method"] for row in similar] == ["wanda", "obs_diff", "obs_diff", "random"]
+    assert not any("=" in value for row in similar for value in row.values())
+    assert "95 % intervals over prompts and seeds" in text and "not corrected for the number of comparisons" in text
+
+
+def test_paired_differences_are_from_obs_diff(tmp_path):
+    text, _, table = written(tmp_path, world())
+    wanda, twin, random = lines_of(text, "Paired differences")
+    assert twin["weighting"] == "cosine"
+    assert {row["minus"] for row in (wanda, twin, random)} == {"obs_diff log_decrease"}
+    assert wanda["FID (u) ↓"].startswith("+0.50 [+0.") and wanda["CLIP_SCORE (u) ↑"].startswith("-0.5")
+    assert "°" in twin["FID (u) ↓"] and "°" not in random["FID (u) ↓"]
+    keys = table.groupby(["against", "metric"]).size().unstack()
+    assert set(keys.columns) == {"fid", "clip_score", "recall_at_1", "psnr_to_dense", "layer_error"}
+    assert (keys.loc["best"] == 3).all() and (keys.loc["base"] == 3).all()
+    assert keys.loc["dense"].dropna().to_dict() == {"fid": 4, "clip_score": 4, "recall_at_1": 4}
+    assert np.allclose(table["first"] - table["second"], table["difference"])
+    assert (((table["low"] > 0) | (table["high"] < 0)) == table["distinguishable"]).all()
+    row = table.query("method == 'random' and against == 'dense' and metric == 'fid'").iloc[0]
+    assert row["of"] == "dense" and row["difference"] == pytest.approx(3) and row["seeds"] == 2
+
+
+def test_best_where_there_is_no_obs_diff(tmp_path):
+    rows = [row for row in world() if row["cell"]["method"] != "obs_diff"]
+    text, _, _ = written(tmp_path, rows)
+    assert [(r["method"], r["minus"]) for r in lines_of(text, "Paired differences")] == [("random", "wanda uniform")]
+
+
+def test_summary_has_a_row_a_configuration(tmp_path):
+    rows = world()
+    text, table, _ = written(tmp_path, rows)
+    assert len(table) == 5 and (table["seeds"] == 2).all() and (table["pictures"] == PROMPTS).all()
+    for name in ("fid", "clip_score", "recall_at_1"):
+        assert (table[f"{name}_low"] < table[name]).all() and (table[name] < table[f"{name}_high"]).all()
+        expected = [r["metrics"][name]["value"] for r in rows]
+        assert table[name].tolist() == pytest.approx(np.reshape(expected, (5, 2)).mean(axis=1).tolist())
+    write_tables(rows[::2], tmp_path / "one")
+    with (tmp_path / "one/summary.csv").open() as file:
+        alone = list(csv.DictReader(file))
+    assert len(alone) == 5 and "fid_low" in alone[0] and "layer_error_low" not in alone[0]
+    assert [list(row) for row in lines_of((tmp_path / "one/summary.md").read_text(), "Quality")] == [
+        list(row) for row in lines_of(text, "Quality")
+    ]
+
+
+def test_models_and_sparsities_have_a_best_each():
+    rows = [
+        record(cell(method, sparsity, model=model), fid=value)
+        for model in ("m", "n")
+        for sparsity in ("0.50", "0.70")
+        for method, value in (("wanda", 1.0), ("random", 2.0))
+    ]
+    configurations = by_configuration([*rows, record(cell("magnitude", "0.90"), fid=1.0)])
+    found = [best_of(group, configurations, "fid") for group in groups(configurations)]
+    assert [one and one.method for one in found] == ["wanda"] * 4 + [None]
+    assert comparisons(configurations) == []
+
+
+def test_only_seeds_that_both_have_are_paired(tmp_path):
+    rows = world() + [record(cell("dsnot", seed=s), clip_score=noise(s + 20)) for s in (1, 7)]
+    _, _, table = written(tmp_path, rows)
+    found = table.query("method == 'dsnot' and metric == 'clip_score'")
+    assert (found["seeds"] == 1).all() and set(found["against"]) == {"best", "base", "dense"}
+    assert (found["first"] == noise(21).mean()).all()
+
+
+def test_metric_that_was_not_measured_everywhere_is_left_empty(tmp_path):
+    rows = world()
+    text, table, _ = written(tmp_path, rows)
+    assert "IMAGE_REWARD" not in text and "image_reward" not in table
+    for row in rows[2:4]:
+        row["metrics"]["image_reward"] = record(cell("wanda"), image_reward=noise(1))["metrics"]["image_reward"]
+    text, table, _ = written(tmp_path, rows)
+    column = [row["IMAGE_REWARD (u) ↑"] for row in lines_of(text, "Quality")]
+    assert [bool(value) for value in column] == [False, True, False, False, False]
+    assert table["image_reward"].notna().tolist() == [bool(value) for value in column]
+
+
+def test_warnings_are_footnotes(tmp_path):
+    rows = world()
+    assert "†" not in written(tmp_path, rows)[0]
+    for row in rows:
+        row["metrics"]["fid"]["warning"] = "covariance rank-deficient: 128 pictures in 2048 dimensions"
+    text, _, _ = written(tmp_path, rows)
+    assert text.count("† FID of m: covariance rank-deficient: 128 pictures in 2048 dimensions.") == 1
+    assert "FID (u) ↓ †" in lines_of(text, "Quality")[0]
+
+
+def test_dense_alone_is_a_table(tmp_path):
+    text, _, table = written(tmp_path, world()[:2])
+    assert len(lines_of(text, "Quality")) == 1 and "Similarity" not in text and table.empty
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [
+        (5.0123, 0.39, "5.01 [4.62, 5.40]"),
+        (117.04, 12, "117 [105, 129]"),
+        (0.82054, 0.0034, "0.8205 [0.8171, 0.8239]"),
+        (93.75, 3.1, "93.8 [90.7, 96.8]"),
+        (-0.2, 14, "0 [-14, 14]"),
+        (60.0, 0, "60"),
+    ],
+)
+def test_an_interval_sets_the_digits(value, half, text):
+    found = Estimate(value, (value - half, value + half))
+    assert with_interval(found) == text
+    assert with_interval(found, bold=True).startswith(f"**{text.split()[0]}**")
+    assert with_interval(found, signed=True).startswith(f"+{text.split()[0]}")
+
+
+def test_tables_name_metrics_that_there_are():
+    there = {p.stem for p in (Path(__file__).parents[1] / "eval").glob("*_metrics/*.py")}
+    assert {*REAL, *TO_DENSE, *DIFFERENCES} <= there
