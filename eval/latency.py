@@ -28,6 +28,9 @@ ROUNDS, PIPELINES = 9, 5
 SECONDS = 0.02
 """of a call's repetitions in one turn; a call that takes longer runs once after its warm-up"""
 
+BLOCK = r".*transformer_blocks\.\d+"
+"""names of transformer blocks, in every family"""
+
 Calls = Mapping[str, Callable[[], Any]]
 
 
@@ -46,7 +49,7 @@ def processor() -> str:
 
 def middle_block(denoiser: nn.Module, names: Sequence[str]) -> nn.Module:
     """The transformer block of the prunable layer in the middle; the denoiser itself where its layers are in none."""
-    found = re.match(r"(.*transformer_blocks\.\d+)\.", names[len(names) // 2])
+    found = re.match(rf"({BLOCK})\.", names[len(names) // 2])
     return denoiser.get_submodule(found[1]) if found else denoiser
 
 
