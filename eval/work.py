@@ -45,7 +45,7 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the tensors that operations have made and nothing has freed yet; views add none.
 
     Attributes:
@@ -53,7 +53,7 @@ class Alive(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
@@ -87,7 +87,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(torch.cuda.max_memory_allocated(device)) - before
     with Alive() as alive:
         call()
     return alive.peak
