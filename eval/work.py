@@ -88,6 +88,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
-    with Alive() as alive:
+    alive = Alive()
+    with alive:
         call()
     return alive.peak
