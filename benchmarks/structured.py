@@ -1,34 +1,35 @@
 """Measured speed-up of a denoiser that lost heads and neurons, against theoretical: FLOPs as torch counts them.
 
-    python benchmarks/structured.py --out benchmarks/structured.md
+    python -m benchmarks.structured --out benchmarks/structured.md
 
 A randomly initialised `SD3Transformer2DModel` large enough for its matrix products to count (the zoo's models are
-bound by overhead). Dense and pruned calls take turns in one process, so that a machine whose speed drifts does not
-pass for a speed-up.
+bound by overhead at small batches). Dense and pruned weights take turns in one process, so that a machine whose speed
+drifts does not pass for a speed-up.
 """
 
-import copy
-import platform
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
-from diffusers import SD3Transformer2DModel
-from torch.utils.flop_counter import FlopCounterMode
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from eval.profile import clocked
-from obsdiff import PruneSpec, Sampling, prune
+from benchmarks.candidates import spec_of, taken_off, turns_of
+from eval.latency import Calls, in_turns, processor, ratios
+from eval.work import flops
+from obsdiff import Sampling, prune
 from obsdiff.models import sd3
 
 HEADS, HEAD_SIZE, BLOCKS, LATENT = 12, 64, 6, 32
+PATTERNS = ("unstructured=0.5", "heads=0.25", "neurons=0.3", "structured=0.15", "structured=0.3", "structured=0.5")
 
 
-def denoiser() -> SD3Transformer2DModel:
+def pipeline() -> Any:
+    """A pipeline of nothing but the transformer."""
     torch.manual_seed(0)
     width = HEADS * HEAD_SIZE
-    return SD3Transformer2DModel(
+    transformer = SD3Transformer2DModel(
         sample_size=LATENT,
         patch_size=2,
         in_channels=16,
@@ -40,51 +41,48 @@ def denoiser() -> SD3Transformer2DModel:
         pooled_projection_dim=width,
         pos_embed_max_size=LATENT,
     ).eval()
-
-
-def pruned(model: SD3Transformer2DModel, pattern: str, sparsity: float) -> SD3Transformer2DModel:
-    made = copy.deepcopy(model)
-    pipe = type("StableDiffusion3Pipeline", (SimpleNamespace,), {})(transformer=made)
-    prune(pipe, PruneSpec(method="magnitude", pattern=pattern, sparsity=sparsity))
-    return made
+    names = [f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")]
+    none = dict.fromkeys((*names, "vae"))
+    return StableDiffusion3Pipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), **none)
 
 
 @torch.no_grad()
-def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds: int = 8) -> None:
+def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds: int = 9) -> None:
     """Write a table of parameters, FLOPs and times."""
     torch.set_num_threads(threads)
-    dense = denoiser()
-    arguments = sd3.example(dense, LATENT, LATENT, Sampling(max_sequence_length=0))
+    pipe = pipeline()
+    denoiser = pipe.transformer
+    arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape) for name, value in arguments.items()}
+    weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t)).as_dict()) for text in PATTERNS}
+    install = turns_of(pipe, weights)
+
+    def call() -> None:
+        denoiser(**arguments)
+
+    def turn(name: str) -> Calls:
+        install[name]()
+        return {"call": call}
+
+    times = in_turns({name: lambda n=name: turn(n) for name in install}, rounds)
     lines = [
         f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture and "
-        f"{sd3.CLIP_TOKENS} text tokens, batch 2, float32, {threads} threads, {platform.machine()}; medians of "
-        f"{rounds} calls each, in turns; made by "
-        f"`python benchmarks/structured.py --threads {threads} --rounds {rounds}`.",
+        f"{sd3.CLIP_TOKENS} text tokens, batch 2, float32, {processor()}, threads: {threads}, torch "
+        f"{torch.__version__}; medians of {rounds} rounds in turns, the speed-up's 25th and 75th percentile in "
+        f"brackets; made by `python -m benchmarks.structured --threads {threads} --rounds {rounds}`.",
         "",
-        "| pattern | sparsity | parameters, M | GFLOPs | fewer FLOPs | dense, ms | pruned, ms | speed-up |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|",
+        "| weights | parameters, M | GFLOP | fewer FLOPs | ms | speed-up |",
+        "|:--|--:|--:|--:|--:|--:|",
     ]
-
-    def flops(model: SD3Transformer2DModel) -> int:
-        with FlopCounterMode(display=False) as counter:
-            model(**arguments)
-        return int(counter.get_total_flops())
-
-    whole = flops(dense)
-    for pattern, sparsity in (("unstructured", 0.5), ("heads", 0.25), ("neurons", 0.3), ("structured", 0.15),
-                              ("structured", 0.3), ("structured", 0.5)):  # fmt: skip
-        small = pruned(dense, pattern, sparsity)
-        times: dict[str, list[float]] = {"dense": [], "small": []}
-        for _ in range(rounds + 1):
-            for name, model in (("dense", dense), ("small", small)):
-                times[name] += clocked(lambda m=model: m(**arguments), 1)
-        before, after = (float(np.median(times[name][1:])) for name in ("dense", "small"))
-        count = sum(int(p.count_nonzero()) for p in small.parameters()) / 1e6
-        left = flops(small)
+    whole = 0
+    for name, begin in install.items():
+        begin()
+        count, left = sum(int(p.count_nonzero()) for p in denoiser.parameters()) / 1e6, flops(call)
+        whole = whole or left
+        low, median, high = ratios(times["dense", "call"], times[name, "call"])
         lines.append(
-            f"| {pattern} | {sparsity} | {count:.1f} | {left / 1e9:.1f} | {1 - left / whole:.1%} | {before:.0f} "
-            f"| {after:.0f} | {before / after:.2f}× |"
+            f"| {name} | {count:.1f} | {left / 1e9:.1f} | {1 - left / whole:.1%} "
+            f"| {np.median(times[name, 'call']):.0f} | {median:.2f}× [{low:.2f}, {high:.2f}] |"
         )
         print(lines[-1], flush=True)
     out.write_text("\n".join(lines) + "\n")

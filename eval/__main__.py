@@ -91,7 +91,7 @@ def profile(
     prompts: int = 8,
     threads: int = 1,
 ) -> None:
-    """Layer errors, parameters and latency of a pruned checkpoint; nothing else may be running.
+    """Layer errors, parameters, bytes, FLOPs, memory and latency of a checkpoint; nothing else may be running.
 
     Args:
         prompts: how many prompts the layer errors are averaged over.
@@ -101,8 +101,9 @@ def profile(
 
     import torch
 
+    from eval.latency import latency, machine
     from eval.measure import write_json
-    from eval.profile import counts, latency, layer_errors, machine
+    from eval.profile import counts, layer_errors
     from obsdiff import load_pipeline
     from obsdiff.checkpoint import read_pruned
 

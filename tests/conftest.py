@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 
 SAMPLING = Sampling(steps=3, guidance_scale=3.0, height=32, width=32, max_sequence_length=4, batch_size=2)
 PROMPTS = ("a cat", "two dogs", "the sun")
+CHEAP = {"rounds": 2, "seconds": 1e-3}  # of timings whose values do not matter
 
 
 def entries(package: str) -> list[str]:
@@ -51,3 +52,42 @@ def combinations() -> list[tuple[str, str]]:
 @pytest.fixture(params=entries("obsdiff.models"))
 def family(request: pytest.FixtureRequest):
     return registry.load("obsdiff.models", request.param)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The tiny model, dense, randomly pruned and with half its heads and neurons, saved for real."""
+    from obsdiff import prune, save_pruned
+    from obsdiff.checkpoint import WEIGHTS, read_pruned
+
+    family = registry.load("obsdiff.models", "sd3")
+    found = {}
+    for name, pattern in (("dense", "unstructured"), ("random", "unstructured"), ("structured", "structured")):
+        folder, pipe = tmp_path_factory.mktemp(name), family.tiny()
+        method = "dense" if name == "dense" else "random"
+        save_pruned(pipe, folder, prune(pipe, spec_of(method, pattern=pattern)))
+        found[name] = read_pruned(folder)
+        found[name].manifest["header"] = 8 + int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little")
+    return found
+
+
+@pytest.fixture(scope="session")
+def profiles(checkpoints: dict) -> dict:
+    """Those, profiled in little time: models as metrics see them."""
+    from eval.latency import latency
+    from eval.model_metrics import Model
+    from eval.profile import counts, layer_errors
+    from obsdiff.prompts import Prompt
+
+    found, prompts = {}, [Prompt("0", "a cat"), Prompt("1", "a dog")]
+    for name, pruned in checkpoints.items():
+        dense = registry.load("obsdiff.models", "sd3").tiny()
+        before = {key: value.clone() for key, value in dense.transformer.state_dict().items()}
+        profile = {
+            "layers": layer_errors(dense, pruned, prompts, SAMPLING, 0),
+            "latency": latency(dense, pruned, prompts[0], SAMPLING, **CHEAP),
+        }
+        after = dense.transformer.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before), "profiling left the dense model changed"
+        found[name] = Model(pruned.manifest, profile | counts(dense, pruned))
+    return found

@@ -1,4 +1,4 @@
-"""Metrics of pictures and models: contracts over whatever entries are there, and references."""
+"""Metrics of pictures: contracts over whatever entries are there, and references."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLING, entries, spec_of
+from conftest import entries
 from PIL import Image
 from scipy import linalg
 from scipy.spatial import distance
@@ -25,14 +25,10 @@ from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.image_metrics.fid import Given
 from eval.measure import load_pictures, made_by, measure
-from eval.model_metrics import Model
-from eval.profile import counts, latency, layer_errors
 from eval.weights import check_judges, lpips_weights
-from obsdiff import prune, registry, save_pruned
-from obsdiff.checkpoint import Pruned, read_pruned
+from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.prompts import Prompt, read_prompts
-from obsdiff.surgery import State
+from obsdiff.prompts import read_prompts
 
 ROOT = Path(__file__).parents[1]
 
@@ -275,45 +271,6 @@ def test_evaluator_refuses_what_is_neither_folder_nor_architecture(tmp_path):
         Evaluator(str(tmp_path), tmp_path)
 
 
-@pytest.fixture(scope="module")
-def profiles(tmp_path_factory) -> dict[str, Model]:
-    """The tiny model, dense, randomly pruned and with half its heads and neurons, saved and profiled for real."""
-    family = registry.load("obsdiff.models", "sd3")
-    found = {}
-    for name, method, pattern in (
-        ("dense", "dense", "unstructured"),
-        ("random", "random", "unstructured"),
-        ("structured", "random", "structured"),
-    ):
-        folder = tmp_path_factory.mktemp(name)
-        pipe, dense = family.tiny(), family.tiny()
-        save_pruned(pipe, folder, prune(pipe, spec_of(method, pattern=pattern)))
-        pruned, prompts = read_pruned(folder), [Prompt("0", "a cat"), Prompt("1", "a dog")]
-        before = {key: value.clone() for key, value in dense.transformer.state_dict().items()}
-        profile = {
-            "layers": layer_errors(dense, pruned, prompts, SAMPLING, 0),
-            "latency": latency(dense, pruned, prompts[0], SAMPLING),
-        }
-        after = dense.transformer.state_dict()
-        assert all(torch.equal(before[key], after[key]) for key in before), "profiling left the dense model changed"
-        found[name] = Model(pruned.manifest, profile | counts(dense, pruned))
-    return found
-
-
-@pytest.mark.parametrize("name", entries("eval.model_metrics"))
-def test_model_metric(name, profiles):
-    entry = registry.load("eval.model_metrics", name)
-    values = {name: entry.compute(model)[0] for name, model in profiles.items()}
-    assert all(np.isfinite(v) and v >= 0 for v in values.values())
-    if not entry.TIMED:
-        pruned = "structured" if name == "denoiser_tflops" else "random"  # zeros are multiplied like any number
-        assert values["dense"] != values[pruned]
-        if entry.HIGHER_IS_BETTER is not None:
-            assert (values["dense"] > values[pruned]) == entry.HIGHER_IS_BETTER
-    low, high = entry.compute(profiles["dense"])[1] or (0, np.inf)
-    assert low <= values["dense"] <= high
-
-
 def test_record_of_a_cell(profiles, seen):
     """Numbers by what a metric is of, a warning where there is one, and no metric whose judge is not named."""
     model = replace(profiles["random"], profile=profiles["random"].profile | {"machine": {}})
@@ -330,31 +287,3 @@ def test_record_of_a_cell(profiles, seen):
             key, count = {"prompt": ("samples", 48), "set": ("replicates", resampling.REPLICATES)}[per]
             assert len(found[name][key]) == count and len({"samples", "replicates"} & set(found[name])) == 1
         assert [name for name in found if "warning" in found[name]] == ["fid"]
-
-
-def test_measured_sparsity_is_the_asked_one(profiles):
-    assert registry.load("eval.model_metrics", "measured_sparsity").compute(profiles["random"])[0] == 0.5
-    assert all(layer["sparsity"] == 0.5 for layer in profiles["random"].profile["layers"])
-
-
-def test_structured_parameters_are_gone_and_readers_have_errors(profiles):
-    dense, small = profiles["dense"].profile, profiles["structured"].profile
-    gone = sum(layer["removed"] for layer in profiles["structured"].checkpoint["layers"])
-    assert small["prunable"]["total"] - small["prunable"]["nonzero"] == gone
-    assert small["prunable"]["total"] == dense["prunable"]["total"]
-    assert 0 < len(small["layers"]) < len(dense["layers"])
-    assert all(layer["sparsity"] == 0.5 and 0 < layer["error"] < 2 for layer in small["layers"])
-
-
-def test_layer_error_of_zeroed_layer_is_one_and_biases_count():
-    family = registry.load("obsdiff.models", "sd3")
-    pipe = family.tiny()
-    name = family.units(pipe.transformer)[0][0][0]
-    layer = pipe.transformer.get_submodule(name)
-    nothing, prompts = torch.zeros_like(layer.weight), [Prompt("0", "a cat")]
-    errors = layer_errors(pipe, Pruned({"sites": []}, {name: State(nothing, None)}), prompts, SAMPLING, 0)
-    assert [e["error"] for e in errors if e["name"] == name] == [pytest.approx(1, rel=1e-4)]
-    assert all(e["error"] == 0 for e in errors if e["name"] != name)
-    moved = State(layer.weight.detach(), layer.bias.detach() + 0.1)
-    errors = layer_errors(pipe, Pruned({"sites": []}, {name: moved}), prompts, SAMPLING, 0)
-    assert [e["name"] for e in errors if e["error"] > 0] == [name]

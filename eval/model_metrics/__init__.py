@@ -18,7 +18,7 @@ class Model:
 
     Attributes:
         checkpoint: the pruned checkpoint's manifest.
-        profile: record of eval/profile.py: layer errors, parameters, timings.
+        profile: record of `python -m eval profile`: layer errors, parameters, bytes, timings.
     """
 
     checkpoint: dict[str, Any]

@@ -1,12 +1,14 @@
-"""The dense middle block's median time over the pruned one's, measured in turns in one process."""
+"""How many times faster the middle block is for one prompt: median and quartiles over rounds, as of `speedup`."""
 
 from eval.model_metrics import Model, Value
 
-TITLE = "block speed-up"
+TITLE = "block speed-up, one prompt"
 UNIT = "×"
 HIGHER_IS_BETTER = True
 TIMED = True
 
 
 def compute(model: Model) -> Value:
-    return model.profile["latency"]["block_speedup"], None
+    latency = model.profile["latency"]
+    low, high = latency["block_speedup_quartiles"]
+    return latency["block_speedup"], (low, high)

@@ -2,7 +2,7 @@
 
 from eval.model_metrics import Model, Value
 
-TITLE = "denoiser step"
+TITLE = "denoiser step, one prompt"
 UNIT = "ms"
 HIGHER_IS_BETTER = False
 TIMED = True

@@ -2,7 +2,7 @@
 
 from eval.model_metrics import Model, Value
 
-TITLE = "denoiser call"
+TITLE = "FLOPs of a call, measured"
 UNIT = "TFLOP"
 HIGHER_IS_BETTER = None
 TIMED = False

@@ -2,7 +2,7 @@
 
 from eval.model_metrics import Model, Value
 
-TITLE = "pipeline"
+TITLE = "pipeline, one prompt"
 UNIT = "ms"
 HIGHER_IS_BETTER = False
 TIMED = True

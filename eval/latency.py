@@ -1,0 +1,203 @@
+"""Wall-clock time of a denoiser's block and call and of the whole pipeline, dense and pruned weights in turns.
+
+A machine's speed drifts by more than most speed-ups. So dense and pruned weights take turns in one process, a round
+gives the ratio of its two medians, and a speed-up is the median of those ratios with their quartiles: where 1 lies
+between them, nothing was shown.
+"""
+
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from eval.work import flops, nbytes, peak_bytes, zero_flops
+from obsdiff import models, packages, surgery
+from obsdiff.calibration import noise
+from obsdiff.checkpoint import Pruned
+from obsdiff.prompts import Prompt
+from obsdiff.spec import Sampling, Source
+
+ROUNDS, PIPELINES = 9, 5
+SECONDS = 0.02
+"""of a call's repetitions in one turn; a call that takes longer runs once after its warm-up"""
+
+BLOCK = r".*transformer_blocks\.\d+"
+"""names of transformer blocks, in every family"""
+
+Calls = Mapping[str, Callable[[], Any]]
+
+
+def machine(source: Source) -> dict[str, str]:
+    """What the timings are of: the GPU or processor, and the weights' dtype."""
+    cuda = source.device.startswith("cuda")
+    return {"device": torch.cuda.get_device_name(source.device) if cuda else processor(), "dtype": source.dtype}
+
+
+def processor() -> str:
+    """The processor's name where the system tells it, else its architecture alone."""
+    told = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", told.read_text()) if told.is_file() else None
+    return f"{platform.machine()} CPU" + (f", {named[1].strip()}" if named else "")
+
+
+def middle_block(denoiser: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The transformer block of the prunable layer in the middle; the denoiser itself where its layers are in none."""
+    found = re.match(rf"({BLOCK})\.", names[len(names) // 2])
+    return denoiser.get_submodule(found[1]) if found else denoiser
+
+
+class Caught(Exception):
+    """Ends a run whose module has got its arguments."""
+
+
+def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the first call that `module` gets in `call`, which ends there."""
+    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first.append((args, kwargs))
+        raise Caught
+
+    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        call()
+    except Caught:
+        pass
+    finally:
+        handle.remove()
+    return first[0]
+
+
+def calls_of(pipe: Any, prompt: Prompt, sampling: Sampling, size: int = 1) -> dict[str, Callable[[], Any]]:
+    """Block, denoiser and pipeline as calls without arguments.
+
+    Block and denoiser get the very arguments that the pipeline gives them in its first step, guidance included.
+
+    Args:
+        pipe: the dense pipeline; the calls follow what is installed in it.
+        size: prompts at once; they are the same one, since time does not depend on the words.
+    """
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    pipe.set_progress_bar_config(disable=True)
+
+    def pipeline() -> None:
+        pipe([prompt.caption] * size, **sampling.arguments(), generator=noise([prompt.id] * size, 0))
+
+    block = middle_block(denoiser, packages.layers(family.units(denoiser)))
+    args, kwargs = caught(denoiser, pipeline)
+    # the denoiser itself where it has no blocks: its hook would stop the call that is looked for
+    inner = (args, kwargs) if block is denoiser else caught(block, lambda: denoiser(*args, **kwargs))
+    return {
+        "block": lambda: block(*inner[0], **inner[1]),
+        "denoiser": lambda: denoiser(*args, **kwargs),
+        "pipeline": pipeline,
+    }
+
+
+def weights_of(pipe: Any, pruned: Pruned) -> dict[str, Callable[[], None]]:
+    """'dense' and 'pruned' → what installs those weights in the dense pipeline's denoiser."""
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    heads = {site.owner: (site.groups, len(kept)) for site, kept in pruned.sites(family, denoiser) if site.owner}
+    dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.states}
+    return {
+        "dense": lambda: surgery.install(denoiser, dense, {owner: whole for owner, (whole, _) in heads.items()}),
+        "pruned": lambda: surgery.install(denoiser, pruned.states, {owner: left for owner, (_, left) in heads.items()}),
+    }
+
+
+def clocked(call: Callable[[], Any], seconds: float = SECONDS) -> float:
+    """Median wall-clock ms of a call after a warm-up, the GPU's work included, on torch's present threads."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return 1e3 * timer.blocked_autorange(min_run_time=seconds).median
+
+
+def in_turns(
+    turns: Mapping[str, Callable[[], Calls]], rounds: int = ROUNDS, seconds: float = SECONDS
+) -> dict[tuple[str, str], list[float]]:
+    """Time what takes turns; every other round goes backwards, so that a steady drift favours nobody.
+
+    Args:
+        turns: name → what begins its turn and gives the calls to time in it.
+
+    Returns:
+        (turn, call) → ms of every round.
+    """
+    times: dict[tuple[str, str], list[float]] = {}
+    order = list(turns.items())
+    for number in range(rounds):
+        for name, begin in order[:: -1 if number % 2 else 1]:
+            for what, call in begin().items():
+                times.setdefault((name, what), []).append(clocked(call, seconds))
+    return times
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """25th, 50th and 75th percentile."""
+    return [round(float(q), 4) for q in np.percentile(values, [25, 50, 75])]
+
+
+def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Quartiles of base over other, round by round: how many times faster `other` is."""
+    return quartiles([b / o for b, o in zip(base, other, strict=True)])
+
+
+@torch.no_grad()
+def latency(
+    pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling, rounds: int = ROUNDS, seconds: float = SECONDS
+) -> dict[str, Any]:
+    """Time and work of dense and pruned weights for one prompt and for a full batch; nothing else may run.
+
+    One prompt is latency: on a small model it is bound by the overhead of calls, which pruning leaves. A full batch of
+    `sampling.batch_size` prompts is bound by arithmetic and memory, which removed heads and neurons lessen.
+
+    Args:
+        pipe: the dense pipeline; it is dense again afterwards.
+
+    Returns:
+        block_ms (of the block in the middle), denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned, one
+        prompt; block_speedup, speedup of block and denoiser: the median ratio, and its 25th and 75th percentile under
+        block_speedup_quartiles, speedup_quartiles. batch: the denoiser at full batch, {size, denoiser_ms, speedup,
+        speedup_quartiles}. flops of a denoiser call for one prompt: dense, pruned, and ideal (of the pruned one without
+        products with zeros). memory of that call: peak bytes, the denoiser's weights included, dense and pruned.
+        threads.
+    """
+    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, pruned)
+    one, size = calls_of(pipe, prompt, sampling), sampling.batch_size
+    full = calls_of(pipe, prompt, sampling, size)["denoiser"] if size > 1 else one["denoiser"]
+    timed = {"block": one["block"], "denoiser": one["denoiser"]} | ({"batch": full} if size > 1 else {})
+
+    def turn(which: str) -> Calls:
+        install[which]()
+        return timed
+
+    record: dict[str, Any] = {"flops": {}, "memory": {}, "threads": torch.get_num_threads()}
+    try:
+        for which, put in install.items():
+            put()
+            record["flops"][which] = flops(one["denoiser"])
+            record["memory"][which] = nbytes(denoiser.parameters()) + peak_bytes(one["denoiser"], denoiser.device)
+        record["flops"]["ideal"] = record["flops"]["pruned"] - zero_flops(denoiser, pruned.states, one["denoiser"])
+        pipelines = in_turns({"pruned": lambda: {"pipeline": one["pipeline"]}}, min(rounds, PIPELINES), seconds)
+        times = in_turns({which: partial(turn, which) for which in install}, rounds, seconds)
+    finally:
+        install["dense"]()
+    record |= {"pipeline_ms": quartiles(pipelines["pruned", "pipeline"])}
+    for what, speedup in (("block", "block_speedup"), ("denoiser", "speedup")):
+        record[f"{what}_ms"] = quartiles(times["pruned", what])
+        record |= named(speedup, ratios(times["dense", what], times["pruned", what]))
+    what = "batch" if size > 1 else "denoiser"
+    ratio = named("speedup", ratios(times["dense", what], times["pruned", what]))
+    return record | {"batch": {"size": size, "denoiser_ms": quartiles(times["pruned", what])} | ratio}
+
+
+def named(name: str, found: Sequence[float]) -> dict[str, Any]:
+    """Quartiles as a record has them: the median by its name, the other two beside it."""
+    low, median, high = found
+    return {name: median, f"{name}_quartiles": [low, high]}

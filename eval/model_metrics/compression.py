@@ -1,0 +1,16 @@
+"""The dense denoiser's bytes over the pruned one's on disk, which are the pruned layers' file and all other parameters.
+
+Both in the pipeline's dtype.
+"""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "smaller on disk"
+UNIT = "×"
+HIGHER_IS_BETTER = None
+TIMED = False
+
+
+def compute(model: Model) -> Value:
+    size = model.profile["bytes"]
+    return size["dense"] / size["disk"], None

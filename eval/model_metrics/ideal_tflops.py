@@ -1,0 +1,15 @@
+"""Theoretical: FLOPs of one call of the pruned denoiser for one prompt if products with zero weights cost nothing.
+
+No kernel here does that. Where heads and neurons are removed it is what is measured.
+"""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "FLOPs of a call, theoretical"
+UNIT = "TFLOP"
+HIGHER_IS_BETTER = None
+TIMED = False
+
+
+def compute(model: Model) -> Value:
+    return model.profile["latency"]["flops"]["ideal"] / 1e12, None
