@@ -91,16 +91,17 @@ def profile(
     prompts: int = 8,
     threads: int = 1,
 ) -> None:
-    """Layer errors, parameters and latency of a pruned checkpoint; nothing else may be running.
+    """Layer errors, deviation by depth and step, parameters and latency of a checkpoint; nothing else may be running.
 
     Args:
-        prompts: how many prompts the layer errors are averaged over.
+        prompts: how many prompts layer errors and deviation are averaged over.
         threads: CPU threads of the timings; the errors are computed on one.
     """
     lease(source.device)
 
     import torch
 
+    from eval.deviation import deviation
     from eval.measure import write_json
     from eval.profile import counts, latency, layer_errors, machine
     from obsdiff import load_pipeline
@@ -110,10 +111,13 @@ def profile(
     pipe = load_pipeline(source, sampling)
     chosen = read_prompts(prompts_file)[:prompts]
     pruned = read_pruned(checkpoint)
-    layers = layer_errors(pipe, pruned, chosen, sampling, seed)
+    errors = {
+        "layers": layer_errors(pipe, pruned, chosen, sampling, seed),
+        "deviation": deviation(pipe, pruned, chosen, sampling, seed),
+    }
     torch.set_num_threads(threads)
     timings = latency(pipe, pruned, chosen[0], sampling)
-    write_json(out, {"layers": layers, "latency": timings, "machine": machine(source)} | counts(pipe, pruned))
+    write_json(out, errors | {"latency": timings, "machine": machine(source)} | counts(pipe, pruned))
 
 
 def measure(
