@@ -179,15 +179,50 @@ def summarise(metrics: list[Path], out: Path) -> None:
 
     Args:
         metrics: their metrics.json files, in the order of the rows.
-        out: folder of summary.csv, summary.md and figures/.
+        out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
-    from eval.figures import picture_grid, quality_against_sparsity
+    from eval.figures import write_figures
     from eval.tables import read_cells, write_tables
 
     cells = read_cells(metrics)
     write_tables(cells, out)
-    quality_against_sparsity(cells, out / "figures")
-    picture_grid(cells, [path.parent for path in metrics], out / "figures")
+    write_figures(cells, [path.parent for path in metrics], out / "figures")
+
+
+def report(
+    metrics: list[Path],
+    tables: Path,
+    sweep: str,
+    out: Path,
+    others: tuple[Path, ...] = (),
+    scale: Literal["full", "tiny"] = "full",
+) -> None:
+    """Bind a summarised sweep into one HTML page that needs nothing beside it.
+
+    Args:
+        metrics: the cells' metrics.json files, in the order of the rows.
+        tables: folder of summary.md and figures/.
+        sweep: the sweep's name.
+        out: the page.
+        others: summary.md files of other sweeps, shown as ablations.
+        scale: what the cells are of.
+    """
+    from eval.report import write_report
+    from eval.tables import read_cells
+
+    write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
+
+
+def progress(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
+    """Print how far a sweep is: cells by stage, and the last line of every job that has not ended.
+
+    Args:
+        configfile: as snakemake is given them; config/config.yaml is always there.
+        config: KEY=VALUE, as snakemake is given them.
+    """
+    from eval.progress import overview, read_config
+
+    print(overview(read_config(configfile, config)))
 
 
 def paper(
@@ -254,7 +289,13 @@ def tiny(family: str, out: Path) -> None:
     registry.load("obsdiff.models", family).tiny().save_pretrained(out)
 
 
-COMMANDS = {f.__name__: f for f in (tiny, prompts, generate, merge, profile, measure, summarise, paper, compare, track)}
+COMMANDS = {
+    f.__name__: f
+    for f in (
+        *(tiny, prompts, generate, merge, profile, measure),
+        *(summarise, report, paper, compare, track, progress),
+    )
+}
 
 
 def main(argv: list[str]) -> int:

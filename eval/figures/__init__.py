@@ -53,6 +53,9 @@ def write_figures(records: Sequence[Record], folders: Sequence[Path], out: Path)
 def save(figure: Figure, folder: Path, name: str) -> None:
     """<name>.svg and <name>.png; the same figure has the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # laid out once, not anew for each file
     with mpl.rc_context({"svg.hashsalt": "obsdiff", "svg.fonttype": "none"}):
         figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=130, metadata={"Software": None})

@@ -49,32 +49,25 @@ def panels(records: Sequence[Record], names: Sequence[str], dense: float | None 
     rows = [setting for setting in settings(records) if setting.lines]
     if not rows or not shown:
         return None
-    dotted = [len(row.sparsities) == 1 for row in rows]
-    heights = [1.1 + 0.26 * len(row.lines) if dots else 3.0 for row, dots in zip(rows, dotted, strict=True)]
-    width = 3.3 * len(shown) + 1.6
-    figure, axes = plt.subplots(
-        len(rows),
-        len(shown),
-        figsize=(width, sum(heights) + 0.6),
-        squeeze=False,
-        layout="constrained",
-        height_ratios=heights,
-    )
-    for line, setting, dots in zip(axes, rows, dotted, strict=True):
-        for axis, name in zip(line, shown, strict=True):
-            (draw_dots if dots else draw_lines)(axis, setting, name, dense)
-        if dots:
-            line[0].set_title(label_of(setting), loc="left", fontsize=9, fontweight="bold", pad=30)
-            for axis in line[1:]:
-                axis.set_yticklabels([])
-        else:
-            line[0].set_ylabel(setting.name, fontweight="bold", fontsize=9)
-            line[-1].legend(*line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
-        for axis, metric in zip(line, shown.values(), strict=True):
+    heights = [1.5 + 0.26 * len(row.lines) if single(row) else 3.3 for row in rows]
+    figure = plt.figure(figsize=(3.3 * len(shown) + 1.6, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, setting in zip(parts, rows, strict=True):
+        part.suptitle(label_of(setting), fontsize=10, fontweight="bold", x=0.01, ha="left")
+        axes = part.subplots(1, len(shown), sharey=single(setting))
+        line = list(axes) if len(shown) > 1 else [axes]
+        for axis, (name, metric) in zip(line, shown.items(), strict=True):
+            (draw_dots if single(setting) else draw_lines)(axis, setting, name, dense)
             axis.set_title(titled(metric), fontsize=9)
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.3)
+        if not single(setting):
+            line[-1].legend(*line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
+
+
+def single(setting: Setting) -> bool:
+    return len(setting.sparsities) == 1
 
 
 def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
