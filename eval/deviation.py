@@ -23,9 +23,7 @@ def blocks_of(layers: Sequence[str]) -> list[str]:
     """The transformer blocks that hold these layers, in their order; of a layer in none, the module that it is in."""
     found = (re.match(r"(.*transformer_blocks\.\d+)\.", name) for name in layers)
     return list(
-        dict.fromkeys(
-            match[1] if match else name.rpartition(".")[0] for match, name in zip(found, layers, strict=True)
-        )
+        dict.fromkeys(match[1] if match else name.rpartition(".")[0] for match, name in zip(found, layers, strict=True))
     )
 
 

@@ -110,7 +110,9 @@ def lead_sentence(setting: Setting) -> str:
     name, best = found
     metric = about(setting.at(sparsity)[best.label], name)
     assert metric is not None
-    text = f"At sparsity {sparsity:g}, {best.label} has the best {metric['title']} ({number(best.value)} {metric['unit']})"
+    text = (
+        f"At sparsity {sparsity:g}, {best.label} has the best {metric['title']} ({number(best.value)} {metric['unit']})"
+    )
     if not (best.behind or best.alike or best.unknown):
         return f"{text}; no other method was run there."
     if best.alike:
@@ -170,7 +172,9 @@ def breaks(setting: Setting) -> Table | None:
             row.append(none if sparsity is None else f"{sparsity:g}")
         rows.append(row)
     return Table(
-        f"First sparsity distinguishably below dense: {setting.name}", ["", *(m["title"] for m in metrics.values())], rows
+        f"First sparsity distinguishably below dense: {setting.name}",
+        ["", *(m["title"] for m in metrics.values())],
+        rows,
     )
 
 

@@ -56,7 +56,9 @@ def overview(config: Mapping[str, Any]) -> str:
             if (folder / file).is_file():
                 continue
             for log in sorted((results / "logs" / stage / cell.path).parent.glob(f"seed-{cell.seed}.*log")):
-                begun.append((log.stat().st_mtime, f"{stage} {title(cell)}{drawn(stage, folder, sweep.models[cell.model])}", log))
+                begun.append(
+                    (log.stat().st_mtime, f"{stage} {title(cell)}{drawn(stage, folder, sweep.models[cell.model])}", log)
+                )
     if begun:
         lines.append("begun and not ended (running, or stopped; how long ago the log was written):")
     now = time.time()

@@ -53,7 +53,8 @@ def write_report(
         scale=scale,
         run=what_was_run(records, paths),
         answers=[
-            (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t]) for setting in found
+            (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
+            for setting in found
         ],
         summary=sections((tables / "summary.md").read_text()),
         figures=inlined(tables / "figures"),

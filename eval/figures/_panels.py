@@ -62,7 +62,9 @@ def panels(records: Sequence[Record], names: Sequence[str], dense: float | None 
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.3)
         if not single(setting):
-            line[-1].legend(*line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+            line[-1].legend(
+                *line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1)
+            )
     return figure
 
 

@@ -48,7 +48,9 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
         for axis, panel in zip(axes.flat, panels, strict=False):
             shown = heat(axis, panel, norm)
         scale = {} if norm is None else {"ticks": LogLocator(subs=(1, 3)), "format": "%.2g"}
-        bar = part.colorbar(shown, ax=axes, location="top", fraction=0.3 / height, pad=0.2 / height, shrink=0.7, **scale)
+        bar = part.colorbar(
+            shown, ax=axes, location="top", fraction=0.3 / height, pad=0.2 / height, shrink=0.7, **scale
+        )
         bar.set_label(f"{model}: relative squared error", fontsize=9)
         bar.ax.tick_params(labelsize=7)
         bar.minorticks_off()

@@ -32,9 +32,7 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
         return None
     across = min(2, len(drawn))
     down = -(-len(drawn) // across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(5.6 * across, 3.2 * down), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(down, across, figsize=(5.6 * across, 3.2 * down), squeeze=False, layout="constrained")
     for axis in axes.flat[len(drawn) :]:
         axis.axis("off")
     for axis, (setting, curves) in zip(axes.flat, drawn, strict=False):
