@@ -1,5 +1,7 @@
 """Contracts of the figures, over all entries, on records that are made up."""
 
+from itertools import pairwise
+
 import pytest
 from conftest import entries
 from matplotlib.colors import to_rgb
@@ -75,11 +77,8 @@ def test_lines_are_told_apart_in_grey():
     """Lightness rises from line to line, and neighbours differ in marker and stroke."""
     styles = [_panels.style(i, 8) for i in range(8)]
     grey = [sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), to_rgb(s["color"]), strict=True)) for s in styles]
-    assert all(a < b for a, b in zip(grey, grey[1:], strict=False)) and grey[-1] < 0.8
-    assert all(
-        a["marker"] != b["marker"] and a["linestyle"] != b["linestyle"]
-        for a, b in zip(styles, styles[1:], strict=False)
-    )
+    assert all(a < b for a, b in pairwise(grey)) and grey[-1] < 0.8
+    assert all(a["marker"] != b["marker"] and a["linestyle"] != b["linestyle"] for a, b in pairwise(styles))
 
 
 def test_axes_leave_the_floor_out_and_bars_in():

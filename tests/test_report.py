@@ -3,6 +3,7 @@
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_page_needs_nothing_beside_it_and_is_accessible(tmp_path):
     names = [a["id"] for _, a in page.elements if "id" in a]
     assert len(set(names)) == len(names) and {a["href"].lstrip("#") for a in page.all("a")} == set(names)
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in pairwise(levels))
     assert page.all("html")[0]["lang"] == "en" and 'name="viewport"' in text
 
 
@@ -120,7 +121,7 @@ def test_page_says_what_was_run_and_of_what(tmp_path):
 def test_page_of_any_sweep_is_whole(records, tmp_path):
     text = page_of(records, tmp_path / "own", sweep="unheard-of")
     Page(text)
-    assert "None" not in text and "nan" not in re.sub(r"base64,[^\"]*", "", text) and "the file whose" in text
+    assert "None" not in text and not re.search(r"\bnan\b", text) and "the file whose" in text
 
 
 def test_leader_is_the_best_and_those_not_told_from_it():
@@ -232,7 +233,7 @@ def test_progress_counts_files_and_tells_of_jobs_that_have_not_ended(tmp_path):
     assert text.startswith("sweep mine: 1 of 15 cells done") and re.search(r"prune +1 of 15", text)
     assert re.search(r"generate emoji-sd3 .* \(1 of 256 pictures\), \d+ s ago: batch:  20%\|##\| 2/8", text)
     assert "nothing yet" in text and "of a job that ended" not in text
-    with pytest.raises(SpecError, match="'nowhere.yaml' is not a file"):
+    with pytest.raises(SpecError, match=r"'nowhere\.yaml' is not a file"):
         progress.read_config([Path("nowhere.yaml")], [])
     with pytest.raises(SpecError, match="'results' is not KEY=VALUE"):
         progress.read_config([], ["results"])

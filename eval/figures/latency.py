@@ -11,9 +11,9 @@ from eval.figures import _panels
 TITLE = "Latency against sparsity"
 CAPTION = (
     "The dense model's time over the pruned one's, measured in turns in one process: of the transformer block in the "
-    "middle and of the whole denoiser. The dashed line is the dense model. Bars are quartiles over calls, or intervals, "
-    "where they were measured. Dense kernels do not skip zeros: without bars, unstructured and N:M points scatter "
-    "around 1 by the machine's noise."
+    "middle and of the whole denoiser. The dashed line is the dense model. Bars are quartiles over calls (of several "
+    "seeds the widest) or intervals, where they were measured. Dense kernels do not skip zeros: unstructured and N:M "
+    "points other than 1 are the machine's noise."
 )
 SHOWN = ("block_speedup", "speedup")
 

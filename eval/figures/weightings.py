@@ -14,8 +14,8 @@ from obsdiff import registry
 
 TITLE = "Timestep weightings"
 CAPTION = (
-    "The weight α of each calibration step, first (noisiest) step first, as far as a method of this sweep uses it. Only "
-    "the ratios of a curve's values matter: a scaling of all of them changes no mask."
+    "The weight α of each calibration step, first (noisiest) step first, as far as a method of this sweep uses it. "
+    "Only the ratios of a curve's values matter: a scaling of all of them changes no mask."
 )
 
 
