@@ -39,9 +39,12 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
     order = np.argsort(np.mean([measured[label] for label in ranking], axis=0), kind="stable")
     columns = chosen(len(order))
     figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(1.45 * len(columns) + 0.9, 1.4 * len(rows) + 0.6), squeeze=False,
+        len(rows),
+        len(columns),
+        figsize=(1.45 * len(columns) + 0.9, 1.4 * len(rows) + 0.6),
+        squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for line, (label, record) in zip(axes, rows.items(), strict=True):
         for axis, (kind, place) in zip(line, columns, strict=True):
             i = int(order[place])
