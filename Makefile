@@ -1,4 +1,4 @@
-# make results: set up, run the default sweep, bind the report. make test: set up, check everything.
+# make results: set up, run the default sweep and its report. make test: set up, check everything.
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -22,7 +22,6 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 results: env
 	@if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --quiet; fi
 	$(BIN)/snakemake --cores $(CORES)
-	@$(BIN)/snakemake --report results/report.html --quiet
 	@echo; echo "table    results/summary.md (and summary.csv)"; echo "report   results/report.html"; \
 	echo "MLflow   make ui, then http://127.0.0.1:5000"
 

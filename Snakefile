@@ -24,5 +24,6 @@ rule all:
     default_target: True
     input:
         rules.summarise.output,
+        rules.report.output,
         rules.track.output,
         rules.paper.output if "paper" in config else [],

@@ -91,16 +91,19 @@ def profile(
     prompts: int = 8,
     threads: int = 1,
 ) -> None:
-    """Layer errors, parameters, bytes, FLOPs, memory and latency of a checkpoint; nothing else may be running.
+    """Layer errors, deviation by depth and step, parameters, bytes, FLOPs, memory and latency of a checkpoint.
+
+    Nothing else may be running.
 
     Args:
-        prompts: how many prompts the layer errors are averaged over.
+        prompts: how many prompts layer errors and deviation are averaged over.
         threads: CPU threads of the timings; the errors are computed on one.
     """
     lease(source.device)
 
     import torch
 
+    from eval.deviation import deviation
     from eval.latency import latency, machine
     from eval.measure import write_json
     from eval.profile import counts, layer_errors
@@ -111,10 +114,13 @@ def profile(
     pipe = load_pipeline(source, sampling)
     chosen = read_prompts(prompts_file)[:prompts]
     pruned = read_pruned(checkpoint)
-    layers = layer_errors(pipe, pruned, chosen, sampling, seed)
+    errors = {
+        "layers": layer_errors(pipe, pruned, chosen, sampling, seed),
+        "deviation": deviation(pipe, pruned, chosen, sampling, seed),
+    }
     torch.set_num_threads(threads)
     timings = latency(pipe, pruned, chosen[0], sampling)
-    write_json(out, {"layers": layers, "latency": timings, "machine": machine(source)} | counts(pipe, pruned))
+    write_json(out, errors | {"latency": timings, "machine": machine(source)} | counts(pipe, pruned))
 
 
 def measure(
@@ -180,13 +186,48 @@ def summarise(metrics: list[Path], out: Path) -> None:
         metrics: their metrics.json files, in the order of the rows.
         out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
-    from eval.figures import picture_grid, quality_against_sparsity
+    from eval.figures import write_figures
     from eval.tables import read_cells, write_tables
 
     cells = read_cells(metrics)
     write_tables(cells, out)
-    quality_against_sparsity(cells, out / "figures")
-    picture_grid(cells, [path.parent for path in metrics], out / "figures")
+    write_figures(cells, [path.parent for path in metrics], out / "figures")
+
+
+def report(
+    metrics: list[Path],
+    tables: Path,
+    sweep: str,
+    out: Path,
+    others: tuple[Path, ...] = (),
+    scale: Literal["full", "tiny"] = "full",
+) -> None:
+    """Bind a summarised sweep into one HTML page that needs nothing beside it.
+
+    Args:
+        metrics: the cells' metrics.json files, in the order of the rows.
+        tables: folder of summary.md and figures/.
+        sweep: the sweep's name.
+        out: the page.
+        others: summary.md files of other sweeps, shown as ablations.
+        scale: what the cells are of.
+    """
+    from eval.report import write_report
+    from eval.tables import read_cells
+
+    write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
+
+
+def progress(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
+    """Print how far a sweep is: cells by stage, and the last line of every job that has not ended.
+
+    Args:
+        configfile: as snakemake is given them; config/config.yaml is always there.
+        config: KEY=VALUE, as snakemake is given them.
+    """
+    from eval.progress import overview, read_config
+
+    print(overview(read_config(configfile, config)))
 
 
 def paper(
@@ -254,7 +295,13 @@ def tiny(family: str, out: Path) -> None:
     registry.load("obsdiff.models", family).tiny().save_pretrained(out)
 
 
-COMMANDS = {f.__name__: f for f in (tiny, prompts, generate, merge, profile, measure, summarise, paper, compare, track)}
+COMMANDS = {
+    f.__name__: f
+    for f in (
+        *(tiny, prompts, generate, merge, profile, measure),
+        *(summarise, report, paper, compare, track, progress),
+    )
+}
 
 
 def main(argv: list[str]) -> int:

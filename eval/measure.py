@@ -134,6 +134,7 @@ def measure(
         "captions": [p.caption for p in prompts],
         "metrics": metrics,
         "layers": model.profile["layers"],
+        "deviation": model.profile["deviation"],
     }
 
 

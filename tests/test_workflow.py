@@ -91,6 +91,10 @@ def test_run_ends_in_table_figures_and_runs(project):
     assert table["layer_error"][0] == 0 < table["layer_error"][2] < table["layer_error"][1]
     for name in ("summary.md", "figures/quality.svg", "figures/pictures.png", "mlflow.json", "mlflow.db"):
         assert (results / name).stat().st_size > 0
+    drawn = {path.stem for path in (results / "figures").glob("*.svg")}
+    assert drawn == set(registry.names("eval.figures")), "the sweep has something to show on every figure"
+    page = (results / "report.html").read_text()
+    assert page.count("<figure>") == len(drawn) and 'src="http' not in page
     assert len(list(results.glob("cells/**/*.png"))) == 3 * 6
 
 
@@ -100,11 +104,11 @@ def test_second_run_does_nothing(project):
 
 def test_added_sparsity_runs_only_its_cells(project):
     one_a_method = dict.fromkeys(("prune", "generate", "profile", "measure"), 2)
-    assert project.planned(sparsity=[0.5, 0.7]) == one_a_method | {"summarise": 1, "track": 1, "all": 1}
+    assert project.planned(sparsity=[0.5, 0.7]) == one_a_method | ENDS
 
 
 STAGES = ("prune", "generate", "profile", "measure")
-ENDS = dict.fromkeys(("summarise", "track", "all"), 1)
+ENDS = dict.fromkeys(("summarise", "report", "track", "all"), 1)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,8 @@ ENDS = dict.fromkeys(("summarise", "track", "all"), 1)
         ("obsdiff/packing.py", dict.fromkeys(STAGES, 3) | ENDS),
         ("eval/cells.py", dict.fromkeys(("generate", "measure"), 3) | ENDS),
         ("eval/tables.py", ENDS),
+        ("eval/figures/drift.py", ENDS),
+        ("eval/report.html.jinja", dict.fromkeys(("report", "all"), 1)),
     ],
 )
 def test_edited_file_reruns_only_what_depends_on_it(project, file, jobs):
@@ -213,9 +219,9 @@ def test_papers_config_is_planned_at_tiny_scale(project):
     assert full.returncode != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file" in full.stdout + full.stderr
 
 
-def test_report_is_one_page_without_addresses_to_fetch(project):
-    project.run("--report", "results/report.html")
-    page = (project.folder / "results/report.html").read_text()
+def test_snakemakes_own_report_is_one_page_without_addresses_to_fetch(project):
+    project.run("--report", "results/workflow.html")
+    page = (project.folder / "results/workflow.html").read_text()
     assert "one-shot pruning" in page
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']https?://", page)
 

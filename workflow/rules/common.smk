@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from glob import glob
 from hashlib import sha256
 from pathlib import Path
 

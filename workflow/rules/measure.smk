@@ -4,7 +4,7 @@ rule profile:
         checkpoint=rules.prune.output,
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
         model=model_files,
-        code=code("eval.latency", "eval.profile", "obsdiff.loading", "obsdiff.prompts"),
+        code=code("eval.deviation", "eval.latency", "eval.profile", "obsdiff.loading", "obsdiff.prompts"),
     output:
         f"{CELL}/profile.json",
     log:

@@ -1,20 +1,48 @@
-# The tables and figures of the sweep; `snakemake --report` binds them into one page.
+# The tables and figures of the sweep. A figure that has nothing to show is not drawn, so their folder is the output.
 rule summarise:
     input:
         metrics=expand("{cell}/metrics.json", cell=CELLS),
-        code=code("eval.tables", "eval.figures"),
+        code=code("eval.tables", "eval.figures") + folder("eval.figures") + folder("obsdiff.weightings"),
+        panels=code("eval.figures._panels"),
     output:
         table=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/table.rst"),
         markdown=f"{TABLES}/summary.md",
-        quality=report(f"{TABLES}/figures/quality.svg", category="Figures", caption="../report/quality.rst"),
-        pictures=report(f"{TABLES}/figures/pictures.png", category="Pictures", caption="../report/pictures.rst"),
-        others=[f"{TABLES}/figures/quality.png", f"{TABLES}/figures/pictures.svg"],
+        differences=f"{TABLES}/differences.csv",
+        figures=report(
+            directory(f"{TABLES}/figures"),
+            patterns=["{figure}.svg"],
+            category="Figures",
+            caption="../report/figures.rst",
+        ),
     log:
         f"{LOGS}/summarise/{config['name']}.log",
     conda:
         "../../environment.yml"
     shell:
         "python -m eval summarise --metrics {input.metrics} --out $(dirname {output.table}) > {log} 2>&1"
+
+
+# One page of all of it. The default sweep's shows the tables of the others, as far as they are there, as ablations.
+rule report:
+    input:
+        metrics=expand("{cell}/metrics.json", cell=CELLS),
+        tables=rules.summarise.output,
+        others=sorted(glob(f"{RESULTS}/sweeps/*/summary.md")) if config["name"] == "default" else [],
+        code=code("eval.report"),
+        template="eval/report.html.jinja",
+    output:
+        f"{TABLES}/report.html",
+    log:
+        f"{LOGS}/report/{config['name']}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        sweep=config["name"],
+        scale=config.get("scale", "full"),
+        others=lambda w, input: f"--others {input.others}" if input.others else "",
+    shell:
+        "python -m eval report --metrics {input.metrics} --tables $(dirname {input.tables[0]}) --sweep {params.sweep}"
+        " --scale {params.scale} {params.others} --out {output} > {log} 2>&1"
 
 
 # the paper's numbers and ours side by side, of a sweep that says which table it is

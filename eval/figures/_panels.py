@@ -1,0 +1,119 @@
+"""Panels of metrics: lines against sparsity, or dots a configuration where there is one sparsity."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eval.estimates import Record
+from eval.settings import FLOOR, Group, Setting, about, point, settings
+
+MARKERS = "osD^vPX*<>"
+STROKES = ("-", "--", ":", "-.")
+DENSE = {"color": "0.45", "linewidth": 1, "linestyle": (0, (6, 3))}
+BAR = {"elinewidth": 1, "capsize": 2.5}
+
+
+def style(i: int, count: int) -> dict[str, Any]:
+    """Of line i of `count`: dark to light in grey, told apart by marker and stroke as well."""
+    shade = np.linspace(0.0, 0.85, max(count, 1))[i]
+    return {
+        "color": plt.get_cmap("viridis")(shade),
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": STROKES[i % len(STROKES)],
+        "markersize": 5,
+    }
+
+
+def titled(metric: Record) -> str:
+    arrow = {True: "\nhigher is better", False: "\nlower is better", None: ""}[metric["higher_is_better"]]
+    return f"{metric['title']} ({metric['unit']}){arrow}"
+
+
+def label_of(setting: Setting) -> str:
+    only = setting.sparsities
+    return setting.name + (f", {only[0]:g}" if len(only) == 1 and ":" not in setting.pattern else "")
+
+
+def panels(records: Sequence[Record], names: Sequence[str], dense: float | None = None) -> Figure | None:
+    """A row a setting, a panel a metric, a line a method and what else differs; None where nothing was pruned.
+
+    Args:
+        names: metrics; those that no cell has are left out.
+        dense: where the dense line is; the dense model's own value with its interval where left out.
+    """
+    shown = {name: found for name in names if (found := about(records, name)) is not None}
+    rows = [setting for setting in settings(records) if setting.lines]
+    if not rows or not shown:
+        return None
+    heights = [1.5 + 0.26 * len(row.lines) if single(row) else 3.3 for row in rows]
+    figure = plt.figure(figsize=(3.3 * len(shown) + 1.6, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, setting in zip(parts, rows, strict=True):
+        part.suptitle(label_of(setting), fontsize=10, fontweight="bold", x=0.01, ha="left")
+        axes = part.subplots(1, len(shown), sharey=single(setting))
+        line = list(axes) if len(shown) > 1 else [axes]
+        for axis, (name, metric) in zip(line, shown.items(), strict=True):
+            (draw_dots if single(setting) else draw_lines)(axis, setting, name, dense)
+            axis.set_title(titled(metric), fontsize=9)
+            axis.tick_params(labelsize=8)
+            axis.grid(alpha=0.3)
+        if not single(setting):
+            line[-1].legend(
+                *line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1)
+            )
+    return figure
+
+
+def single(setting: Setting) -> bool:
+    return len(setting.sparsities) == 1
+
+
+def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
+    for i, (label, line) in enumerate(setting.lines.items()):
+        found = [(s, p) for s, group in line.items() if (p := point(group, name))]
+        bars = [[p.value - p.low for _, p in found], [p.high - p.value for _, p in found]]
+        own = style(i, len(setting.lines))
+        axis.errorbar([s for s, _ in found], [p.value for _, p in found], bars, label=label, **own, **BAR)
+    level(axis.axhline, axis.axhspan, setting.dense, name, dense)
+    if limits := spanned(setting, name, dense):
+        axis.set_ylim(*limits)
+    axis.set_xlabel("sparsity", fontsize=8)
+
+
+def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
+    for i, line in enumerate(setting.lines.values()):
+        if p := point(next(iter(line.values())), name):
+            own = style(i, len(setting.lines)) | {"linestyle": "none"}
+            axis.errorbar([p.value], [i], xerr=[[p.value - p.low], [p.high - p.value]], **own, **BAR)
+    level(axis.axvline, axis.axvspan, setting.dense, name, dense)
+    if limits := spanned(setting, name, dense):
+        axis.set_xlim(*limits)
+    axis.set_yticks(range(len(setting.lines)), list(setting.lines))
+    axis.set_ylim(len(setting.lines) - 0.5, -0.5)
+
+
+def level(line: Any, span: Any, group: Group, name: str, dense: float | None) -> None:
+    """The dense model: a dashed line, and a band where its value has an interval."""
+    own = point(group, name)
+    if dense is not None:
+        line(dense, **DENSE)
+    elif own:
+        line(own.value, **DENSE)
+        if own.low < own.high:
+            span(own.low, own.high, color="0.88", linewidth=0, zorder=0)
+
+
+def spanned(setting: Setting, name: str, dense: float | None) -> tuple[float, float] | None:
+    """Limits of an axis that shows all but the floor; None where that is a single value."""
+    lines: Mapping[str, dict[float, Group]] = setting.lines
+    kept = [group for line in lines.values() for group in line.values() if group[0]["cell"]["method"] != FLOOR]
+    points = [p for group in (*kept, setting.dense) if (p := point(group, name))]
+    ends = [end for p in points for end in (p.low, p.high)] + ([] if dense is None else [dense])
+    if not kept or not ends or min(ends) == max(ends):
+        return None
+    margin = 0.08 * (max(ends) - min(ends))
+    return min(ends) - margin, max(ends) + margin

@@ -1,0 +1,20 @@
+"""Quality against sparsity."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from eval.estimates import Record
+from eval.figures import _panels
+
+TITLE = "Quality against sparsity"
+CAPTION = (
+    "A line a method. The dashed line is the dense model, the grey band its interval. Bars are 95 % intervals over "
+    "prompts and seeds; what has none has no bar. The axes span all methods but random, which is far below the others."
+)
+SHOWN = ("fid", "clip_score", "recall_at_1", "cosine_to_dense")
+
+
+def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+    return _panels.panels(records, SHOWN)

@@ -1,0 +1,52 @@
+"""The timestep weightings that the sweep's cells were calibrated with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from eval.estimates import Record
+from eval.figures import _panels
+from obsdiff import registry
+
+TITLE = "Timestep weightings"
+CAPTION = (
+    "The weight α of each calibration step, first (noisiest) step first, as far as a method of this sweep uses it. "
+    "Only the ratios of a curve's values matter: a scaling of all of them changes no mask."
+)
+
+
+def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+    specs = [r["provenance"]["spec"] for r in records if weighted(r)]
+    curves = {text: values for spec in specs for text, values in [curve(spec)]}
+    if not curves:
+        return None
+    figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+    for i, (label, values) in enumerate(curves.items()):
+        axis.plot(np.arange(1, len(values) + 1), values, label=label, **_panels.style(i, len(curves)))
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("step", fontsize=9)
+    axis.set_ylabel("weight α", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def weighted(record: Record) -> bool:
+    return bool(registry.constants("obsdiff.methods", record["cell"]["method"])["WEIGHTED"])
+
+
+def curve(spec: dict[str, Any]) -> tuple[str, list[float]]:
+    """Name and values of a spec's weighting over the steps it asked for."""
+    name = spec["weighting"]
+    facts = registry.constants("obsdiff.weightings", name)
+    low, high, steps = spec["alpha_min"], spec["alpha_max"], spec["sampling"]["steps"]
+    table = (tuple(spec["alphas"]),) if facts.get("TABLE") else ()
+    values = registry.load("obsdiff.weightings", name).alphas(steps, low, high, *table).tolist()
+    if facts.get("TABLE"):
+        return f"{name} " + ", ".join(f"{a:g}" for a in spec["alphas"]), values
+    return f"{name} {low:g} to {high:g}" if facts.get("RANGED", True) else name, values
