@@ -1,6 +1,7 @@
 # make results: set up, run the default sweep, bind the report. make test: set up, check everything.
 PYTHON ?= python3
 CORES ?= all
+PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -24,7 +25,7 @@ results: env
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/snakemake --report results/report.html --quiet
 	@echo; echo "table    results/summary.md (and summary.csv)"; echo "report   results/report.html"; \
-	echo "MLflow   make ui, then http://127.0.0.1:5000"
+	echo "MLflow   make ui prints the address of its page"
 
 lint: env
 	$(BIN)/ruff check .
@@ -36,7 +37,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 ui: env
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/results/mlflow.db}"
+	@$(BIN)/python -m eval ui --port $(PORT)
 
 lock:
 	uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from eval.cells import cell_hash, cell_path
 from eval.figures import strip
 from eval.tracking import content, store, sweep
-from eval.tracking.pages import page_of
+from eval.tracking.pages import page_of, views
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
@@ -57,7 +57,7 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any],
     client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
     for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
         client.log_artifact(identity, str(file))
-    client.set_tag(identity, MEASURED, measured)
+    store.insist(client.set_tag, identity, MEASURED, measured)
     client.set_terminated(identity, "FINISHED")
 
 
@@ -69,15 +69,15 @@ def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: 
     """Tag the sweep's other runs of the same path, and say it in their names."""
     for older in store.find(client, experiment, keys):
         if older.info.run_id != run.info.run_id and SUPERSEDED not in older.data.tags:
-            client.set_tag(older.info.run_id, SUPERSEDED, run.info.run_id)
+            store.insist(client.set_tag, older.info.run_id, SUPERSEDED, run.info.run_id)
             client.update_run(older.info.run_id, name=f"{older.info.run_name} (superseded)")
 
 
 def log_sweep(client: MlflowClient, parent: Run, records: list[dict], files: Sequence[Path], folder: Path) -> None:
     """The parent's summary; files under `folder` keep their place there among its artifacts."""
-    identity, name = parent.info.run_id, parent.data.tags[SWEEP]
+    identity = parent.info.run_id
     points = store.news(client, parent, list(sweep.summary(records)))
-    note = sweep.description(records, name, parent.info.experiment_id)
+    note = sweep.description(records, parent.info.experiment_id)
     store.log(client, identity, {}, points, int(1000 * time.time()), {"mlflow.note.content": note})
     for file in files:
         inside = file.resolve().is_relative_to(folder.resolve())
@@ -121,6 +121,8 @@ def track(
                 client.update_run(run.info.run_id, name=called)
             runs[place] = run.info.run_id
         log_sweep(client, parent, records, files, out.parent)
+        for key, state in views(records).items():
+            store.insist(client.set_experiment_tag, home, key, state)
     side = out.with_suffix(".tmp")
     page = page_of(client.tracking_uri, home)
     side.write_text(json.dumps({"experiment": experiment, "page": page, "parent": parent.info.run_id, "runs": runs}))

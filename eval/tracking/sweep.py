@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from urllib.parse import quote
 
-from eval.cells import AXES, cell_path, named, parse
+from eval.cells import AXES, cell_path, decimal, named, parse
 from eval.estimates import Record
 from eval.tables import HEADLINE, formatted, frame
 from eval.tracking.content import Point
+from eval.tracking.pages import SECTION, view_page
 
 LONGEST_TAG = 8000
 """MLflow's limit, in characters"""
@@ -43,29 +43,21 @@ def summary(records: Sequence[Record]) -> Iterator[Point]:
             yield f"best/{name}", float(value), percent
 
 
-def runs_link(experiment: str, condition: str, charts: bool = True, order: str = "metrics.`fid`") -> str:
-    """Address, within MLflow's pages, of the experiment's runs that fulfil a filter."""
-    mode = "&compareRunsMode=CHART" if charts else ""
-    found = f"searchFilter={quote(condition)}&orderByKey={quote(order)}&orderByAsc=true{mode}"
-    return f"#/experiments/{experiment}/runs?{found}"
-
-
-def description(records: Sequence[Record], sweep: str, experiment: str) -> str:
+def description(records: Sequence[Record], experiment: str) -> str:
     """What was run, the best FID by sparsity, and links to charts of the cells of each sparsity, as Markdown."""
     table, models = frame(records), several_models(records)
     varied = {axis: [str(v) for v in dict.fromkeys(table[axis])] for axis in AXES}
     lines = [f"{len(records)} cells, {len(records[0]['prompts'])} pictures each.", ""]
     lines += [f"- {axis}: {', '.join(values)}" for axis, values in varied.items() if len(values) > 1 or axis == "model"]
     lines += ["", "| sparsity | | lowest FID | |", "|:--|:--|--:|:--|"]
-    own = f"tags.`obsdiff.sweep` = '{sweep}' and tags.`obsdiff.superseded` IS NULL"
     for sparsity in sorted(set(table["sparsity"])):
         rows = table[table["sparsity"] == sparsity].dropna(subset="fid") if "fid" in table else table[:0]
         if len(rows):
             best = records[int(rows["fid"].idxmin())]
-            link = runs_link(experiment, f"{own} and params.sparsity = '{sparsity:.2f}'")
+            link = view_page(experiment, f"{SECTION}-{decimal(sparsity)}")
             lines.append(
                 f"| {sparsity:g} | {name_of(best, models)} | {formatted(best['metrics']['fid']['value'])} "
-                f"| [charts of all]({link}) |"
+                f"| [chart by method]({link}) |"
             )
     lines += ["", "Metrics of this run are drawn against sparsity in percent (the step): `fid/…`, `best/fid`."]
     return "\n".join(lines)[:LONGEST_TAG]
