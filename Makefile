@@ -1,6 +1,7 @@
 # make results: set up, run the default sweep and its report. make test: set up, check everything.
 PYTHON ?= python3
 CORES ?= all
+PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -23,7 +24,7 @@ results: env
 	@if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --quiet; fi
 	$(BIN)/snakemake --cores $(CORES)
 	@echo; echo "table    results/summary.md (and summary.csv)"; echo "report   results/report.html"; \
-	echo "MLflow   make ui, then http://127.0.0.1:5000"
+	echo "MLflow   make ui prints the address of its page"
 
 lint: env
 	$(BIN)/ruff check .
@@ -35,7 +36,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 ui: env
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/results/mlflow.db}"
+	@$(BIN)/python -m eval ui --port $(PORT)
 
 lock:
 	uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \

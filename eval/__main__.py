@@ -267,7 +267,13 @@ def compare(first: list[Path], second: list[Path]) -> None:
 
 
 def track(
-    metrics: list[Path], sweep: str, results: Path, out: Path, experiment: str = "obsdiff", files: tuple[Path, ...] = ()
+    metrics: list[Path],
+    sweep: str,
+    results: Path,
+    out: Path,
+    experiment: str = "obsdiff",
+    files: tuple[Path, ...] = (),
+    sources: dict[str, str] | None = None,
 ) -> None:
     """Carry finished cells to MLflow: one parent run a sweep, one child a cell; what is there already is resumed.
 
@@ -277,10 +283,23 @@ def track(
         results: folder of the default store, mlflow.db; MLFLOW_TRACKING_URI names another.
         out: a JSON record of the runs.
         files: artifacts of the parent run.
+        sources: prompt files by `<model>/evaluation` and `<model>/calibration-<the cells'>`.
     """
     from eval.tracking import track as carry
 
-    carry(metrics, sweep, experiment, files, results, out)
+    carry(metrics, sweep, experiment, files, results, out, sources)
+
+
+def ui(results: Path = Path("results"), experiment: str = "obsdiff", port: int = 5000) -> None:
+    """Show the tracked runs in MLflow's pages; prints the experiment's.
+
+    Args:
+        results: folder of the default store, mlflow.db; MLFLOW_TRACKING_URI names another.
+        port: of the server on this machine.
+    """
+    from eval.tracking.pages import serve
+
+    serve(results, experiment, port)
 
 
 def tiny(family: str, out: Path) -> None:
@@ -299,7 +318,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(tiny, prompts, generate, merge, profile, measure),
-        *(summarise, report, paper, compare, track, progress),
+        *(summarise, report, paper, compare, track, ui, progress),
     )
 }
 

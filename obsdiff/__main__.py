@@ -1,4 +1,4 @@
-"""Command line: `obsdiff prune | plan | inspect | export`; every option of a run is a field of obsdiff/spec.py."""
+"""Command line: `obsdiff prune | plan | inspect | export | compare`; options of a run are fields of obsdiff/spec.py."""
 
 import json
 import os
@@ -108,7 +108,24 @@ def export(source: Annotated[Source, Flat], checkpoint: Path, out: Path) -> None
     print(export_pruned(pipe, out, manifest))
 
 
-COMMANDS = {f.__name__: f for f in (prune, plan, inspect, export)}
+def compare(
+    first: Annotated[str, tyro.conf.Positional],
+    second: Annotated[str, tyro.conf.Positional],
+    results: Path = Path("results"),
+) -> None:
+    """Print the paired difference of two cells of the suite, metric by metric, with 95 % intervals over prompts.
+
+    Args:
+        first: a cell's folder, its metrics.json, or the id of its MLflow run.
+        second: the same of the cell that is subtracted.
+        results: whose mlflow.db run ids are looked up in; MLFLOW_TRACKING_URI names another store.
+    """
+    from eval.pair import described, read_run  # the suite is imported by this command alone
+
+    print(described(read_run(first, results), read_run(second, results)))
+
+
+COMMANDS = {f.__name__: f for f in (prune, plan, inspect, export, compare)}
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The grid, its config, pictures, tables and tracking."""
+"""The grid, its config, pictures and tables."""
 
 import json
 import re
@@ -248,57 +248,3 @@ def test_compare_is_paired(tmp_path):
         compare([one], [record(cell, 1.0)])
     with pytest.raises(SpecError, match="1 cells against 0"):
         compare([one], [])
-
-
-def test_tracking_resumes_and_never_duplicates(tmp_path):
-    import mlflow
-
-    from eval import tracking
-
-    grid = read_sweep(CONFIG).cells[:3]
-
-    def write(value: float) -> list[Path]:
-        paths = []
-        for cell in grid:
-            folder = tmp_path / "cells" / cell.path
-            for prompt in ("a", "b"):
-                (folder / "images").mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (4, 4)).save(folder / "images" / f"{prompt}.png")
-            (folder / "checkpoint").mkdir(exist_ok=True)
-            (folder / "checkpoint" / "manifest.json").write_text("{}")
-            (folder / "metrics.json").write_text(json.dumps(record(cell, value)))
-            paths.append(folder / "metrics.json")
-        return paths
-
-    def runs() -> list:
-        client = tracking.client_of(tmp_path)
-        home = client.get_experiment_by_name("test").experiment_id
-        return list(client.search_runs([home]))
-
-    out = tmp_path / "mlflow.json"
-    paths = write(1.0)
-    tracking.track(paths[:1], "sweep", "test", [], tmp_path, out)
-    client = tracking.client_of(tmp_path)
-    unfinished = json.loads(out.read_text())["runs"][grid[0].path]
-    client.update_run(unfinished, "RUNNING")
-    tracking.track(paths, "sweep", "test", paths[:1], tmp_path, out)
-    tracking.track(paths, "sweep", "test", paths[:1], tmp_path, out)
-    found = runs()
-    assert len(found) == 4 and {r.info.status for r in found} == {"FINISHED"}
-    parent = json.loads(out.read_text())["parent"]
-    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent]
-    assert len(children) == 3 and unfinished in {r.info.run_id for r in children}
-    child = children[0]
-    assert child.data.metrics["fid"] == 1.0 and child.data.params["sampling.steps"] == "3"
-    artifacts = {a.path for a in client.list_artifacts(child.info.run_id)}
-    assert artifacts == {"pictures.png", "metrics.json", "manifest.json"}
-    assert len(client.get_metric_history(child.info.run_id, "layer_error_by_layer")) == 3
-    again = json.loads(paths[0].read_text())
-    again["metrics"]["fid"]["value"] = 0.5
-    paths[0].write_text(json.dumps(again))
-    tracking.track(paths, "sweep", "test", [], tmp_path, out)
-    assert len(runs()) == 4 and client.get_run(unfinished).data.metrics["fid"] == 0.5
-    tracking.track(write(2.0), "sweep", "test", [], tmp_path, out)
-    assert len(runs()) == 7
-    assert sum(tracking.SUPERSEDED in r.data.tags for r in runs()) == 3
-    mlflow.set_tracking_uri(None)

@@ -5,6 +5,7 @@ import sys
 from glob import glob
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
@@ -112,3 +113,9 @@ def pruning(wildcards):
 def dense(wildcards, file):
     """A file of the dense cell that a cell is compared with."""
     return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).dense().path}/{file}"
+
+
+def prompt_sources():
+    """Key of a prompt file among the results → the file it was chosen from."""
+    splits = {(c.model, split) for c in SWEEP.cells for split in ("evaluation", f"calibration-{c.calibration}")}
+    return {f"{m}/{s}": captions(SimpleNamespace(model=m, split=s))["prompts"] for m, s in sorted(splits)}

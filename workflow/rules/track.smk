@@ -1,8 +1,14 @@
-# metrics.json files → MLflow. One job: a fresh SQLite store must not be met by several processes at once.
+# metrics.json files → MLflow. One job a sweep; sweeps may be tracked at once (docs/architecture.md).
+
+
 rule track:
     input:
         metrics=expand("{cell}/metrics.json", cell=CELLS),
-        files=rules.summarise.output,
+        files=[
+            *rules.summarise.output,
+            *(rules.report.output if rules.has("report") else []),
+            "requirements.lock",
+        ],
         code=code("eval.tracking"),
     output:
         f"{TABLES}/mlflow.json",
@@ -13,7 +19,8 @@ rule track:
     params:
         sweep=config["name"],
         results=lambda w: RESULTS,
+        sources=" ".join(flags({"sources": prompt_sources()})),
         store=sha256(os.getenv("MLFLOW_TRACKING_URI", "").encode()).hexdigest(),  # another store is filled anew
     shell:
         "python -m eval track --metrics {input.metrics} --files {input.files} --sweep {params.sweep}"
-        " --results {params.results} --out {output} > {log} 2>&1"
+        " --results {params.results} {params.sources} --out {output} > {log} 2>&1"

@@ -1,0 +1,151 @@
+"""What a cell's run says of it: params, metrics, curves, data sets and a description, from its metrics.json."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from eval.cells import decimal
+from eval.estimates import Record, estimate
+from eval.tables import HEADLINE, formatted
+from obsdiff import registry
+
+LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
+"""MLflow's limits, in characters"""
+Point = tuple[str, float, int]
+"""name, value and step of a metric"""
+
+
+def text(value: Any) -> str:
+    """A param's value as config files have it: `true`, `0.01`, `[1, 0.5]`."""
+    return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_PARAM]
+
+
+def params(record: Record) -> dict[str, str]:
+    """The axes, the spec's other fields, `sampling.<field>` of the calibration, and what judged the pictures."""
+    cell, provenance = record["cell"], record["provenance"]
+    spec = {k: v for k, v in provenance["spec"].items() if k not in ("prompts", "sampling")}
+    sampling = {f"sampling.{k}": v for k, v in provenance["spec"]["sampling"].items()}
+    judges = {k: (provenance.get(k) or {}).get("name") for k in ("evaluator", "fid_features")}
+    own = {"sparsity": decimal(cell["sparsity"]), "pictures": len(record["prompts"])}
+    found = spec | sampling | cell | own | {k: v for k, v in judges.items() if v}
+    return {k: text(v) for k, v in found.items()}
+
+
+def scalars(record: Record) -> Iterator[Point]:
+    """Every metric, its 95 % interval over prompts as `_low` and `_high`, a timing's quartiles as `_q1` and `_q3`."""
+    for name, metric in record["metrics"].items():
+        yield name, float(metric["value"]), 0
+        made = estimate([record], name)
+        ends = made.interval if made else None
+        for suffixes, values in ((("low", "high"), ends), (("q1", "q3"), metric.get("quartiles"))):
+            for suffix, value in zip(suffixes, values or (), strict=False):
+                yield f"{name}_{suffix}", float(value), 0
+
+
+def curves(record: Record, manifest: Mapping[str, Any]) -> Iterator[Point]:
+    """Metrics over layers and blocks (the step is the place in order of execution) and over denoising steps.
+
+    layers/error, layers/sparsity          of the profile
+    layers/weight_error, …/calibration_error, …/damping   of the pruning run, where it has them
+    steps/alpha                            what calibration weighted each step with
+    steps/deviation, steps/block_deviation, blocks/deviation   from the dense model: of the latents, and of the blocks'
+                                           outputs, averaged over blocks and over steps; where the record has it
+    """
+    for depth, layer in enumerate(record["layers"]):
+        yield "layers/error", float(layer["error"]), depth
+        yield "layers/sparsity", float(layer["sparsity"]), depth
+    for depth, layer in enumerate(manifest.get("layers", ())):
+        for key in ("weight_error", "calibration_error", "damping"):
+            if layer.get(key) is not None:
+                yield f"layers/{key}", float(layer[key]), depth
+    for step, alpha in enumerate(alphas(record["provenance"]["spec"])):
+        yield "steps/alpha", alpha, step
+    if found := record.get("deviation"):
+        by_block = np.asarray(found["by_block"], dtype=float)
+        series = {
+            "steps/deviation": found["latents"],
+            "steps/block_deviation": by_block.mean(axis=0),
+            "blocks/deviation": by_block.mean(axis=1),
+        }
+        for name, values in series.items():
+            for step, value in enumerate(values):
+                yield name, float(value), step
+
+
+def alphas(spec: Mapping[str, Any]) -> list[float]:
+    """The weighting's α by step of calibration; empty for a method that knows none.
+
+    A step is a turn of the sampling loop: 2T − 1 of them for Heun, T + 1 for PNDM, else T, a pipeline's own scheduler
+    included.
+    """
+    sampling = spec["sampling"]
+    if not sampling or not registry.constants("obsdiff.methods", spec["method"])["WEIGHTED"]:
+        return []
+    steps = sampling["steps"]
+    turns = {"heun": 2 * steps - 1, "pndm": steps + 1}.get(sampling.get("scheduler") or "", steps)
+    table = [spec["alphas"]] if registry.constants("obsdiff.weightings", spec["weighting"]).get("TABLE") else []
+    entry = registry.load("obsdiff.weightings", spec["weighting"])
+    made: list[float] = entry.alphas(turns, spec["alpha_min"], spec["alpha_max"], *table).tolist()
+    return made
+
+
+def tags(record: Record) -> dict[str, str]:
+    """What a rerun may change, and so is no param: where the cell was measured; and a description."""
+    provenance = record["provenance"]
+    found = {f"obsdiff.{k}": text(v) for k, v in provenance.get("machine", {}).items()}
+    found |= {f"obsdiff.version.{k}": text(v) for k, v in provenance.get("versions", {}).items()}
+    return found | {"mlflow.note.content": description(record)}
+
+
+def description(record: Record) -> str:
+    """The headline metrics with their intervals, as Markdown."""
+    lines = [
+        f"{len(record['prompts'])} pictures of `{record['cell']['model']}`, the first of them in `pictures.png`.",
+        "",
+    ]
+    lines += ["| | | 95 % interval |", "|:--|--:|:--|"]
+    for name in (n for n in HEADLINE if n in record["metrics"]):
+        about, made = record["metrics"][name], estimate([record], name)
+        ends = f"{formatted(made.interval[0])} to {formatted(made.interval[1])}" if made and made.interval else ""
+        lines.append(f"| {about['title']} ({about['unit']}) | {formatted(about['value'])} | {ends} |")
+    return "\n".join(lines)
+
+
+def data(record: Record, sources: Mapping[str, str]) -> list[DatasetInput]:
+    """The calibration prompts (of a method that calibrates), the benchmark's prompts and the real pictures.
+
+    Args:
+        sources: `<model>/evaluation` and `<model>/calibration-<the cell's>` → the prompts' file as the model file gives
+            it; where left out, that key.
+
+    Returns:
+        With our SHA-256 as digest, as many digits as MLflow takes; the profile has all, and the count.
+    """
+    cell, provenance = record["cell"], record["provenance"]
+    found = []
+    if provenance["spec"]["sampling"]:
+        key = f"{cell['model']}/calibration-{cell['calibration']}"
+        found.append(dataset("calibration", sources.get(key, key), {"sha256": provenance["spec"]["prompts"]}))
+    if "prompts" in provenance:
+        key = f"{cell['model']}/evaluation"
+        found.append(dataset("evaluation", sources.get(key, key), provenance["prompts"]))
+    real = provenance["reference"]
+    if "sha256" in real:
+        found.append(dataset("reference", real["folder"], real))
+    return found
+
+
+def dataset(context: str, source: str, about: Mapping[str, Any]) -> DatasetInput:
+    served = source.startswith(("http://", "https://"))
+    profile = {"num_rows": about["count"]} if "count" in about else {}
+    entity = Dataset(
+        name="/".join(source.rstrip("/").split("/")[-2:]),
+        digest=about["sha256"][:LONGEST_DIGEST],
+        source_type="http" if served else "local",
+        source=json.dumps({"url" if served else "uri": source}),
+        profile=json.dumps(profile | {"sha256": about["sha256"]}),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])

@@ -1,0 +1,83 @@
+"""Where MLflow shows the experiment: addresses, saved views, and the server of a store of files.
+
+A view is what MLflow's own "Share" button makes: an experiment tag that holds the state of the page. `cells` lists all
+cells with their axes and metrics, best FID first; `quality-0.50` draws the metrics of one sparsity by method.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.cells import decimal
+from eval.estimates import Record
+from eval.tables import HEADLINE
+from eval.tracking import store
+from obsdiff.errors import SpecError
+
+VIEW = "mlflow.sharedViewState."
+CELLS = "cells"
+CURRENT = "tags.`obsdiff.role` = 'cell' and tags.`obsdiff.superseded` IS NULL"
+COLUMNS = ("method", "pattern", "sparsity", "weighting", "seed")
+SECTION = "quality"
+
+
+def chart(metric: str) -> dict[str, Any]:
+    """Bars of a metric, a bar a run or group of runs."""
+    own = {"uuid": metric, "metricKey": metric, "metricSectionId": SECTION}
+    return own | {"type": "BAR", "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
+
+
+def views(records: Sequence[Record]) -> dict[str, str]:
+    """Experiment tags: the view `cells`, and `quality-<sparsity>` of each sparsity."""
+    shown = [name for name in HEADLINE if any(name in record["metrics"] for record in records)]
+    columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{m}`" for m in ("fid_low", "fid_high", *shown)]
+    listed = {"searchFilter": CURRENT, "orderByKey": "metrics.`fid`", "orderByAsc": True, "selectedColumns": columns}
+    section = {"uuid": SECTION, "name": "quality", "display": True}
+    drawn = {
+        "compareRunSections": [section | {"isReordered": False, "deleted": False, "isGenerated": False}],
+        "compareRunCharts": [chart(metric) for metric in shown],
+        "isAccordionReordered": True,
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "method"}]},
+        "runsVisibilityMode": "SHOWALL",
+    }
+    found = {CELLS: listed}
+    for value in sorted({decimal(record["cell"]["sparsity"]) for record in records}):
+        found[f"{SECTION}-{value}"] = listed | drawn | {"searchFilter": f"{CURRENT} and params.sparsity = '{value}'"}
+    return {VIEW + key: json.dumps(state) for key, state in found.items()}
+
+
+def view_page(experiment: str, view: str) -> str:
+    """Address of a view within MLflow's pages."""
+    mode = "&compareRunsMode=CHART" if view != CELLS else ""
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}&workflowType=machine_learning{mode}"
+
+
+def page_of(uri: str, experiment: str, port: int = 5000) -> str:
+    """Address of the experiment's cells: on the tracking server, or on that of `serve` for a store of files."""
+    host = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    return f"{host}/{view_page(experiment, CELLS)}"
+
+
+def serve(results: Path, experiment: str, port: int) -> None:
+    """Print the experiment's page and become the MLflow server that shows it, unless the store is a server already.
+
+    Raises:
+        SpecError: nothing was tracked yet.
+    """
+    uri = store.uri_of(results)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.is_file():
+        raise SpecError(f"results: {path} is not there; run a sweep first (make results), or set MLFLOW_TRACKING_URI")
+    found = store.client_of(results).get_experiment_by_name(experiment)
+    if found is None:
+        raise SpecError(f"experiment: {experiment!r} is not in {uri}; run a sweep first (make results)")
+    print(f"MLflow   {page_of(uri, found.experiment_id, port)}", flush=True)
+    if store.is_served(uri):
+        return
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # of evaluations that nobody asks for here
+    options = ["--backend-store-uri", uri, "--artifacts-destination", str(results.resolve() / "mlartifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", *options, "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, command)

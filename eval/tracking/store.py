@@ -1,0 +1,188 @@
+"""The MLflow store: an experiment and runs that are there once however many processes ask for them at once."""
+
+import fcntl
+import getpass
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from obsdiff.errors import SpecError
+
+SETTLED = "obsdiff.settled"
+ABANDONED_SECONDS = 30
+"""after which a run that is there without being settled is taken for that of a killed process"""
+ATTEMPTS = 6
+METRICS_A_BATCH, PARAMS_A_BATCH = 900, 90
+"""MLflow takes 1000 and 100"""
+Result = TypeVar("Result")
+
+
+def uri_of(results: Path) -> str:
+    """MLFLOW_TRACKING_URI, by default results/mlflow.db."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.resolve()}/mlflow.db"
+
+
+def is_served(uri: str) -> bool:
+    return uri.startswith(("http", "databricks"))
+
+
+def client_of(results: Path) -> MlflowClient:
+    """A client of the store that `results` stands for, see uri_of."""
+    uri = uri_of(results)
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient(uri)
+
+
+@contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """One process at a time on a SQLite file, until it ends however it ends; a server takes several."""
+    uri = uri_of(results)
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///") + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
+    """The experiment's id, made if missing; a server keeps artifacts itself, else they go to results/mlartifacts.
+
+    Raises:
+        SpecError: the experiment was deleted in MLflow.
+    """
+    location = None if is_served(client.tracking_uri) else (results.resolve() / "mlartifacts").as_uri()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            # the kind makes MLflow's pages open on the runs
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_location=location, tags=kind))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        what = "restore it (mlflow experiments restore), or remove it for good (mlflow gc)"
+        raise SpecError(f"experiment: {name!r} was deleted in MLflow; {what}")
+    return str(found.experiment_id)
+
+
+def find(client: MlflowClient, experiment: str, tags: dict[str, str]) -> list[Run]:
+    """Active runs with these tags, the oldest first."""
+    text = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+    return list(client.search_runs([experiment], text, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time ASC"]))
+
+
+def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str], more: dict[str, str]) -> Run:
+    """The run with these tags, else a new one; processes that ask at once get the same one.
+
+    Of two that make a run at once at least one sees the other's when it looks again: whoever sees another one deletes
+    its own, waits and begins anew, so at most one is settled, whatever the clocks say. Only settled runs are used.
+
+    Args:
+        name: the run's name, if it is made.
+        keys: the tags that it is found by.
+        more: further tags, if it is made.
+    """
+    begun = time.monotonic()
+    more = more | {"mlflow.user": getpass.getuser(), "mlflow.source.name": "obsdiff", "mlflow.source.type": "LOCAL"}
+    while True:
+        found = find(client, experiment, keys)
+        for run in found:
+            if SETTLED in run.data.tags or run.info.status == "FINISHED":
+                return run
+        if not found:
+            identity = client.create_run(experiment, run_name=name, tags=keys | more).info.run_id
+            if len(find(client, experiment, keys)) == 1:
+                client.set_tag(identity, SETTLED, "true")
+                return client.get_run(identity)
+            client.delete_run(identity)
+        elif time.monotonic() - begun > ABANDONED_SECONDS:
+            for run in found:
+                client.delete_run(run.info.run_id)
+        time.sleep(random.uniform(0.05, 0.5))
+
+
+def insist(call: Callable[..., Result], *args: Any) -> Result:
+    """call(*args), again where another process wrote the same row of the database in that moment."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call(*args)
+        except MlflowException as error:
+            if error.error_code not in ("BAD_REQUEST", "INTERNAL_ERROR") or attempt == ATTEMPTS:
+                raise
+        time.sleep(random.uniform(0.05, 0.3) * attempt)
+    raise AssertionError
+
+
+def log(
+    client: MlflowClient,
+    run: str,
+    params: dict[str, str],
+    points: Sequence[tuple[str, float, int]],
+    stamp: int,
+    tags: dict[str, str],
+) -> None:
+    """Params, metrics and tags of a run; what several processes log alike is there once.
+
+    Args:
+        points: name, value and step of metrics.
+        stamp: the metrics' time in ms; those of the same name, value, step and time are one.
+    """
+    metrics = [Metric(name, value, stamp, step) for name, value, step in points]
+    for i in range(0, len(metrics), METRICS_A_BATCH):
+        insist(client.log_batch, run, metrics[i : i + METRICS_A_BATCH])
+    entities = [Param(k, v) for k, v in params.items()]
+    for i in range(0, len(entities), PARAMS_A_BATCH):
+        insist(client.log_batch, run, (), entities[i : i + PARAMS_A_BATCH])
+    insist(client.log_batch, run, (), (), [RunTag(k, v) for k, v in tags.items()])
+
+
+def news(client: MlflowClient, run: Run, points: Sequence[tuple[str, float, int]]) -> list[tuple[str, float, int]]:
+    """The points that differ from what the run has: a history keeps all that it was ever given."""
+    known: dict[tuple[str, int], tuple[int, float]] = {}
+    for name in {name for name, _, _ in points} & run.data.metrics.keys():
+        for m in client.get_metric_history(run.info.run_id, name):
+            known[name, m.step] = max(known.get((name, m.step), (0, 0.0)), (m.timestamp, m.value))
+    return [(name, value, step) for name, value, step in points if known.get((name, step), (0, None))[1] != value]
+
+
+def record_of(run: str, results: Path) -> dict[str, Any]:
+    """The metrics.json that a run carries.
+
+    Raises:
+        SpecError: no such run, or it carries none.
+    """
+    uri = uri_of(results)
+    where = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{results}/mlflow.db"
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.is_file():
+        raise SpecError(f"run: {run!r} cannot be looked up, {path} is not there; set MLFLOW_TRACKING_URI")
+    client = client_of(results)
+    try:
+        found = client.get_run(run)
+    except MlflowException as error:
+        raise SpecError(f"run: {run!r} is not in the store of {where} ({error.error_code})") from None
+    if not any(a.path == "metrics.json" for a in client.list_artifacts(run)):
+        raise SpecError(
+            f"run: {run!r} ({found.info.run_name}) carries no metrics.json; give that of a cell, no sweep's"
+        )
+    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=uri)
+    record: dict[str, Any] = json.loads(Path(file).read_text())
+    return record

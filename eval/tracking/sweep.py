@@ -1,0 +1,63 @@
+"""What a sweep's parent run says: metrics against sparsity, the best of each, and a description with links."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from eval.cells import AXES, cell_path, decimal, named, parse
+from eval.estimates import Record
+from eval.tables import HEADLINE, formatted, frame
+from eval.tracking.content import Point
+from eval.tracking.pages import SECTION, view_page
+
+LONGEST_TAG = 8000
+"""MLflow's limit, in characters"""
+
+
+def several_models(records: Sequence[Record]) -> bool:
+    return len({record["cell"]["model"] for record in records}) > 1
+
+
+def name_of(record: Record, with_model: bool, *without: str) -> str:
+    """What a person calls the cell: eval.cells.named, after the model where the sweep has several."""
+    cell = parse(cell_path(record))
+    return f"{cell.model} {named(cell, *without)}" if with_model else named(cell, *without)
+
+
+def summary(records: Sequence[Record]) -> Iterator[Point]:
+    """Metrics of a sweep whose step is the sparsity in percent, so that MLflow draws them against it.
+
+    cells                      how many
+    <metric>/<method, …>       of what the tables' lines are: all axes but sparsity and seed, averaged over seeds
+    best/<metric>              of the pruned cells of that sparsity
+    """
+    yield "cells", float(len(records)), 0
+    table, models = frame(records), several_models(records)
+    about = {name: metric for record in records for name, metric in record["metrics"].items()}
+    table["line"] = [re.sub(r"[^\w./: -]", "-", name_of(r, models, "sparsity", "seed")) for r in records]
+    table["percent"] = (100 * table["sparsity"]).round().astype(int)
+    for name in (n for n in HEADLINE if n in table):
+        for (line, percent), value in table.groupby(["line", "percent"], sort=False)[name].mean().dropna().items():
+            yield f"{name}/{line}", float(value), percent
+        pruned = table[table["sparsity"] > 0].groupby("percent")[name]
+        for percent, value in (pruned.max() if about[name]["higher_is_better"] else pruned.min()).dropna().items():
+            yield f"best/{name}", float(value), percent
+
+
+def description(records: Sequence[Record], experiment: str) -> str:
+    """What was run, the best FID by sparsity, and links to charts of the cells of each sparsity, as Markdown."""
+    table, models = frame(records), several_models(records)
+    varied = {axis: [str(v) for v in dict.fromkeys(table[axis])] for axis in AXES}
+    lines = [f"{len(records)} cells, {len(records[0]['prompts'])} pictures each.", ""]
+    lines += [f"- {axis}: {', '.join(values)}" for axis, values in varied.items() if len(values) > 1 or axis == "model"]
+    lines += ["", "| sparsity | | lowest FID | |", "|:--|:--|--:|:--|"]
+    for sparsity in sorted(set(table["sparsity"])):
+        rows = table[table["sparsity"] == sparsity].dropna(subset="fid") if "fid" in table else table[:0]
+        if len(rows):
+            best = records[int(rows["fid"].idxmin())]
+            link = view_page(experiment, f"{SECTION}-{decimal(sparsity)}")
+            lines.append(
+                f"| {sparsity:g} | {name_of(best, models)} | {formatted(best['metrics']['fid']['value'])} "
+                f"| [chart by method]({link}) |"
+            )
+    lines += ["", "Metrics of this run are drawn against sparsity in percent (the step): `fid/…`, `best/fid`."]
+    return "\n".join(lines)[:LONGEST_TAG]

@@ -1,0 +1,333 @@
+"""MLflow: a local store, and a live server with a database behind it and several writers at once; `obsdiff compare`."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import cells
+from eval.__main__ import main as suite
+from eval.tracking import MEASURED, SUPERSEDED, content, store, sweep, track
+from obsdiff import PruneSpec, Sampling
+from obsdiff.__main__ import main
+
+PROMPTS = [str(i) for i in range(6)]
+LAYERS, STEPS = 3, 4
+START_SECONDS = 300
+
+
+def cell_of(method: str, sparsity: str, seed: str = "0", model: str = "emoji-sd3") -> cells.Cell:
+    weighting = "log_decrease" if method == "obs_diff" else "uniform"
+    return cells.Cell(model, method, "unstructured", sparsity, weighting, "1", "plain", "plain", "plain", seed)
+
+
+def record_of(cell: cells.Cell, value: float) -> dict:
+    """A metrics.json whose FID is `value` and whose CLIP score differs from prompt to prompt."""
+    axes = cells.axes_of(cell)
+    spec = PruneSpec(
+        method=cell.method,
+        sparsity=axes["sparsity"],
+        weighting=cell.weighting,
+        prompts=("a",),
+        sampling=Sampling(steps=STEPS),
+    )
+    samples = (np.linspace(0, 1, len(PROMPTS)) + value).tolist()
+    about = {"unit": "u", "higher_is_better": False}
+    spread = np.random.default_rng(0).normal(value, 0.1, size=500).tolist()
+    metrics = {
+        "fid": about | {"title": "FID", "value": value, "replicates": spread},
+        "clip_score": about | {"title": "CLIP score", "value": float(np.mean(samples)), "samples": samples},
+        "denoiser_ms": about | {"title": "step", "value": value, "quartiles": [value - 1, value + 1]},
+    }
+    provenance = {
+        "spec": spec.canonical(),
+        "reference": {"count": 9, "folder": "zoo/real", "sha256": "a" * 64},
+        "prompts": {"count": len(PROMPTS), "sha256": "b" * 64},
+        "evaluator": {"name": "e"},
+        "fid_features": None,
+        "versions": {"torch": "2"},
+        "machine": {"device": "CPU"},
+    }
+    deviation = {"blocks": ["x", "y"], "by_block": [[0.0] * STEPS, [0.5] * STEPS], "latents": [0.25] * STEPS}
+    return {
+        "cell": axes,
+        "hash": cells.cell_hash({"cell": cell.path, "value": value}),
+        "provenance": provenance,
+        "prompts": PROMPTS,
+        "captions": PROMPTS,
+        "metrics": metrics,
+        "layers": [{"name": f"l{i}", "error": 0.1 * i, "sparsity": 0.5} for i in range(LAYERS)],
+        "deviation": deviation,
+    }
+
+
+def write(root: Path, cell: cells.Cell, value: float) -> Path:
+    folder = root / "cells" / cell.path
+    for name in ("images", "checkpoint"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for prompt in PROMPTS:
+        Image.new("RGB", (4, 4)).save(folder / "images" / f"{prompt}.png")
+    layers = [{"name": f"l{i}", "weight_error": 0.2, "calibration_error": None, "damping": None} for i in range(LAYERS)]
+    (folder / "checkpoint" / "manifest.json").write_text(json.dumps({"layers": layers}))
+    (folder / "metrics.json").write_text(json.dumps(record_of(cell, value)))
+    return folder / "metrics.json"
+
+
+def grid(*methods: str) -> list[cells.Cell]:
+    return [cell_of("dense", "0.00"), *(cell_of(m, s) for m in methods for s in ("0.50", "0.70"))]
+
+
+def runs_of(results: Path, experiment: str) -> list:
+    client = store.client_of(results)
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+@pytest.fixture(autouse=True)
+def no_store_is_left_set():
+    yield
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+
+
+def test_tracking_resumes_and_never_duplicates(tmp_path):
+    out, chosen = tmp_path / "mlflow.json", grid("obs_diff")
+    paths = [write(tmp_path, cell, 1.0) for cell in chosen]
+    track(paths[:1], "sweep", "test", [], tmp_path, out)
+    client = store.client_of(tmp_path)
+    unfinished = json.loads(out.read_text())["runs"][chosen[0].path]
+    client.update_run(unfinished, "RUNNING")
+    for _ in range(2):
+        track(paths, "sweep", "test", paths[:1], tmp_path, out)
+    found = runs_of(tmp_path, "test")
+    assert len(found) == 1 + len(chosen) and {r.info.status for r in found} == {"FINISHED"}
+    parent = json.loads(out.read_text())["parent"]
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent]
+    assert {r.info.run_name for r in children} == {
+        "dense",
+        "obs_diff 0.50 log_decrease",
+        "obs_diff 0.70 log_decrease",
+    }
+    assert unfinished in {r.info.run_id for r in children}
+    record = json.loads(paths[0].read_text())
+    record["metrics"]["fid"]["value"] = 0.5
+    paths[0].write_text(json.dumps(record))
+    track(paths, "sweep", "test", [], tmp_path, out)
+    assert len(runs_of(tmp_path, "test")) == len(found) and client.get_run(unfinished).data.metrics["fid"] == 0.5
+    assert len(client.get_metric_history(unfinished, "layers/error")) == LAYERS
+    track([write(tmp_path, cell, 2.0) for cell in chosen], "sweep", "test", [], tmp_path, out)
+    older = [r for r in runs_of(tmp_path, "test") if SUPERSEDED in r.data.tags]
+    assert len(older) == len(chosen) and all(r.info.run_name.endswith("(superseded)") for r in older)
+    assert len(runs_of(tmp_path, "test")) == 1 + 2 * len(chosen)
+
+
+def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch):
+    """Of a process that was killed between making and settling it."""
+    monkeypatch.setattr(store, "ABANDONED_SECONDS", 0)
+    client = store.client_of(tmp_path)
+    home = store.experiment_id(client, "test", tmp_path)
+    left = client.create_run(home, tags={"k": "v"}).info.run_id
+    made = store.obtain(client, home, "name", {"k": "v"}, {}).info.run_id
+    assert made != left and store.obtain(client, home, "name", {"k": "v"}, {}).info.run_id == made
+    assert [r.info.run_id for r in store.find(client, home, {"k": "v"})] == [made]
+
+
+def test_deleted_experiment_is_an_error_by_name(tmp_path):
+    client = store.client_of(tmp_path)
+    client.delete_experiment(store.experiment_id(client, "test", tmp_path))
+    with pytest.raises(store.SpecError, match="experiment: 'test' was deleted"):
+        store.experiment_id(client, "test", tmp_path)
+
+
+def test_params_and_metrics_are_what_filters_and_charts_take():
+    record = record_of(cell_of("obs_diff", "0.50"), 3.0)
+    params = content.params(record)
+    asked = {"method": "obs_diff", "sparsity": "0.50", "compensate": "true", "sampling.steps": str(STEPS), "seed": "0"}
+    assert params.items() >= asked.items() and "prompts" not in params
+    record["provenance"]["spec"]["layer_sparsity"] = {f"layer.{i}": 0.5 for i in range(2000)}
+    assert max(map(len, content.params(record).values())) == content.LONGEST_PARAM
+    scalars = {name: value for name, value, _ in content.scalars(record)}
+    assert scalars["fid_low"] < scalars["fid"] == 3.0 < scalars["fid_high"] and scalars["denoiser_ms_q1"] == 2.0
+    points = list(content.curves(record, {"layers": [{"weight_error": 0.2}] * LAYERS}))
+    curves = {name: [v for n, v, _ in points if n == name] for name, _, _ in points}
+    assert {name: len(values) for name, values in curves.items()} == {
+        **dict.fromkeys(("layers/error", "layers/sparsity", "layers/weight_error"), LAYERS),
+        **dict.fromkeys(("steps/alpha", "steps/deviation", "steps/block_deviation"), STEPS),
+        "blocks/deviation": 2,
+    }
+    assert curves["steps/alpha"][0] == pytest.approx(1.2) and curves["steps/alpha"][-1] == pytest.approx(0.8)
+    assert curves["blocks/deviation"] == [0.0, 0.5] and curves["steps/block_deviation"] == [0.25] * STEPS
+    dense = record_of(cell_of("dense", "0.00"), 1.0)
+    assert not content.alphas(dense["provenance"]["spec"])
+    assert all(len(d.dataset.digest) <= content.LONGEST_DIGEST for d in content.data(record, {}))
+    assert [d.tags[0].value for d in content.data(dense, {})] == ["evaluation", "reference"]
+
+
+def test_sweep_is_summarised_against_sparsity():
+    values = {("magnitude", "0.50"): 4.0, ("obs_diff", "0.50"): 3.0, ("obs_diff", "0.70"): 6.0}
+    records = [record_of(cell_of(*key, seed), v + int(seed)) for key, v in values.items() for seed in ("0", "1")]
+    found = {(name, step): value for name, value, step in sweep.summary(records)}
+    assert found["cells", 0] == 6 and found["best/fid", 50] == 3.0 and found["best/fid", 70] == 6.0
+    assert found["fid/magnitude", 50] == 4.5 and found["fid/obs_diff log_decrease", 70] == 6.5
+    note = sweep.description(records, "7")
+    assert "| 0.7 | obs_diff 0.70 log_decrease | 6 |" in note and "#/experiments/7/runs?viewStateShareKey=" in note
+    other = record_of(cell_of("wanda", "0.50", model="other"), 1.0)
+    assert sweep.several_models([*records, other]) and sweep.name_of(other, True) == "other wanda 0.50 uniform"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address of a live server with SQLite behind it, and a folder of cells that three processes carried there at once.
+
+    Two of them carry the same sweep, in opposite orders; a third has another one with some of the same cells.
+    """
+    root = tmp_path_factory.mktemp("served")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    place = ["--backend-store-uri", f"sqlite:///{root}/server.db", "--artifacts-destination", str(root / "kept")]
+    command = [sys.executable, "-m", "mlflow", "server", *place, "--port", uri.rpartition(":")[2], "--workers", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    with (root / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
+    try:
+        chosen = grid("magnitude", "obs_diff")
+        paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(chosen)]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["eval.tracking"])
+        wait_for(uri, server, root / "server.log")
+        jobs = [("one", paths[:4]), ("one", paths[:0:-1]), ("two", paths[2:])]
+        writers = []
+        for i, (name, some) in enumerate(jobs):
+            arguments = (some, name, "live", paths[:1], root, root / f"{i}.json", {"emoji-sd3/evaluation": "zoo/b.csv"})
+            writers.append(context.Process(target=track, args=arguments))
+            writers[-1].start()
+        for writer in writers:
+            writer.join()
+        assert [writer.exitcode for writer in writers] == [0, 0, 0], (root / "server.log").read_text()[-3000:]
+        yield uri, root
+    finally:
+        os.environ.pop("MLFLOW_TRACKING_URI")
+        server.terminate()
+        server.wait()
+
+
+def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urlopen(f"{uri}/health"):
+                return
+        except URLError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+def test_writers_at_once_make_each_run_once(served):
+    _, root = served
+    found = runs_of(root, "live")
+    assert {r.info.status for r in found} == {"FINISHED"}
+    parents = {r.info.run_id: r.info.run_name for r in found if r.data.tags["obsdiff.role"] == "sweep"}
+    assert sorted(parents.values()) == ["one", "two"]
+    children = [r for r in found if r.info.run_id not in parents]
+    made = sorted((parents[r.data.tags["mlflow.parentRunId"]], r.info.run_name) for r in children)
+    names = [sweep.name_of(record_of(cell, 1.0), False) for cell in grid("magnitude", "obs_diff")]
+    assert made == sorted([*(("one", name) for name in names), *(("two", name) for name in names[2:])])
+    client = store.client_of(root)
+    for run in children:
+        assert MEASURED in run.data.tags
+        for name, points in (("layers/error", LAYERS), ("steps/deviation", STEPS), ("fid", 1)):
+            assert len(client.get_metric_history(run.info.run_id, name)) == points
+    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(2)]
+    assert all(records[0][path] == records[1][path] for path in records[0].keys() & records[1].keys())
+
+
+def test_filters_artifacts_and_data_sets_over_http(served):
+    import mlflow
+
+    uri, root = served
+    client = store.client_of(root)
+    home = client.get_experiment_by_name("live")
+    text = "params.method = 'obs_diff' and params.sparsity = '0.50' and metrics.fid < 4.5 and metrics.fid_high > 0"
+    found = client.search_runs([home.experiment_id], text)
+    assert [r.info.run_name for r in found] == ["obs_diff 0.50 log_decrease"] * 2
+    assert not client.search_runs([home.experiment_id], text.replace("4.5", "3.5"))
+    parent = found[0].data.tags["mlflow.parentRunId"]
+    under = client.search_runs([home.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
+    assert found[0].info.run_id in {r.info.run_id for r in under}
+    names = {a.path for a in client.list_artifacts(found[0].info.run_id)}
+    assert names == {"pictures.png", "metrics.json", "manifest.json", "spec.json", "environment.json"}
+    for name, local in (("metrics.json", "metrics.json"), ("manifest.json", "checkpoint/manifest.json")):
+        with urlopen(f"{uri}/get-artifact?path={name}&run_uuid={found[0].info.run_id}") as answer:
+            sent = answer.read()
+        assert sent == (root / "cells" / found[0].data.tags["obsdiff.path"] / local).read_bytes()
+    inputs = {d.tags[0].value: d.dataset for d in found[0].inputs.dataset_inputs}
+    assert set(inputs) == {"calibration", "evaluation", "reference"}
+    assert inputs["evaluation"].digest == "b" * content.LONGEST_DIGEST
+    assert mlflow.data.get_source(inputs["evaluation"]).uri == "zoo/b.csv"
+    assert json.loads(home.tags["mlflow.sharedViewState.quality-0.50"])["searchFilter"].endswith("'0.50'")
+
+
+def test_ui_says_where_the_cells_are(served, capsys, tmp_path, monkeypatch):
+    uri, root = served
+    page = json.loads((root / "0.json").read_text())["page"]
+    assert page.startswith(f"{uri}/#/experiments/") and suite(["ui", "--experiment", "live"]) == 0
+    assert page in capsys.readouterr().out
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert suite(["ui", "--results", str(tmp_path)]) == 2
+    assert "mlflow.db is not there; run a sweep first (make results)" in capsys.readouterr().err
+
+
+def test_compare_takes_folders_files_and_run_ids(served, capsys):
+    _, root = served
+    one, other = (root / "cells" / cell_of(m, "0.50").path for m in ("obs_diff", "magnitude"))
+    runs = json.loads((root / "1.json").read_text())["runs"]
+    printed = []
+    for pair in ((one, other / "metrics.json"), (runs[cell_of("obs_diff", "0.50").path], other)):
+        assert main(["compare", *map(str, pair)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert (
+        "first   emoji-sd3 obs_diff 0.50 log_decrease" in printed[0]
+        and "second  emoji-sd3 magnitude 0.50" in printed[0]
+    )
+    row = next(line for line in printed[0].splitlines() if line.startswith("CLIP score"))
+    assert row.split() == ["CLIP", "score", "(u)", "4.5", "2.5", "2", "2", "to", "2", "yes,", "worse"]
+    assert main(["compare", str(one), str(one)]) == 0
+    same = capsys.readouterr().out
+    assert next(line for line in same.splitlines() if line.startswith("CLIP score")).endswith("no")
+
+
+def test_compare_says_what_it_cannot_find_or_pair(served, capsys, tmp_path, monkeypatch):
+    _, root = served
+    parent = json.loads((root / "0.json").read_text())["parent"]
+    known = str(root / "cells" / cell_of("dense", "0.00").path)
+    seeded = str(write(tmp_path, cell_of("magnitude", "0.50", "1"), 1.0))
+    (tmp_path / "other.json").write_text("{}")
+    cases = {
+        "nowhere": "run: 'nowhere' is no file, folder or run id; give a cell's folder",
+        str(tmp_path): "metrics.json' is not a file; give a cell's folder",
+        str(tmp_path / "other.json"): "is no metrics.json of a cell (KeyError('cell')); measure it again",
+        "0" * 32: "is not in the store of MLFLOW_TRACKING_URI",
+        parent: "(one) carries no metrics.json; give a cell's",
+        seeded: "do not pair up",
+    }
+    for run, message in cases.items():
+        assert main(["compare", known, run]) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["compare", known, "0" * 32, "--results", str(tmp_path)]) == 2
+    assert "mlflow.db is not there; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
+    assert not (tmp_path / "mlflow.db").exists()
