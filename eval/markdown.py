@@ -50,11 +50,11 @@ def head(configurations: Configurations) -> Iterator[str]:
     first = next(iter(configurations.values()))[0]
     about = first["provenance"]
     own = about.get("fid_features")
-    network = f" on the features of `{own['name']}`" if own else ""
+    network = f", FID and KID on the features of `{own['name']}`" if own else ""
     yield (
-        f"{len(configurations)} configurations, {len(first['prompts'])} pictures a seed, "
-        f"{about['reference']['count']} real pictures for FID and KID{network}, evaluator "
-        f"`{about['evaluator']['name']}`. Pictures of every configuration come from the same prompts and noise."
+        f"Configurations: {len(configurations)}, of {len(first['prompts'])} pictures a seed, "
+        f"{about['reference']['count']} real pictures, evaluator "
+        f"`{about['evaluator']['name']}`{network}. Pictures of all come from the same prompts and noise."
     )
     yield MARKS
 
