@@ -7,7 +7,8 @@ where the interval excludes zero; there is no correction for the number of compa
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from eval.estimates import Estimate, Record, difference
+from eval.estimates import Estimate, Record, difference, paired
+from eval.markdown import formatted
 from eval.settings import Group, Setting, about, point
 from obsdiff.errors import SpecError
 
@@ -25,22 +26,17 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def compared(first: Group, second: Group, name: str) -> Estimate | None:
     """The paired difference over the seeds that both have; None where it has no interval or nothing pairs."""
-    seeds = {r["cell"]["seed"] for r in first} & {r["cell"]["seed"] for r in second}
-    if not seeds:
+    one, other = paired(first, second)
+    if not one:
         return None
-    pair = ([r for r in group if r["cell"]["seed"] in seeds] for group in (first, second))
     try:
-        found = difference(*pair, name)
+        found = difference(one, other, name)
     except SpecError:  # other prompts
         return None
     return found if found is not None and found.interval is not None else None
@@ -78,7 +74,7 @@ def lead(groups: Mapping[str, Group], name: str) -> Lead | None:
 
 def lead_text(found: Lead) -> str:
     """`sparsegpt 20.66; not told from it: obs_diff`"""
-    text = f"{found.label} {number(found.value)}"
+    text = f"{found.label} {formatted(found.value)}"
     if not (found.behind or found.alike or found.unknown):
         return f"{text}; the only one"
     if found.alike:
@@ -110,9 +106,8 @@ def lead_sentence(setting: Setting) -> str:
     name, best = found
     metric = about(setting.at(sparsity)[best.label], name)
     assert metric is not None
-    text = (
-        f"At sparsity {sparsity:g}, {best.label} has the best {metric['title']} ({number(best.value)} {metric['unit']})"
-    )
+    value = f"{formatted(best.value)} {metric['unit']}"
+    text = f"At sparsity {sparsity:g}, {best.label} has the best {metric['title']} ({value})"
     if not (best.behind or best.alike or best.unknown):
         return f"{text}; no other method was run there."
     if best.alike:

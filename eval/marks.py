@@ -16,6 +16,7 @@ REAL = ("fid", "kid", "cmmd", "clip_score", "image_reward", "recall_at_1")
 """metrics against real pictures and captions, which the dense model has too"""
 TO_DENSE = ("cosine_to_dense", "psnr_to_dense", "ssim_to_dense", "lpips_to_dense", "layer_error")
 """metrics against the dense model itself"""
+HEADLINE = (*REAL, *TO_DENSE)
 GROUP = ("model", "pattern", "sparsity", "sampling")
 BASE = "obs_diff"
 COLUMNS = (

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from eval.cells import cell_path, named, parse
 from eval.compare import compare
 from eval.estimates import Record
-from eval.tables import formatted
+from eval.markdown import formatted
 from obsdiff.errors import SpecError
 
 RUN_ID = "[0-9a-f]{32}"

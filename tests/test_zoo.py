@@ -18,7 +18,7 @@ from obsdiff.prompts import read_prompts
 ROOT = Path(__file__).parents[1]
 ZOO = ROOT / "zoo"
 SHIPPED = [p.stem for p in (ROOT / MODELS).glob("*.yaml") if (ZOO / p.stem).is_dir()]
-LIMIT_MB = {"emoji-sd3": 18, "emoji-clip": 8}
+LIMIT_MB = {"emoji-sd3": 18, "emoji-unet": 10, "emoji-flux": 10, "emoji-clip": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,8 @@ def test_folder_is_small_safe_and_described(name):
     assert sum(p.stat().st_size for p in files) <= LIMIT_MB[name] * 1e6
     assert not [p for p in files if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
     card = (ZOO / name / "README.md").read_text()
-    assert "Apache-2.0" in card and "R@1" in card and "loss.svg" in card
+    assert "Apache-2.0" in card and "R@1" in card
+    assert (ZOO / name / "loss.svg").exists() if "loss.svg" in card else "log of this run is lost" in card
 
 
 def test_readme_code_runs(tmp_path, monkeypatch):

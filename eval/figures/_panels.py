@@ -76,8 +76,8 @@ def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None) -> 
     for i, (label, line) in enumerate(setting.lines.items()):
         found = [(s, p) for s, group in line.items() if (p := point(group, name))]
         bars = [[p.value - p.low for _, p in found], [p.high - p.value for _, p in found]]
-        own = style(i, len(setting.lines))
-        axis.errorbar([s for s, _ in found], [p.value for _, p in found], bars, label=label, **own, **BAR)
+        own = style(i, len(setting.lines)) | BAR
+        axis.errorbar([s for s, _ in found], [p.value for _, p in found], bars, label=label, **own)
     level(axis.axhline, axis.axhspan, setting.dense, name, dense)
     if limits := spanned(setting, name, dense):
         axis.set_ylim(*limits)
@@ -87,8 +87,8 @@ def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None) -> 
 def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
     for i, line in enumerate(setting.lines.values()):
         if p := point(next(iter(line.values())), name):
-            own = style(i, len(setting.lines)) | {"linestyle": "none"}
-            axis.errorbar([p.value], [i], xerr=[[p.value - p.low], [p.high - p.value]], **own, **BAR)
+            own = style(i, len(setting.lines)) | BAR | {"linestyle": "none"}
+            axis.errorbar([p.value], [i], xerr=[[p.value - p.low], [p.high - p.value]], **own)
     level(axis.axvline, axis.axvspan, setting.dense, name, dense)
     if limits := spanned(setting, name, dense):
         axis.set_xlim(*limits)

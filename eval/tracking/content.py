@@ -9,7 +9,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from eval.cells import decimal
 from eval.estimates import Record, estimate
-from eval.tables import HEADLINE, formatted
+from eval.markdown import formatted
+from eval.marks import HEADLINE
 from obsdiff import registry
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36

@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.cells import decimal
 from eval.estimates import Record
-from eval.tables import HEADLINE
+from eval.marks import HEADLINE
 from eval.tracking import store
 from obsdiff.errors import SpecError
 

@@ -77,6 +77,7 @@ def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         found = client.get_experiment_by_name(name)
+    assert found is not None
     if found.lifecycle_stage != "active":
         what = "restore it (mlflow experiments restore), or remove it for good (mlflow gc)"
         raise SpecError(f"experiment: {name!r} was deleted in MLflow; {what}")

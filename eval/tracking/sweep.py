@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from eval.cells import AXES, cell_path, decimal, named, parse
 from eval.estimates import Record
-from eval.tables import HEADLINE, formatted, frame
+from eval.markdown import formatted
+from eval.marks import HEADLINE
+from eval.tables import frame
 from eval.tracking.content import Point
 from eval.tracking.pages import SECTION, view_page
 
@@ -36,11 +38,13 @@ def summary(records: Sequence[Record]) -> Iterator[Point]:
     table["line"] = [re.sub(r"[^\w./: -]", "-", name_of(r, models, "sparsity", "seed")) for r in records]
     table["percent"] = (100 * table["sparsity"]).round().astype(int)
     for name in (n for n in HEADLINE if n in table):
-        for (line, percent), value in table.groupby(["line", "percent"], sort=False)[name].mean().dropna().items():
-            yield f"{name}/{line}", float(value), percent
-        pruned = table[table["sparsity"] > 0].groupby("percent")[name]
-        for percent, value in (pruned.max() if about[name]["higher_is_better"] else pruned.min()).dropna().items():
-            yield f"best/{name}", float(value), percent
+        lines = table.groupby(["line", "percent"], sort=False, as_index=False)[name].mean().dropna()
+        for line, percent, value in zip(lines["line"], lines["percent"], lines[name], strict=True):
+            yield f"{name}/{line}", float(value), int(percent)
+        best = "max" if about[name]["higher_is_better"] else "min"
+        bests = table[table["sparsity"] > 0].groupby("percent", as_index=False)[name].agg(best).dropna()
+        for percent, value in zip(bests["percent"], bests[name], strict=True):
+            yield f"best/{name}", float(value), int(percent)
 
 
 def description(records: Sequence[Record], experiment: str) -> str:
@@ -51,9 +55,9 @@ def description(records: Sequence[Record], experiment: str) -> str:
     lines += [f"- {axis}: {', '.join(values)}" for axis, values in varied.items() if len(values) > 1 or axis == "model"]
     lines += ["", "| sparsity | | lowest FID | |", "|:--|:--|--:|:--|"]
     for sparsity in sorted(set(table["sparsity"])):
-        rows = table[table["sparsity"] == sparsity].dropna(subset="fid") if "fid" in table else table[:0]
-        if len(rows):
-            best = records[int(rows["fid"].idxmin())]
+        rows = [r for r in records if r["cell"]["sparsity"] == sparsity and "fid" in r["metrics"]]
+        if rows:
+            best = min(rows, key=lambda r: r["metrics"]["fid"]["value"])
             link = view_page(experiment, f"{SECTION}-{decimal(sparsity)}")
             lines.append(
                 f"| {sparsity:g} | {name_of(best, models)} | {formatted(best['metrics']['fid']['value'])} "

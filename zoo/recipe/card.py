@@ -1,6 +1,6 @@
 """Model cards: what each zoo model is, how it was trained, and its quality in figures, measured here.
 
-python -m zoo.recipe.card          # after training; writes zoo/*/README.md and loss.svg
+python -m zoo.recipe.card [NAME ...]     # after training; writes zoo/*/README.md and loss.svg, all without a name
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib as mpl
 import torch
@@ -38,15 +40,19 @@ def benchmark() -> list[Prompt]:
     return read_prompts(data.ZOO / "emoji-data" / "benchmark.csv")
 
 
-def loss_curve(name: str, folder: Path) -> dict:
-    log = json.loads((data.WORK / f"{name}.json").read_text())
+def log_of(name: str) -> dict | None:
+    """The record of a training in zoo/work; None where it is gone."""
+    path = data.WORK / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def loss_curve(name: str, folder: Path, log: dict) -> None:
     figure, axis = plt.subplots(figsize=(5, 2.4), layout="constrained")
     axis.plot(*zip(*log["curve"], strict=True), color="0.2", linewidth=1)
     axis.set(xlabel="step", ylabel="loss", yscale="log", title=f"{name}, mean of 100 steps")
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(folder / "loss.svg", metadata={"Date": None})
     plt.close(figure)
-    return log
 
 
 def size_of(folder: Path) -> float:
@@ -63,7 +69,10 @@ def pictures_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, pr
 
 def evaluator_card(judge: Evaluator) -> None:
     folder, prompts = data.ZOO / "emoji-clip", benchmark()
-    log = loss_curve("emoji-clip", folder)
+    log = log_of("emoji-clip")
+    if log is None:
+        raise SystemExit("zoo/work/emoji-clip.json is missing: train it first, python -m zoo.recipe.emoji_clip")
+    loss_curve("emoji-clip", folder, log)
     real = [data.ZOO / "emoji-data" / "reference" / f"{p.id}.png" for p in prompts]
     f, c = judge.pictures(real), judge.captions([p.caption for p in prompts])
     same = torch.arange(len(prompts))
@@ -93,11 +102,26 @@ Recipe: `python -m zoo.recipe.emoji_clip`, seeded and resumable. {LICENCE}
 """)
 
 
+def training(name: str, recipe: ModuleType) -> tuple[str, str]:
+    """Rows of the card's table about the training, and its loss curve; without the log, what the recipe says."""
+    log, count = log_of(name), len(data.load().ids)
+    if log is None:
+        steps = f"{recipe.STEPS} steps of {recipe.BATCH} pictures ({recipe.STEPS * recipe.BATCH / count:.0f} epochs)"
+        return f"| trained | {steps} by the recipe's default; the log of this run is lost |", ""
+    loss_curve(name, data.ZOO / name, log)
+    length = f"{log['steps']} steps of {log['batch']} pictures ({log['pictures'] / count:.0f} epochs)"
+    return (
+        f"| trained | {length}, {log['minutes']:.0f} min on one to two busy CPU cores |\n"
+        f"| final loss ({recipe.OBJECTIVE}) | {log['curve'][-1][1]:.3f} |",
+        "![loss](loss.svg)\n\n",
+    )
+
+
 def generator_card(name: str, judge: Evaluator) -> None:
     """The card of a generator; its recipe says in KIND, OBJECTIVE, SAMPLER and USAGE what figures do not."""
     folder, prompts, about = data.ZOO / name, benchmark(), read_model(name)
     recipe = importlib.import_module(f"zoo.recipe.{name.replace('-', '_')}")
-    log, vae = loss_curve(name, folder), json.loads((data.WORK / "vae.json").read_text())
+    trained, curve = training(name, recipe)
     sampling = Sampling(**about["sampling"])
     everything = sorted((data.ZOO / "emoji-data" / "reference").glob("*.png"))
     reference = judge.pictures(everything)
@@ -139,9 +163,8 @@ prunes that.
 |---|---|
 | denoiser | `{type(denoiser).__name__}`, {recipe.denoiser.__doc__.rstrip(".")}, {parameters:.2f} M parameters |
 | weights on disk | {size_of(folder):.1f} MB (float16), autoencoder and text encoders included |
-| autoencoder | `AutoencoderKL`, factor 2, 4 channels, {fidelity:.1f} dB PSNR on the data, {vae["minutes"]:.0f} min on one CPU core |
-| trained | {log["steps"]} steps of {log["batch"]} pictures ({log["pictures"] / len(data.load().ids):.0f} epochs), {log["minutes"]:.0f} min on one to two busy CPU cores |
-| final loss ({recipe.OBJECTIVE}) | {log["curve"][-1][1]:.3f} |
+| autoencoder | `AutoencoderKL`, factor 2, 4 channels, {fidelity:.1f} dB PSNR on the data |
+{trained}
 
 | pictures | R@1 % | CLIP score | FID | KID ×1000 |
 |---|---|---|---|---|
@@ -152,9 +175,7 @@ KID against {len(everything)} real pictures, all on the features of `zoo/emoji-c
 training set (each picture exists once), and their real pictures are among the reference: that is why the dense row
 can lie below that of the halves. Calibration captions are others than benchmark captions.
 
-![loss](loss.svg)
-
-{recipe.USAGE}
+{curve}{recipe.USAGE}
 Recipe: `python -m zoo.recipe.autoencoder && python -m {recipe.__name__}`, seeded and resumable. {LICENCE}
 """)
 
@@ -162,6 +183,5 @@ Recipe: `python -m zoo.recipe.autoencoder && python -m {recipe.__name__}`, seede
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache:
         judge = Evaluator(str(data.ZOO / "emoji-clip"), Path(cache))
-        evaluator_card(judge)
-        for generator in GENERATORS:
-            generator_card(generator, judge)
+        for name in sys.argv[1:] or ("emoji-clip", *GENERATORS):
+            evaluator_card(judge) if name == "emoji-clip" else generator_card(name, judge)
