@@ -2,8 +2,7 @@
 rule summarise:
     input:
         metrics=expand("{cell}/metrics.json", cell=CELLS),
-        code=code("eval.tables", "eval.figures") + folder("eval.figures") + folder("obsdiff.weightings"),
-        panels=code("eval.figures._panels"),
+        code=code("eval.tables", "eval.figures", *entries("eval.figures"), *entries("obsdiff.weightings")),
     output:
         table=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/table.rst"),
         markdown=f"{TABLES}/summary.md",
