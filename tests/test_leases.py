@@ -93,6 +93,7 @@ def test_leased_gpu_is_the_only_one_seen(monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", ["prune", "generate", "profile", "measure"])
 def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path, capsys):
     from eval import __main__ as suite
+    from eval import jobs
     from obsdiff import __main__ as library
     from obsdiff import leases
     from obsdiff.errors import SpecError
@@ -101,7 +102,7 @@ def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path
         raise SpecError(f"leased {device}")
 
     monkeypatch.chdir(tmp_path)
-    for module in (suite, library, leases):
+    for module in (jobs, library, leases):
         monkeypatch.setattr(module, "lease", stop)
     paths = {"checkpoint": "c", "prompts-file": "p", "out": "o", "profile": "f", "images": "i", "dense": "d"}
     paths |= {"reference": "r", "evaluator": "e", "cache": "h"}

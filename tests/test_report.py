@@ -183,7 +183,7 @@ def test_break_is_the_first_sparsity_distinguishably_below_dense():
 def test_what_cannot_be_said_is_not_said():
     assert sentences(settings(sweep(()))[0]) == ["Nothing was pruned: there are dense cells alone."]
     assert "no dense cell" in break_sentence(settings(sweep(dense=False))[0])
-    blind = settings(sweep(intervals=False))[0]
+    blind = settings(sweep(seeds=(0,), intervals=False))[0]  # two seeds alone have one by Student
     assert break_sentence(blind).startswith("No paired interval says")
     assert "there is no interval" in sentences(blind)[0] and "told" not in sentences(blind)[0]
     alone = sentences(settings(sweep(("obs_diff",), (0.5,), (0,)))[0])

@@ -93,7 +93,10 @@ def runs_of(results: Path, experiment: str) -> list:
 
 
 @pytest.fixture(autouse=True)
-def no_store_is_left_set():
+def own_store(request, monkeypatch):
+    """A test's store is the live server's if it asks for one; MLflow keeps the last one in the environment."""
+    if "served" in request.fixturenames:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("served")[0])
     yield
     import mlflow
 
@@ -216,9 +219,10 @@ def served(tmp_path_factory):
         for writer in writers:
             writer.join()
         assert [writer.exitcode for writer in writers] == [0, 0, 0], (root / "server.log").read_text()[-3000:]
+        del os.environ["MLFLOW_TRACKING_URI"]
         yield uri, root
     finally:
-        os.environ.pop("MLFLOW_TRACKING_URI")
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
         server.terminate()
         server.wait()
 
@@ -320,7 +324,7 @@ def test_compare_says_what_it_cannot_find_or_pair(served, capsys, tmp_path, monk
         str(tmp_path): "metrics.json' is not a file; give a cell's folder",
         str(tmp_path / "other.json"): "is no metrics.json of a cell (KeyError('cell')); measure it again",
         "0" * 32: "is not in the store of MLFLOW_TRACKING_URI",
-        parent: "(one) carries no metrics.json; give a cell's",
+        parent: "(one) carries no metrics.json; give that of a cell",
         seeded: "do not pair up",
     }
     for run, message in cases.items():
