@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "config", "eval", "obsdiff", "profiles", "workflow", "zoo")
+PARTS = ("requirements.lock", "Snakefile", "config", "eval", "obsdiff", "profiles", "workflow", "zoo")
 
 
 def test_models_with_shards_and_without_share_a_sweep(tmp_path):

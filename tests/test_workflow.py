@@ -121,7 +121,7 @@ ENDS = dict.fromkeys(("summarise", "report", "track", "all"), 1)
         ("eval/cells.py", dict.fromkeys(("generate", "measure"), 3) | ENDS),
         ("eval/tables.py", ENDS),
         ("eval/figures/drift.py", ENDS),
-        ("eval/report.html.jinja", dict.fromkeys(("report", "all"), 1)),
+        ("eval/report.html.jinja", dict.fromkeys(("report", "track", "all"), 1)),
     ],
 )
 def test_edited_file_reruns_only_what_depends_on_it(project, file, jobs):
