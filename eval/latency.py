@@ -24,7 +24,7 @@ from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling, Source
 
-ROUNDS, PIPELINES = 9, 5
+ROUNDS, PIPELINES = 5, 3
 SECONDS = 0.02
 """of a call's repetitions in one turn; a call that takes longer runs once after its warm-up"""
 
