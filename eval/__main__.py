@@ -50,6 +50,19 @@ def report(
     write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
 
 
+def publish(tables: Path, page: Path, figures: tuple[str, ...] = ()) -> None:
+    """Put a summarised sweep's tables and figures into a page of docs/results, below what a person wrote there.
+
+    Args:
+        tables: folder of summary.md and figures/.
+        page: a Markdown file that is there.
+        figures: names of those to show.
+    """
+    from eval.publish import publish as put
+
+    put(tables, page, figures)
+
+
 def progress(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
     """Print how far a sweep is: cells by stage, and the last line of every job that has not ended.
 
@@ -138,7 +151,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(tiny, prompts, generate, merge, profile, measure),
-        *(summarise, report, paper, compare, track, ui, progress),
+        *(summarise, report, publish, paper, compare, track, ui, progress),
     )
 }
 

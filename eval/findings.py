@@ -149,14 +149,14 @@ def break_sentence(setting: Setting) -> str:
     if not grouped:
         return "No paired interval says whether a pruned model is below the dense one."
     everyone = len(setting.lines) > 2 and len(next(iter(grouped.values()))) == len(setting.lines)
-    parts = [f"{'every method' if everyone else ', '.join(labels)} {key}" for key, labels in grouped.items()]
+    parts = [f"{'all of them' if everyone else ', '.join(labels)} {key}" for key, labels in grouped.items()]
     return f"Distinguishably below the dense model in {' or '.join(metrics)}: {'; '.join(parts)}."
 
 
 def breaks(setting: Setting) -> Table | None:
-    """Of each line and metric the first sparsity distinguishably below dense."""
+    """Of each line and metric the first sparsity distinguishably below dense; None where there is one sparsity."""
     metrics = {name: m for name in BREAKS if (m := about(setting.dense, name))}
-    if not setting.lines or not metrics:
+    if len(setting.sparsities) < 2 or not metrics:
         return None
     rows = []
     for label, line in setting.lines.items():

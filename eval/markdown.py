@@ -19,6 +19,7 @@ COST = (
     "pruning_seconds",
     "pruning_memory",
 )
+IN_SHORT = "In short"
 TIED, AS_DENSE, WARNED = "°", "=", "†"
 MARKS = (
     "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
@@ -33,13 +34,20 @@ SIMILARITY = (
 )
 
 
-def markdown(configurations: Configurations, found: Sequence[Comparison]) -> str:
-    """The whole page; `found` are comparisons() of what it shows."""
+def markdown(configurations: Configurations, found: Sequence[Comparison], answers: Sequence[str] = ()) -> str:
+    """The whole page.
+
+    Args:
+        found: comparisons() of what it shows.
+        answers: paragraphs that say in words what the tables show.
+    """
     cells = by_pattern(list(configurations))
     pruned = [cell for cell in cells if float(cell.sparsity) > 0]
     tied = {(c.first, c.against, c.metric) for c in found if not c.difference.excludes_zero}
     notes = list(warnings(configurations))
-    parts = ["# Summary", *head(configurations), "## Quality", quality(cells, configurations, REAL, tied), *notes]
+    short = [f"## {IN_SHORT}", *answers] if answers else []
+    parts = ["# Summary", *head(configurations), *short]
+    parts += ["## Quality", quality(cells, configurations, REAL, tied), *notes]
     if pruned:
         parts += ["## Similarity to the dense model", SIMILARITY, quality(pruned, configurations, TO_DENSE, tied)]
     parts += [*differences(cells, configurations, found), "## Cost", cost(cells, configurations)]

@@ -15,6 +15,7 @@ from eval.cells import AXES, PLAIN, cell_path
 from eval.estimates import Record
 from eval.figures import ordered
 from eval.findings import Table, breaks, count_of, leaders, sentences
+from eval.markdown import IN_SHORT
 from eval.settings import settings
 from obsdiff import registry
 
@@ -56,7 +57,7 @@ def write_report(
             (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
             for setting in found
         ],
-        summary=sections((tables / "summary.md").read_text()),
+        summary=[part for part in sections((tables / "summary.md").read_text()) if part[0] != IN_SHORT],  # `answers`
         figures=inlined(tables / "figures"),
         ablations=[(path.parent.name, sections(path.read_text())) for path in others],
         provenance=provenance(records),

@@ -10,8 +10,10 @@ import pandas as pd
 
 from eval.cells import AXES
 from eval.estimates import by_configuration, estimate
+from eval.findings import sentences
 from eval.markdown import markdown
 from eval.marks import Configurations, comparisons, tidy
+from eval.settings import settings
 
 Cell = dict[str, Any]
 
@@ -68,4 +70,5 @@ def write_tables(cells: Sequence[Cell], out: Path) -> None:
     found = comparisons(configurations)
     summary(configurations).to_csv(out / "summary.csv", index=False)
     tidy(found).to_csv(out / "differences.csv", index=False)
-    (out / "summary.md").write_text(markdown(configurations, found))
+    answers = [f"**{setting.name}.** {' '.join(sentences(setting))}" for setting in settings(cells)]
+    (out / "summary.md").write_text(markdown(configurations, found, answers))

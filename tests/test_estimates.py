@@ -20,7 +20,7 @@ LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")
 
 
 def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "uniform", model: str = "m") -> Cell:
-    return Cell(model, method, "unstructured", sparsity, weighting, "1", "plain", "plain", "plain", str(seed))
+    return Cell(model, method, "unstructured", sparsity, weighting, "4", "plain", "plain", "plain", str(seed))
 
 
 def record(which: Cell, **numbers: object) -> dict:

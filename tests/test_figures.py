@@ -26,8 +26,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """One method, one sparsity, one seed."""
-    records = sweep(("obs_diff",), (0.5,), (0,))
+    """One sparsity, one seed."""
+    records = sweep(("wanda", "obs_diff"), (0.5,), (0,))
     return records, folders_of(records, tmp_path_factory.mktemp("single"))
 
 
@@ -83,7 +83,7 @@ def test_lines_are_told_apart_in_grey():
 
 def test_axes_leave_the_floor_out_and_bars_in():
     setting = settings(sweep())[0]
-    low, high = _panels.spanned(setting, "clip_score", None)
+    low, high = _panels.spanned(setting, "clip_score", None, _panels.value)
     ends = [point(setting.lines[m][0.7], "clip_score") for m in ("random", "wanda")]
     assert ends[0].value < low < ends[1].low and high > point(setting.dense, "clip_score").high
 

@@ -36,6 +36,13 @@ def shipped(path: Path, **more: object):
     return read_sweep(config | more)
 
 
+@pytest.mark.parametrize("path", [*ABLATIONS, *PAPER], ids=lambda path: path.stem)
+def test_no_two_cells_have_one_name(path):
+    """The names of MLflow's runs and the labels of figures."""
+    found = shipped(path, scale="tiny").cells
+    assert len({(cell.model, cells.named(cell)) for cell in found}) == len(found)
+
+
 def test_blocks_are_grids_of_their_own():
     one = {"method": ["magnitude", "obs_diff"], "sparsity": [0.5]}
     other = {"method": ["obs_diff"], "sparsity": [0.5, 0.7], "packages": [2, 4]}

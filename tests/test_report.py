@@ -7,13 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from synthetic import cell_of, record_of, sweep
+from markupsafe import escape
+from synthetic import cell_of, folders_of, record_of, sweep
 
 from eval import progress
 from eval.config import read_sweep
+from eval.figures import write_figures
 from eval.findings import Lead, bought_sentence, break_sentence, breaks, lead, lead_text, leaders, sentences
+from eval.markdown import IN_SHORT
+from eval.publish import publish
 from eval.report import command, sections, what_was_run, write_report
 from eval.settings import settings
+from eval.tables import write_tables
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]
@@ -173,11 +178,12 @@ def test_break_is_the_first_sparsity_distinguishably_below_dense():
         == "Distinguishably below the dense model in CLIP score or R@1: wanda, obs_diff from 0.3 on."
     )
     assert [row[:2] for row in breaks(setting).rows] == [["wanda", "0.3"], ["obs_diff", "0.3"]]
+    assert breaks(settings(sweep(("wanda", "obs_diff"), (0.7,)))[0]) is None
     harmless = settings(sweep(("wanda",), (0.001, 0.01)))[0]
     assert break_sentence(harmless).endswith(": wanda not up to 0.01, the highest tried.")
     assert break_sentence(settings(sweep(("wanda",), (0.7,)))[0]).endswith(": wanda at 0.7.")
     assert break_sentence(settings(sweep(("wanda",), (0.01,)))[0]).endswith(": wanda not at 0.01.")
-    assert "every method at 0.7" in break_sentence(settings(sweep(("wanda", "obs_diff", "random"), (0.7,)))[0])
+    assert "all of them at 0.7" in break_sentence(settings(sweep(("wanda", "obs_diff", "random"), (0.7,)))[0])
 
 
 def test_what_cannot_be_said_is_not_said():
@@ -203,6 +209,38 @@ def test_tables_of_a_summary_are_read():
     assert first == "2 cells, evaluator <code>zoo/&lt;clip&gt;</code>." and heading == "Quality"
     assert table["head"] == ["method", "FID\u00a0↓"]
     assert table["rows"] == [["dense", "3.2"], ["a|b", "<strong>3.3</strong> [3.1, 3.5]"]]
+
+
+def test_ablations_say_in_short_what_the_page_itself_answers(tmp_path):
+    """summary.md has the sentences, for pages that show it beside others'; the sweep's own page has them once."""
+    records = sweep()
+    write_tables(records, tmp_path)
+    short = dict(sections((tmp_path / "summary.md").read_text()))[IN_SHORT]
+    said = [f"<strong>{s.name}.</strong> {escape(' '.join(sentences(s)))}" for s in settings(records)]
+    assert short == said
+    assert f">{IN_SHORT}<" not in page_of(records, tmp_path / "own")
+
+
+def test_published_page_keeps_what_a_person_wrote(tmp_path):
+    records, page = sweep(("wanda", "obs_diff"), (0.5,)), tmp_path / "docs/results/own.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("# Own\n\nA reading, `a | b`.\n")
+    with pytest.raises(SpecError, match=r"tables: .*run the sweep"):
+        publish(tmp_path / "tables", page, [])
+    write_tables(records, tmp_path / "tables")
+    write_figures(records, folders_of(records, tmp_path), tmp_path / "tables/figures")
+    with pytest.raises(SpecError, match=r"figures: '.*nothing.png'"):
+        publish(tmp_path / "tables", page, ["nothing"])
+    publish(tmp_path / "tables", page, ["differences"])
+    first = page.read_text()
+    assert first.startswith("# Own\n\nA reading, `a | b`.\n\n<!-- from here on: python -m eval publish --tables ")
+    image = re.search(r"!\[.*?\]\((.*?)\)", first)[1]
+    assert (page.parent / image).read_bytes() == (tmp_path / "tables/figures/differences.png").read_bytes()
+    whole = sections((tmp_path / "tables/summary.md").read_text())
+    assert [part for part in sections(first) if part[0] != "Own"] == whole[1:]
+    page.write_text(first.replace("A reading", "Another"))
+    publish(tmp_path / "tables", page, ["differences"])
+    assert page.read_text() == first.replace("A reading", "Another")
 
 
 def test_command_is_the_one_that_runs_the_sweep():

@@ -18,7 +18,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-ORDER = ("quality", "latency", "tradeoff", "deviation", "drift", "weightings", "pictures", "prompts")
+ORDER = (
+    *("quality", "differences", "latency", "tradeoff", "deviation", "drift"),
+    *("weightings", "pictures", "prompts"),
+)
 """on a page; others come after them"""
 
 

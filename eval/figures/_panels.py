@@ -1,6 +1,6 @@
 """Panels of metrics: lines against sparsity, or dots a configuration where there is one sparsity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,12 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.estimates import Record
-from eval.settings import FLOOR, Group, Setting, about, point, settings
+from eval.settings import FLOOR, Group, Point, Setting, about, point, settings
 
 MARKERS = "osD^vPX*<>"
 STROKES = ("-", "--", ":", "-.")
 DENSE = {"color": "0.45", "linewidth": 1, "linestyle": (0, (6, 3))}
 BAR = {"elinewidth": 1, "capsize": 2.5}
+Reading = Callable[[Setting, str, float, str], Point | None]
+"""what stands for a label, a sparsity and a metric of a setting"""
+
+
+def value(setting: Setting, label: str, sparsity: float, name: str) -> Point | None:
+    """The metric itself."""
+    return point(setting.lines[label][sparsity], name)
 
 
 def style(i: int, count: int) -> dict[str, Any]:
@@ -38,26 +45,33 @@ def label_of(setting: Setting) -> str:
     return setting.name + (f", {only[0]:g}" if len(only) == 1 and ":" not in setting.pattern else "")
 
 
-def panels(records: Sequence[Record], names: Sequence[str], dense: float | None = None) -> Figure | None:
+def panels(
+    records: Sequence[Record],
+    names: Sequence[str],
+    dense: float | None = None,
+    read: Reading = value,
+    heading: Callable[[Setting], str | None] = label_of,
+) -> Figure | None:
     """A row a setting, a panel a metric, a line a method and what else differs; None where nothing was pruned.
 
     Args:
         names: metrics; those that no cell has are left out.
-        dense: where the dense line is; the dense model's own value with its interval where left out.
+        dense: where the dashed line is; at the dense model's own value, with its interval, where left out.
+        heading: of a row; None leaves the row out.
     """
     shown = {name: found for name in names if (found := about(records, name)) is not None}
-    rows = [setting for setting in settings(records) if setting.lines]
+    rows = [setting for setting in settings(records) if setting.lines and heading(setting) is not None]
     if not rows or not shown:
         return None
     heights = [1.5 + 0.26 * len(row.lines) if single(row) else 3.3 for row in rows]
     figure = plt.figure(figsize=(3.3 * len(shown) + 1.6, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, setting in zip(parts, rows, strict=True):
-        part.suptitle(label_of(setting), fontsize=10, fontweight="bold", x=0.01, ha="left")
+        part.suptitle(heading(setting), fontsize=10, fontweight="bold", x=0.01, ha="left")
         axes = part.subplots(1, len(shown), sharey=single(setting))
         line = list(axes) if len(shown) > 1 else [axes]
         for axis, (name, metric) in zip(line, shown.items(), strict=True):
-            (draw_dots if single(setting) else draw_lines)(axis, setting, name, dense)
+            (draw_dots if single(setting) else draw_lines)(axis, setting, name, dense, read)
             axis.set_title(titled(metric), fontsize=9)
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.3)
@@ -72,28 +86,29 @@ def single(setting: Setting) -> bool:
     return len(setting.sparsities) == 1
 
 
-def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
+def draw_lines(axis: Axes, setting: Setting, name: str, dense: float | None, read: Reading) -> None:
     for i, (label, line) in enumerate(setting.lines.items()):
-        found = [(s, p) for s, group in line.items() if (p := point(group, name))]
+        found = [(s, p) for s in line if (p := read(setting, label, s, name))]
         bars = [[p.value - p.low for _, p in found], [p.high - p.value for _, p in found]]
         own = style(i, len(setting.lines)) | BAR
         axis.errorbar([s for s, _ in found], [p.value for _, p in found], bars, label=label, **own)
     level(axis.axhline, axis.axhspan, setting.dense, name, dense)
-    if limits := spanned(setting, name, dense):
+    if limits := spanned(setting, name, dense, read):
         axis.set_ylim(*limits)
     axis.set_xlabel("sparsity", fontsize=8)
 
 
-def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None) -> None:
-    for i, line in enumerate(setting.lines.values()):
-        if p := point(next(iter(line.values())), name):
+def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None, read: Reading) -> None:
+    for i, (label, line) in enumerate(setting.lines.items()):
+        if p := read(setting, label, next(iter(line)), name):
             own = style(i, len(setting.lines)) | BAR | {"linestyle": "none"}
             axis.errorbar([p.value], [i], xerr=[[p.value - p.low], [p.high - p.value]], **own)
     level(axis.axvline, axis.axvspan, setting.dense, name, dense)
-    if limits := spanned(setting, name, dense):
+    if limits := spanned(setting, name, dense, read):
         axis.set_xlim(*limits)
     axis.set_yticks(range(len(setting.lines)), list(setting.lines))
     axis.set_ylim(len(setting.lines) - 0.5, -0.5)
+    axis.locator_params(axis="x", nbins=5)
 
 
 def level(line: Any, span: Any, group: Group, name: str, dense: float | None) -> None:
@@ -107,11 +122,12 @@ def level(line: Any, span: Any, group: Group, name: str, dense: float | None) ->
             span(own.low, own.high, color="0.88", linewidth=0, zorder=0)
 
 
-def spanned(setting: Setting, name: str, dense: float | None) -> tuple[float, float] | None:
+def spanned(setting: Setting, name: str, dense: float | None, read: Reading) -> tuple[float, float] | None:
     """Limits of an axis that shows all but the floor; None where that is a single value."""
-    lines: Mapping[str, dict[float, Group]] = setting.lines
-    kept = [group for line in lines.values() for group in line.values() if group[0]["cell"]["method"] != FLOOR]
-    points = [p for group in (*kept, setting.dense) if (p := point(group, name))]
+    kept = [(t, s) for t, line in setting.lines.items() for s, g in line.items() if g[0]["cell"]["method"] != FLOOR]
+    points = [p for label, sparsity in kept if (p := read(setting, label, sparsity, name))]
+    if dense is None and (own := point(setting.dense, name)):
+        points.append(own)
     ends = [end for p in points for end in (p.low, p.high)] + ([] if dense is None else [dense])
     if not kept or not ends or min(ends) == max(ends):
         return None

@@ -1,0 +1,46 @@
+"""Paired differences to OBS-Diff, the ones that a table's marks are made from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from eval.estimates import Record
+from eval.figures import _panels
+from eval.findings import compared
+from eval.markdown import DIFFERENCES
+from eval.marks import BASE
+from eval.settings import Point, Setting
+
+TITLE = "Paired differences"
+CAPTION = (
+    "Each configuration minus OBS-Diff's first, named in the heading, over the same prompts, noise and seeds. Bars are "
+    "95 % intervals: one that crosses the dashed line at 0 says that the two cannot be told apart. Those of the values "
+    "themselves are wider, for they hold what is easy or hard about a prompt too. The axes span all methods but random."
+)
+
+
+def base_of(setting: Setting) -> str | None:
+    """The label of the setting's first OBS-Diff configuration; None where there is none."""
+    own = (label for label, line in setting.lines.items() if next(iter(line.values()))[0]["cell"]["method"] == BASE)
+    return next(own, None)
+
+
+def heading(setting: Setting) -> str | None:
+    """None where no difference has an interval."""
+    pairs = ((label, sparsity) for label, line in setting.lines.items() for sparsity in line)
+    if not any(difference(setting, *pair, name) for pair in pairs for name in DIFFERENCES):
+        return None
+    return f"{_panels.label_of(setting)}: minus {base_of(setting)}"
+
+
+def difference(setting: Setting, label: str, sparsity: float, name: str) -> Point | None:
+    at, base = setting.at(sparsity), base_of(setting)
+    if label == base or base not in at:
+        return None
+    found = compared(at[label], at[base], name)
+    return None if found is None or found.interval is None else Point(found.value, *found.interval)
+
+
+def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+    return _panels.panels(records, DIFFERENCES, 0.0, difference, heading)
