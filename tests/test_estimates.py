@@ -20,7 +20,8 @@ LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")
 
 
 def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "uniform", model: str = "m") -> Cell:
-    return Cell(model, method, "unstructured", sparsity, weighting, "4", "plain", "plain", "plain", str(seed))
+    packages = "1" if method in ("dense", "random") else "4"
+    return Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", str(seed))
 
 
 def record(which: Cell, **numbers: object) -> dict:
