@@ -75,6 +75,11 @@ def clocked(records: Sequence[Record], name: str) -> bool:
     return any("quartiles" in record["metrics"][name] for record in records)
 
 
+def is_share(records: Sequence[Record], name: str) -> bool:
+    """Whether a metric is a share of hits in percent: 0 or 100 a prompt."""
+    return all(set(record["metrics"][name].get("samples", (None,))) <= {0, 100} for record in records)
+
+
 def estimate(records: Sequence[Record], name: str) -> Estimate | None:
     """A metric over the seeds of one configuration; None where a seed has not measured it."""
     if not measured(records, name):
@@ -83,7 +88,10 @@ def estimate(records: Sequence[Record], name: str) -> Estimate | None:
     mean = float(each.mean())
     if found is None:
         return Estimate(mean, None if clocked(records, name) else students(each))
-    return Estimate(mean, resampling.interval(mean, found))
+    if not is_share(records, name):
+        return Estimate(mean, resampling.interval(mean, found))
+    low, high = resampling.interval(mean, found + resampling.one_each_way(len(records[0]["prompts"])))
+    return Estimate(mean, (max(low, 0.0), min(high, 100.0)))
 
 
 def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> Estimate | None:
@@ -104,7 +112,10 @@ def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> 
     a, b = replicates(first, name), replicates(second, name)
     if a is None or b is None:
         return Estimate(mean, None if clocked(both, name) else students(each))
-    return Estimate(mean, resampling.interval(mean, a - b))
+    apart = a - b
+    if is_share(both, name):
+        apart = apart + resampling.one_each_way(len(first[0]["prompts"]))
+    return Estimate(mean, resampling.interval(mean, apart))
 
 
 def paired(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Record], list[Record]]:

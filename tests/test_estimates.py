@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from eval import resampling
 from eval.cells import Cell, axes_of
@@ -112,6 +112,24 @@ def test_metric_without_a_number_a_prompt_has_students_interval_over_seeds():
     assert found.value == 2 and found.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
     assert estimate(rows[:1], "layer_error").interval is None and estimate(rows, "denoiser_ms").interval is None
     assert estimate(rows, "fid") is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_shares_are_told_apart_as_the_exact_test_of_mcnemar_tells(seeds):
+    """k prompts, all one way: one that differs in every seed is still one prompt; a hit or miss never is certain."""
+    for k in (0, 1, 2, 4, 8, 16):
+        hits = np.full(PROMPTS, 100.0)
+        rows = [record(cell(m, seed=s), recall_at_1=hits) for m in ("wanda", "random") for s in range(seeds)]
+        for row in rows[:seeds]:
+            row["metrics"]["recall_at_1"] |= {
+                "samples": [0.0] * k + [100.0] * (PROMPTS - k),
+                "value": 100 * (1 - k / PROMPTS),
+            }
+        found = difference(rows[:seeds], rows[seeds:], "recall_at_1")
+        exact = binomtest(k, k).pvalue if k else 1.0
+        assert found.value == pytest.approx(-100 * k / PROMPTS) and found.excludes_zero == (exact < 0.05)
+    low, high = estimate(rows[seeds:], "recall_at_1").interval
+    assert 97 < low < 100 and high == 100
 
 
 def test_intervals_cover():
