@@ -26,7 +26,13 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
+LISTED = 5
+"""names in a sentence at most; of more it gives the number"""
+
+
 def listed(names: Sequence[str]) -> str:
+    if len(names) > LISTED:
+        return f"{len(names)} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

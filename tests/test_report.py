@@ -13,7 +13,17 @@ from synthetic import cell_of, folders_of, record_of, sweep
 from eval import progress
 from eval.config import read_sweep
 from eval.figures import write_figures
-from eval.findings import Lead, bought_sentence, break_sentence, breaks, lead, lead_text, leaders, sentences
+from eval.findings import (
+    Lead,
+    bought_sentence,
+    break_sentence,
+    breaks,
+    lead,
+    lead_sentence,
+    lead_text,
+    leaders,
+    sentences,
+)
 from eval.markdown import IN_SHORT
 from eval.publish import publish
 from eval.report import command, sections, what_was_run, write_report
@@ -161,6 +171,21 @@ def test_leader_is_the_best_and_those_not_told_from_it():
 )
 def test_lead_is_said_in_every_case(behind, alike, unknown, text):
     assert lead_text(Lead("a", 0.5, behind, alike, unknown)) == text
+
+
+def test_sentence_does_not_list_a_whole_sweep():
+    weightings = (
+        "uniform",
+        "log_decrease",
+        "log_increase",
+        "linear_decrease",
+        "linear_increase",
+        "cosine",
+        "exponential",
+    )
+    records = [record_of(cell_of("obs_diff", 0.7, seed, weighting=w)) for w in weightings for seed in (0, 1)]
+    text = lead_sentence(settings(records)[0])
+    assert "6 others" in text or text.count("obs_diff") == 7
 
 
 def test_seeds_that_only_one_has_do_not_keep_two_from_being_compared():
