@@ -21,6 +21,7 @@ from eval.findings import (
     lead,
     lead_text,
     leaders,
+    listed,
     sentences,
 )
 from eval.markdown import IN_SHORT
