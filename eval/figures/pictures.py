@@ -43,6 +43,7 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
+        axis.patch.set_visible(False)  # the captions run over the empty fields
     own = strip(places[cell_path(dense)], prompts, ACROSS)
     for axis in axes[1:].flat:
         axis.imshow(np.full_like(own, 255))  # a field without a cell is as large as one with
