@@ -26,7 +26,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.stem)
 def test_results_say_which_sweep_they_are_of(page):
-    """The command that put the tables there names this page, and the folder of the sweep that the reader is told to run."""
+    """The command that put the tables there names this page, and the folder of the sweep that the reader is to run."""
     text = page.read_text()
     words = shlex.split(MARK.search(text)[0].removeprefix("<!-- from here on: ").removesuffix("-->\n"))
     options = dict(zip(words[4::2], words[5::2], strict=False))
