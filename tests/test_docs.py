@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(p for f in ("docs", "benchmarks", "zoo", "data") for p in (ROOT / f).rglob("*.md"))]
 )
-RESULTS = sorted(page for page in (ROOT / "docs/results").glob("*.md") if page.stem != "patterns")
+RESULTS = sorted(page for page in (ROOT / "docs/results").glob("*.md") if MARK.search(page.read_text()))
 CONFIGS = {p: yaml.safe_load(p.read_text()) for p in (ROOT / "config").rglob("*.yaml")}
 
 

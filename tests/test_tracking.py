@@ -28,7 +28,8 @@ START_SECONDS = 300
 
 def cell_of(method: str, sparsity: str, seed: str = "0", model: str = "emoji-sd3") -> cells.Cell:
     weighting = "log_decrease" if method == "obs_diff" else "uniform"
-    return cells.Cell(model, method, "unstructured", sparsity, weighting, "1", "plain", "plain", "plain", seed)
+    packages = "4" if method in ("obs_diff", "wanda", "sparsegpt") else "1"
+    return cells.Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", seed)
 
 
 def record_of(cell: cells.Cell, value: float) -> dict:
