@@ -74,7 +74,7 @@ def test_a_row_takes_the_first_cell_that_fits(values):
     rows = joined(read_values(3, values), [*CELLS, other])
     assert [row.ours["fid"] for row in rows if row.paper.get("fid") == 31] == [32]
     assert [(row.name, row.ours["fid"]) for row in rows if not row.paper][-1] == (
-        "obs_diff log_decrease exclude=ab",
+        "obs_diff log_decrease packages 1 exclude=ab",
         99,
     )
 
