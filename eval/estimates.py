@@ -77,7 +77,8 @@ def clocked(records: Sequence[Record], name: str) -> bool:
 
 def is_share(records: Sequence[Record], name: str) -> bool:
     """Whether a metric is a share of hits in percent: 0 or 100 a prompt."""
-    return all(set(record["metrics"][name].get("samples", (None,))) <= {0, 100} for record in records)
+    metrics = [record["metrics"][name] for record in records]
+    return all(m["unit"] == "%" and set(m.get("samples", (None,))) <= {0, 100} for m in metrics)
 
 
 def estimate(records: Sequence[Record], name: str) -> Estimate | None:

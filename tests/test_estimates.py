@@ -125,11 +125,18 @@ def test_shares_are_told_apart_as_the_exact_test_of_mcnemar_tells(seeds):
                 "samples": [0.0] * k + [100.0] * (PROMPTS - k),
                 "value": 100 * (1 - k / PROMPTS),
             }
+        for row in rows:
+            row["metrics"]["recall_at_1"]["unit"] = "%"
         found = difference(rows[:seeds], rows[seeds:], "recall_at_1")
         exact = binomtest(k, k).pvalue if k else 1.0
         assert found.value == pytest.approx(-100 * k / PROMPTS) and found.excludes_zero == (exact < 0.05)
     low, high = estimate(rows[seeds:], "recall_at_1").interval
     assert 97 < low < 100 and high == 100
+
+
+def test_a_distance_of_nothing_is_no_share_of_misses():
+    """The dense model against itself: 0 a prompt, as a hit that never was would have, and exactly 0."""
+    assert estimate([record(cell("dense"), lpips_to_dense=np.zeros(PROMPTS))], "lpips_to_dense").interval == (0, 0)
 
 
 def test_intervals_cover():
