@@ -30,10 +30,12 @@ LISTED = 5
 """names in a sentence at most; of more it gives the number"""
 
 
-def listed(names: Sequence[str]) -> str:
-    if len(names) > LISTED:
-        return f"{len(names)} others"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def listed(labels: Sequence[str]) -> str:
+    return joined(labels) if len(labels) <= LISTED else f"{len(labels)} others"
 
 
 def compared(first: Group, second: Group, name: str) -> Estimate | None:
@@ -198,7 +200,7 @@ def bought_sentence(setting: Setting) -> str:
     text = [part for part in parts if part]
     if any(cost):
         text.append(f"pruning took {' and '.join(part for part in cost if part)}")
-    return f"At sparsity {setting.sparsities[-1]:g} {listed(text)}." if text else ""
+    return f"At sparsity {setting.sparsities[-1]:g} {joined(text)}." if text else ""
 
 
 def kept(setting: Setting) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import copyfile
 
-from obsdiff.errors import SpecError
+from obsdiff.spec import require
 
 MARK = re.compile(r"^<!-- from here on: .*-->\n", re.MULTILINE)
 IMAGES = "images"
@@ -25,8 +25,7 @@ def publish(tables: Path, page: Path, figures: Sequence[str]) -> None:
     """
     names = {name: tables / "figures" / f"{name}.png" for name in figures}
     for key, path in (("page", page), ("tables", tables / "summary.md"), *(("figures", p) for p in names.values())):
-        if not path.is_file():
-            raise SpecError(f"{key}: {str(path)!r} is not a file; run the sweep, or write the page's head first")
+        require(path.is_file(), key, str(path), "a file; run the sweep, or write the page's head first")
     shown = []
     for name, path in names.items():
         image = page.parent.parent / IMAGES / f"{page.stem}-{name}.png"
@@ -41,6 +40,9 @@ def publish(tables: Path, page: Path, figures: Sequence[str]) -> None:
 
 
 def narrow(markdown: str) -> str:
-    """Tables without the spaces that align them."""
-    lines = [re.sub(r" *\| *", " | ", line).strip() if line.startswith("|") else line for line in markdown.split("\n")]
-    return re.sub(r":?-{3,}:?", ":---", "\n".join(lines))
+    """Tables without what aligns them: spaces, and rules as wide as their columns."""
+    lines = [
+        re.sub(r" *\| *", " | ", re.sub(r":?-{3,}:?", ":---", line)).strip() if line.startswith("|") else line
+        for line in markdown.split("\n")
+    ]
+    return "\n".join(lines)

@@ -15,6 +15,7 @@ from obsdiff.errors import SpecError
 ROOT = Path(__file__).parents[1]
 BASE = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = sorted((ROOT / "config/paper").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "config").glob("*.yaml"))
 ABLATIONS = sorted((ROOT / "config/ablations").glob("*.yaml"))
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))
 
@@ -36,7 +37,7 @@ def shipped(path: Path, **more: object):
     return read_sweep(config | more)
 
 
-@pytest.mark.parametrize("path", [*ABLATIONS, *PAPER], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SWEEPS, *ABLATIONS, *PAPER], ids=lambda path: path.stem)
 def test_no_two_cells_have_one_name(path):
     """The names of MLflow's runs and the labels of figures."""
     found = shipped(path, scale="tiny").cells
