@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.pictures import PictureFiles
-from obsdiff.checkpoint import file_hash
+from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
 
 

@@ -19,7 +19,7 @@ from eval.cells import cell_hash
 from eval.shards import MANIFEST, record_of, share
 from obsdiff import calibration, models, schedulers
 from obsdiff.calibration import batched, noise
-from obsdiff.checkpoint import file_hash
+from obsdiff.files import file_hash
 from obsdiff.prompts import Prompt, prompts_hash
 from obsdiff.spec import Sampling
 

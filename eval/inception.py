@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eval.features import cached
 from eval.pictures import PictureFiles, read_picture
 from eval.weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
-from obsdiff.checkpoint import file_hash
+from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
 
 SIZE = 299

@@ -13,7 +13,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from eval.pictures import PictureFiles
 from eval.weights import LPIPS_URLS, lpips_weights
-from obsdiff.checkpoint import file_hash
+from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
 
 

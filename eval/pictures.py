@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from obsdiff.checkpoint import file_hash
+from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
 
 SUFFIXES = (".jpeg", ".jpg", ".png")

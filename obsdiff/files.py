@@ -1,0 +1,190 @@
+"""Files that a later run trusts: hashed, written beside and renamed, locked. No torch in here.
+
+A reader never sees half a file: whoever writes one uses `replacing()` or a function built on it. A hash of a large file
+is kept under its path, size, times and inode, so that a model of many gigabytes is read once.
+"""
+
+import errno
+import fcntl
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 22
+SIDE = ".tmp"
+"""suffix of a file that is being written; one that stays belongs to a killed process"""
+REMEMBERED_BYTES = 1 << 20
+"""size from which a file's hash is kept; smaller files are read every time"""
+SETTLED_SECONDS = 2.0
+"""age from which a file's times are trusted: a younger one could change again within their resolution"""
+UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+"""errors of flock() where a file system has no locks"""
+
+
+class DamagedFile(Exception):
+    """A file cannot be read as what it should be; the message names it and says why."""
+
+
+def hash_of(data: bytes) -> str:
+    """SHA-256, 64 hexadecimal digits."""
+    return sha256(data).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, symbolic links followed; read anew every time."""
+    with path.open("rb") as file:
+        digest = sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """OBSDIFF_CACHE, by default obsdiff in the user's cache folder."""
+    own = os.environ.get("OBSDIFF_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(own) if own else Path(base, "obsdiff")
+
+
+def known_hash(path: Path) -> str:
+    """file_hash(), taken from the cache where a large file has not changed since it was last read.
+
+    A file has changed when its real path, size, modification time, change time or inode has. OBSDIFF_VERIFY=1 reads
+    every file again. A cache that cannot be read or written costs time only.
+    """
+    real = path.resolve()
+    about = real.stat()
+    if about.st_size < REMEMBERED_BYTES:
+        return file_hash(real)
+    times = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev]
+    entry = cache_folder() / "hashes" / f"{hash_of(os.fsencode(real))[:32]}.json"
+    if not os.environ.get("OBSDIFF_VERIFY"):
+        with suppress(OSError, DamagedFile):
+            record = read_json(entry)
+            if isinstance(record, dict) and record.get("file") == times and isinstance(record.get("sha256"), str):
+                return str(record["sha256"])
+    found = file_hash(real)
+    if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED_SECONDS:
+        with suppress(OSError):
+            write_json(entry, {"path": str(real), "file": times, "sha256": found})
+    return found
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to: renamed onto it when the block ends, removed where it fails.
+
+    The folder is made if missing. The file's mode follows the umask, whatever wrote it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side = Path(tempfile.mktemp(SIDE, f".{path.name[:40]}-", path.parent))
+    with side.open("xb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+    try:
+        yield side
+        side.chmod(mode)
+        side.replace(path)
+    finally:
+        side.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as side:
+        side.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file in UTF-8 or nothing."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, record: Any, **options: Any) -> None:
+    """Write a JSON file, or nothing.
+
+    Args:
+        options: of json.dumps.
+
+    Raises:
+        ValueError: a number is NaN or infinite; JSON has no such number. The message says which key holds it.
+    """
+    try:
+        text = json.dumps(record, allow_nan=False, **options)
+    except ValueError:
+        raise ValueError(f"{path}: {not_finite(record) or 'a value'} is not a finite number") from None
+    write_text(path, text + "\n")
+
+
+def not_finite(record: Any, key: str = "") -> str | None:
+    """The first key under which a record holds NaN or infinity, such as `metrics.fid.value`."""
+    if isinstance(record, float):
+        return None if math.isfinite(record) else key
+    parts = (
+        record.items() if isinstance(record, dict) else enumerate(record) if isinstance(record, list | tuple) else ()
+    )
+    found = (not_finite(value, f"{key}.{name}" if key else str(name)) for name, value in parts)
+    return next((name for name in found if name is not None), None)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedFile: it is empty, cut, of another encoding, holds NaN or infinity, or is no JSON for another reason.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        empty = "it is empty" if not path.stat().st_size else str(error)
+        raise DamagedFile(f"{path}: not JSON ({empty})") from None
+
+
+def refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def made_anew(path: Path, why: object) -> None:
+    """Say on standard error that a file which a former run left is damaged and is made again."""
+    print(f"{path} is damaged ({why}); making it again", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on a file, made if missing, for the block; the kernel frees it when the process dies.
+
+    Args:
+        wait: False raises BlockingIOError where another process holds it.
+
+    Yields:
+        Whether the lock is held: False where the file system has no locks, or the file cannot be made there. The block
+        then runs without one, and standard error says so.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("a")
+    except OSError as error:
+        print(f"{path}: no lock can be made here ({error.strerror}); going on without", file=sys.stderr, flush=True)
+        yield False
+        return
+    with file:
+        held = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            print(f"{path}: this file system has no locks; going on without", file=sys.stderr, flush=True)
+            held = False
+        yield held

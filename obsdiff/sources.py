@@ -1,0 +1,69 @@
+"""Where the files of a diffusers model are on this machine, component by component. No torch in here."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, read_json
+from obsdiff.spec import Source
+
+INDEX = "model_index.json"
+
+
+def folder_of(source: Source) -> Path | None:
+    """The model's folder: the local one, or the snapshot of a hub id in the hub's cache; None where it is not here."""
+    if Path(source.model).is_dir():
+        return Path(source.model)
+    if source.model.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(source.model, INDEX, revision=source.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def component_files(source: Source) -> dict[str, list[Path]]:
+    """Every file that can change a pixel, by component; model_index.json under ''.
+
+    A component is a key of model_index.json whose folder is there; all files of that folder count, links followed,
+    but hidden ones. Components of `source.without` and files beside the components' folders (a README, pictures) are
+    left out.
+
+    Raises:
+        SpecError: the folder is here and its model_index.json is missing or damaged.
+    """
+    folder = folder_of(source)
+    if folder is None:
+        return {}
+    index = folder / INDEX
+    if not index.is_file():
+        raise SpecError(f"model: {source.model!r} has no {INDEX}; give the folder that save_pretrained wrote")
+    try:
+        record = read_json(index)
+    except DamagedFile as error:
+        raise SpecError(f"model: {error}; download or save the model again") from None
+    if not isinstance(record, dict):
+        raise SpecError(f"model: {index} is not a mapping of components; download or save the model again")
+    found = {"": [index]}
+    for name in record:
+        if not name.startswith("_") and name not in source.without and (folder / name).is_dir():
+            found[name] = sorted(files_below(folder / name))
+    return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones; links to folders are followed, each folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield from (Path(root, name) for name in names if not name.startswith("."))
