@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.pictures import PictureFiles
-from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
+from obsdiff.files import file_hash
 
 
 def cached(folder: Path, content: list[Any], compute: Callable[[], Tensor]) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from eval.features import cached
 from eval.pictures import PictureFiles, read_picture
 from eval.weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
-from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
+from obsdiff.files import file_hash
 
 SIZE = 299
 

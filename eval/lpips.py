@@ -13,8 +13,8 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from eval.pictures import PictureFiles
 from eval.weights import LPIPS_URLS, lpips_weights
-from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
+from obsdiff.files import file_hash
 
 
 class Lpips:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from obsdiff.files import file_hash
 from obsdiff.errors import SpecError
+from obsdiff.files import file_hash
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 

@@ -1,8 +1,8 @@
 """Which pipeline this is: a hash of every component that can change a pixel, of its weights, configuration and dtype.
 
-The hashes are of what a pipeline holds in memory, so that an edited file, an adapter that was fused and a component that
-was swapped all give another one. A pipeline that was opened from files and not touched since has them from a cache, under
-the content of those files.
+The hashes are of what a pipeline holds in memory, so that an edited file, an adapter that was fused and a component
+that was swapped all give another one. A pipeline that was opened from files and not touched since has them from a
+cache, under the content of those files.
 """
 
 import json
@@ -44,7 +44,7 @@ def identity_of(pipe: Any) -> Identity:
 
 
 def identity_of_source(source: Source, pipe: Any) -> Identity:
-    """identity_of() of a pipeline that was just opened from `source`; of files hashed before, without reading a weight."""
+    """identity_of() of a pipeline that was just opened from `source`, taken from the cache for files hashed before."""
     files = component_files(source)
     found = {}
     for name, part in sorted(pipe.components.items()):
@@ -96,7 +96,8 @@ def configuration_of(name: str, part: Any) -> Any:
     if hasattr(part, "get_vocab"):
         special = {k: str(v) for k, v in part.special_tokens_map.items()}
         return [special, part.model_max_length, part.padding_side, hash_of(vocabulary_of(part).encode())]
-    for record in (config, part):
+    records: tuple[Any, ...] = (config, part)
+    for record in records:
         if isinstance(record, Mapping):
             return plain(record)
         if hasattr(record, "to_dict"):
