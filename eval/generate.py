@@ -8,7 +8,6 @@ rounding: kernels of matrix products differ with the shape, and a pixel may move
 import fcntl
 import json
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,35 @@ from tqdm import tqdm
 
 from eval.cells import cell_hash
 from eval.shards import MANIFEST, record_of, share
-from obsdiff import calibration, models, schedulers
+from obsdiff import models, registry
 from obsdiff.calibration import batched, noise
 from obsdiff.files import file_hash
+from obsdiff.identity import LIBRARIES, Identity, code_identity, identity_of
 from obsdiff.prompts import Prompt, prompts_hash
 from obsdiff.spec import Sampling
 
 STAMP = "identity.json"
 
 
-def identity(checkpoint: dict[str, Any], prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any) -> str:
-    """Hash of all that defines the pictures: weights, prompts, sampling, seed and the code that draws them."""
-    files = (__file__, family.__file__, calibration.__file__, schedulers.__file__)
-    code = [sha256(Path(file).read_bytes()).hexdigest() for file in files]
-    weights = [checkpoint["base"], checkpoint["weights_sha256"]]
+def identity(
+    drawn: Identity, checkpoint: dict[str, Any], prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any
+) -> str:
+    """Hash of all that defines the pictures.
+
+    Args:
+        drawn: of the pipeline that draws, its scheduler included; the dense one's, or as it is pruned.
+        checkpoint: its manifest.
+    """
+    code = registry.closure("eval.generate", "obsdiff.checkpoint", "obsdiff.loading", family.__name__)
     return cell_hash(
-        {"weights": weights, "prompts": prompts_hash(prompts), "sampling": str(sampling), "seed": seed, "code": code}
+        {
+            "pipeline": drawn,
+            "weights": checkpoint["weights_sha256"],
+            "prompts": prompts_hash(prompts),
+            "sampling": str(sampling),
+            "seed": seed,
+            "code": code_identity(code, (*LIBRARIES, "pillow", "numpy")),
+        }
     )
 
 
@@ -46,6 +58,7 @@ def generate(
     folder: Path,
     shard: int = 1,
     shards: int = 1,
+    drawn: Identity | None = None,
 ) -> None:
     """Write `<prompt id>.png` for every prompt of the shard, then its record with each picture's SHA-256.
 
@@ -57,10 +70,11 @@ def generate(
         checkpoint: its manifest.
         prompts: of all shards.
         folder: made if missing; of one shard alone the record is its manifest.json.
+        drawn: the dense pipeline's identity, if it is known; by default it is computed, of the pipeline as it is.
     """
     family = models.family_of(pipe)
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = identity(checkpoint, prompts, sampling, seed, family)
+    stamp = identity(drawn or identity_of(pipe), checkpoint, prompts, sampling, seed, family)
     record = record_of(folder, shard, shards)
     record.parent.mkdir(exist_ok=True)
     record.unlink(missing_ok=True)

@@ -57,13 +57,15 @@ def generate(
 
     from eval.generate import generate as draw
     from obsdiff import load_pruned
+    from obsdiff.identity import identity_of_source
     from obsdiff.loading import open_pipeline, place
 
     torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
-    manifest = load_pruned(pipe, checkpoint)
+    base = identity_of_source(source, pipe)
+    manifest = load_pruned(pipe, checkpoint, base)
     place(pipe, source)
-    draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out, shard, shards)
+    draw(pipe, manifest, read_prompts(prompts_file), sampling, seed, out, shard, shards, base)
 
 
 def merge(images: Path, prompts_file: Path, shards: int) -> None:
@@ -104,13 +106,15 @@ def profile(
     from eval.latency import latency, machine
     from eval.measure import write_json
     from eval.profile import counts, layer_errors
-    from obsdiff import load_pipeline
-    from obsdiff.checkpoint import read_pruned
+    from obsdiff.checkpoint import read_for
+    from obsdiff.identity import identity_of_source
+    from obsdiff.loading import open_pipeline, place
 
     torch.set_num_threads(1)
-    pipe = load_pipeline(source, sampling)
+    pipe = open_pipeline(source, sampling)
+    pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
+    place(pipe, source)
     chosen = read_prompts(prompts_file)[:prompts]
-    pruned = read_pruned(checkpoint)
     errors = {
         "layers": layer_errors(pipe, pruned, chosen, sampling, seed),
         "deviation": deviation(pipe, pruned, chosen, sampling, seed),
@@ -158,7 +162,7 @@ def measure(
     from eval.measure import load_pictures, write_json
     from eval.measure import measure as compute
     from eval.model_metrics import Model
-    from obsdiff.checkpoint import read_manifest
+    from obsdiff.manifest import read_manifest
 
     torch.set_num_threads(threads)
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)

@@ -16,6 +16,7 @@ from eval.pictures import PictureFiles
 from eval.shards import MANIFEST
 from obsdiff import registry
 from obsdiff.errors import SpecError
+from obsdiff.identity import combined
 from obsdiff.prompts import Prompt, prompts_hash
 
 MORE = {"prompt": "samples", "set": "replicates"}
@@ -125,7 +126,11 @@ def measure(
                 record["quartiles"] = more
             metrics[name] = record
     cell = parse(cell_folder)
-    defined = {"cell": axes_of(cell), "spec": model.checkpoint["spec"], "base": model.checkpoint["base"]} | provenance
+    defined = {
+        "cell": axes_of(cell),
+        "spec": model.checkpoint["spec"],
+        "base": combined(model.checkpoint["base"]),
+    } | provenance
     return {
         "cell": axes_of(cell),
         "hash": cell_hash(defined),

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from obsdiff.checkpoint import export_pruned, load_pruned, save_pruned
-    from obsdiff.errors import SpecError
+    from obsdiff.checkpoint import load_pruned, save_pruned
+    from obsdiff.errors import CheckpointError, LayerError, SpecError
+    from obsdiff.exporting import export_pruned
     from obsdiff.loading import load_pipeline
     from obsdiff.planning import Plan, plan
     from obsdiff.pruning import prune
@@ -19,6 +20,8 @@ _HOME = {
     "PruneSpec": "spec",
     "Sampling": "spec",
     "Source": "spec",
+    "CheckpointError": "errors",
+    "LayerError": "errors",
     "SpecError": "errors",
     "Report": "report",
     "Plan": "planning",
@@ -26,10 +29,12 @@ _HOME = {
     "prune": "pruning",
     "save_pruned": "checkpoint",
     "load_pruned": "checkpoint",
-    "export_pruned": "checkpoint",
+    "export_pruned": "exporting",
     "load_pipeline": "loading",
 }
 __all__ = [
+    "CheckpointError",
+    "LayerError",
     "Plan",
     "PruneSpec",
     "Report",

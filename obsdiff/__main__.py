@@ -5,15 +5,19 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from obsdiff.errors import CheckpointError, LayerError, SpecError
+from obsdiff.folders import CHECKPOINT, EXPORT, claimed, require_free
 from obsdiff.leases import lease
 from obsdiff.prompts import read_prompts
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.warm import run
+
+if TYPE_CHECKING:
+    from obsdiff.report import Report
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -37,25 +41,33 @@ def prune(
     if spec.calibrates and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
     lease(source.device)
-
-    import shutil
-
-    import torch
-
-    from obsdiff import load_pipeline, save_pruned
-    from obsdiff import prune as run_prune
-
-    if threads:
-        torch.set_num_threads(threads)
-    pipe = load_pipeline(source, spec.sampling)
-    report = run_prune(pipe, spec, out / "progress")
-    save_pruned(pipe, out, report)
-    shutil.rmtree(out / "progress", ignore_errors=True)
+    with claimed(out, CHECKPOINT):
+        report = pruned(source, spec, out, threads)
     errors = [layer.weight_error for layer in report.layers]
     print(
         f"{out}: {len(errors)} layers, sparsity {report.sparsity:.4f}, {report.seconds['total']:.1f} s, "
         f"mean weight error {sum(errors) / max(len(errors), 1):.4f}"
     )
+
+
+def pruned(source: Source, spec: PruneSpec, out: Path, threads: int | None) -> "Report":
+    import torch
+
+    from obsdiff import prune as run
+    from obsdiff.checkpoint import write_pruned
+    from obsdiff.identity import identity_of_source
+    from obsdiff.loading import open_pipeline, place
+    from obsdiff.progress import discard
+
+    if threads:
+        torch.set_num_threads(threads)
+    pipe = open_pipeline(source, spec.sampling, own_scheduler=True)
+    base = identity_of_source(source, pipe)
+    place(pipe, source)
+    report = run(pipe, spec, out / "progress", base)
+    write_pruned(pipe, out, report)
+    discard(out / "progress")
+    return report
 
 
 def plan(
@@ -92,20 +104,36 @@ def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = F
     print(json.dumps(pruned.manifest, indent=1) if as_json else describe(checkpoint, pruned.manifest))
 
 
-def export(source: Annotated[Source, Flat], checkpoint: Path, out: Path) -> None:
+def export(
+    source: Annotated[Source, Flat],
+    checkpoint: Path,
+    out: Path,
+    any_components: bool = False,
+    max_shard_size: str | None = None,
+) -> None:
     """Write a pruned pipeline as an ordinary diffusers folder, which from_pretrained opens without obsdiff.
 
     Args:
         checkpoint: folder that `prune` wrote from the same --model.
-        out: the diffusers folder.
+        out: the diffusers folder; an earlier export is replaced.
+        any_components: check the denoiser alone, not the VAE, text encoders and the rest.
+        max_shard_size: size from which a component's weights are split into files, such as 5GB; 10GB by default.
     """
-    from obsdiff import export_pruned, load_pipeline, load_pruned
-    from obsdiff.checkpoint import read_manifest, require_exportable
+    require_free(out, EXPORT)
 
+    from obsdiff import export_pruned, load_pruned
+    from obsdiff.exporting import opened_by, require_exportable, require_size
+    from obsdiff.identity import identity_of_source
+    from obsdiff.loading import open_pipeline, place
+    from obsdiff.manifest import read_manifest
+
+    require_size(max_shard_size)
     require_exportable(read_manifest(checkpoint))
-    pipe = load_pipeline(source)
-    manifest = load_pruned(pipe, checkpoint)
-    print(export_pruned(pipe, out, manifest))
+    pipe = open_pipeline(source)
+    manifest = load_pruned(pipe, checkpoint, identity_of_source(source, pipe), any_components)
+    place(pipe, source)
+    export_pruned(pipe, out, manifest, max_shard_size)
+    print(f"{out}: {opened_by(pipe, out)}")
 
 
 def compare(
@@ -137,6 +165,9 @@ def main(argv: list[str]) -> int:
         return 2
     except BrokenPipeError:  # `obsdiff inspect … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a file that may not be read
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -2,31 +2,31 @@
 
     weights.safetensors   <layer>.mask or .codes and .values (see packing), <layer>.weight where heads or neurons were
                           removed: the small weight; <layer>.bias where pruning changed it
-    manifest.json         the Report, the file's SHA-256, library versions
+    manifest.json         see manifest.py
 
 A checkpoint is applied to the same dense pipeline it was made from; nothing is pickled.
 """
 
-import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from obsdiff import models, patterns, surgery
 from obsdiff.errors import CheckpointError
-from obsdiff.packing import pack, unpack
-from obsdiff.progress import base_hash
+from obsdiff.files import DamagedFile, file_hash, replacing, write_json
+from obsdiff.folders import CHECKPOINT, claimed
+from obsdiff.identity import ABSENT, SCHEDULER, Identity, different, identity_of
+from obsdiff.manifest import MANIFEST, manifest_of, read_manifest
+from obsdiff.packing import coded, pack, unpack
 from obsdiff.report import Report
 from obsdiff.surgery import Site, State
+from obsdiff.tensors import read_tensors, save_beside
 
-WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pruned:
     """A checkpoint's content.
 
     Attributes:
-        manifest: as written, see report.Report.
+        manifest: as written, see manifest.py.
         states: layer → its parameters, at their small shapes; bias None where pruning left it.
     """
 
@@ -69,124 +69,191 @@ class Pruned:
         surgery.install(denoiser, self.states, heads)
 
 
-def n_m(record: dict[str, Any]) -> dict[str, int]:
+def n_m(record: Mapping[str, Any]) -> dict[str, int]:
     """The packing's n and m of a manifest's pattern."""
     return patterns.resolve(record["spec"]["pattern"]).arguments
 
 
 def save_pruned(pipe: Any, folder: str | Path, report: Report) -> Path:
-    """Write what pruning changed. The manifest is written last, so a folder that has one is whole.
+    """Write what pruning changed; a checkpoint that was there stays whole until this one is.
 
     Args:
         pipe: the pruned pipeline.
         folder: made if missing.
         report: what prune() returned.
+
+    Raises:
+        SpecError: the folder is a model's, holds something else than a checkpoint, or cannot be written to.
+        CheckpointError: the pipeline is not the one that the report is of.
+        OSError: the disk is full.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    denoiser = models.denoiser_of(pipe)
-    record = report.as_dict()
-    tensors = {}
-    for layer in report.layers:
-        weight, bias = surgery.state_of(models.linear(denoiser, layer.name))
-        if report.sites:
-            tensors[f"{layer.name}.weight"] = weight.cpu().contiguous()
-        else:
-            parts = pack(weight.cpu(), **n_m(record))
-            tensors |= {f"{layer.name}.{part}": tensor for part, tensor in parts.items()}
-        if bias is not None and (report.sites or layer.bias_moved):
-            tensors[f"{layer.name}.bias"] = bias.cpu().contiguous()
-    save_file(tensors, folder / WEIGHTS)
-    record |= {
-        "weights_sha256": file_hash(folder / WEIGHTS),
-        "weights_bytes": (folder / WEIGHTS).stat().st_size,
-        "versions": {name: version(name) for name in VERSIONS},
-    }
-    side = folder / (MANIFEST + ".tmp")
-    side.write_text(json.dumps(record, indent=1))
-    side.rename(folder / MANIFEST)
+    with claimed(Path(folder), CHECKPOINT):
+        return write_pruned(pipe, Path(folder), report)
+
+
+def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
+    """save_pruned() into a folder that is claimed already."""
+    denoiser, record = models.denoiser_of(pipe), report.as_dict()
+    tensors: dict[str, Tensor] = {}
+    for layer in record["layers"]:
+        tensors |= packed(layer, surgery.state_of(models.linear(denoiser, layer["name"])), record)
+    with replacing(folder / MANIFEST) as manifest, replacing(folder / WEIGHTS) as weights:
+        save_beside(weights, tensors)
+        dtype = str(denoiser.dtype).removeprefix("torch.")
+        about = manifest_of(report, dtype, file_hash(weights), weights.stat().st_size)
+        try:
+            write_json(manifest, about, indent=1)
+        except ValueError as error:
+            raise CheckpointError(f"{error}; the pruned weights are of no use, look at the model's weights") from None
     return folder
 
 
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = sha256()
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+def packed(layer: Mapping[str, Any], state: State, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A layer's tensors by their names in the file.
 
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no {MANIFEST}; it is no pruned checkpoint, or its writing was cut short")
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        return {key: record[key] for key in ("spec", "base", "layers", "sites", "weights_sha256")} | record
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: is no manifest of a pruned checkpoint ({error!r}); prune again") from None
+    Raises:
+        CheckpointError: the layer is not pruned as its entry in the manifest says.
+    """
+    name, (rows, columns) = layer["name"], layer["shape"]
+    small = bool(record["sites"])
+    left = state.weight.numel() if small else int(state.weight.count_nonzero())
+    if left > rows * columns - layer["removed"]:
+        raise CheckpointError(
+            f"{name}: {left} weights, and {rows * columns - layer['removed']} should be left of {rows * columns}; "
+            "give save_pruned the pipeline that prune() pruned, and the report that it returned"
+        )
+    parts = {"weight": state.weight} if small else pack(state.weight.cpu(), **n_m(record))
+    if state.bias is not None and (small or layer["bias_moved"]):
+        parts["bias"] = state.bias
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
 
 
 def read_pruned(folder: str | Path) -> Pruned:
-    """A checkpoint, verified against its manifest's hash.
+    """A checkpoint, checked against its own manifest.
 
     Raises:
-        CheckpointError: a file is missing, truncated or altered.
+        CheckpointError: a file is missing, damaged or edited, or the two are not of one run.
     """
     folder = Path(folder)
     record = read_manifest(folder)
-    if not (folder / WEIGHTS).is_file() or file_hash(folder / WEIGHTS) != record["weights_sha256"]:
-        raise CheckpointError(f"{folder / WEIGHTS}: missing, truncated or altered (SHA-256 differs from the manifest)")
-    tensors = load_file(folder / WEIGHTS)
+    try:
+        tensors = read_tensors(folder / WEIGHTS, record["weights_sha256"])
+    except DamagedFile as error:
+        raise CheckpointError(f"{error}; restore it or prune again") from None
     states = {}
     for layer in record["layers"]:
-        name = layer["name"]
-        parts = {p: tensors[f"{name}.{p}"] for p in ("mask", "codes", "values") if f"{name}.{p}" in tensors}
-        weight = unpack(parts, layer["shape"], **n_m(record)) if parts else tensors[f"{name}.weight"]
-        states[name] = State(weight, tensors.get(f"{name}.bias"))
+        try:
+            states[layer["name"]] = taken(tensors, layer, record)
+        except (KeyError, ValueError) as error:
+            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise CheckpointError(f"{folder / WEIGHTS}: {layer['name']!r}: {what}; prune again") from None
+    if tensors:
+        names = ", ".join(repr(name) for name in sorted(tensors)[:3])
+        raise CheckpointError(f"{folder / WEIGHTS}: holds {names} of no layer in {MANIFEST}; prune again")
     return Pruned(record, states)
 
 
-@torch.no_grad()
-def load_pruned(pipe: Any, folder: str | Path) -> dict[str, Any]:
-    """Apply a checkpoint to the dense pipeline it was made from, in place; returns the manifest.
+def taken(tensors: dict[str, Tensor], layer: Mapping[str, Any], record: Mapping[str, Any]) -> State:
+    """Take a layer's tensors out of a file's.
 
     Raises:
-        CheckpointError: the files are damaged, or the pipeline's dense weights are others.
+        KeyError: one is missing.
+        ValueError: one does not fit the layer's entry in the manifest.
+    """
+    name, (rows, columns) = layer["name"], layer["shape"]
+    left = rows * columns - layer["removed"]
+    if record["sites"]:
+        weight = tensors.pop(f"{name}.weight")
+        if weight.dim() != 2 or weight.numel() != left:
+            raise ValueError(f"its weight is {tuple(weight.shape)}, and {left} weights should be left")
+    else:
+        names = ("codes" if coded(**{"n": 0, "m": 0} | n_m(record)) else "mask", "values")
+        parts = {part: tensors.pop(f"{name}.{part}") for part in names}
+        weight = unpack(parts, (rows, columns), **n_m(record))
+        if int(weight.count_nonzero()) > left:
+            raise ValueError(f"has {int(weight.count_nonzero())} weights, and {left} should be left")
+    expected = getattr(torch, record["dtype"])
+    moved = layer["bias_moved"] and not record["sites"]
+    bias = tensors.pop(f"{name}.bias") if moved else tensors.pop(f"{name}.bias", None) if record["sites"] else None
+    if weight.dtype != expected or (bias is not None and (bias.dtype != expected or bias.shape != weight.shape[:1])):
+        raise ValueError(f"its tensors are not {record['dtype']}, or its bias does not fit")
+    return State(weight, bias)
+
+
+def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False) -> Pruned:
+    """A checkpoint that was made from this dense pipeline.
+
+    Args and errors: as load_pruned().
     """
     pruned = read_pruned(folder)
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    if base_hash(denoiser, family.units(denoiser)) != pruned.manifest["base"]:
-        raise CheckpointError(f"{folder}: made from other dense weights than this pipeline holds (or another dtype)")
-    pruned.install(family, denoiser)
-    surgery.record(denoiser, pruned.manifest["sites"])
-    return pruned.manifest
+    for problem in mismatches(pipe, pruned.manifest, base or identity_of(pipe), any_components):
+        raise CheckpointError(f"{folder}: {problem}")
+    for problem in misfits(pruned, family, denoiser):
+        raise CheckpointError(f"{folder}: {problem}; prune again")
+    return pruned
 
 
-def require_exportable(manifest: dict[str, Any]) -> None:
-    """Raise CheckpointError where an ordinary diffusers folder cannot hold the pruned model."""
-    for site in manifest["sites"]:
-        if len(site["kept"]) < site["groups"]:
-            raise CheckpointError(
-                f"export: {site['layer']} has {len(site['kept'])} of {site['groups']} {site['kind']} left, which a "
-                "diffusers config cannot say; keep the checkpoint, and open it with obsdiff.load_pruned"
-            )
+def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_components: bool) -> Iterator[str]:
+    """Why a pipeline is not the one that a checkpoint was made from; its scheduler is a choice of use."""
+    there, denoiser = manifest["base"], models.family_of(pipe).DENOISER
+    names = [name for name in different(here, there) if name != SCHEDULER]
+    dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
+    if dtype != manifest["dtype"]:
+        yield f"made in {manifest['dtype']}, and this pipeline is in {dtype}; open it with dtype {manifest['dtype']}"
+    if denoiser in names:
+        hashes = f"SHA-256 {there.get(denoiser, ABSENT)[:8]}…, here {here[denoiser][:8]}…"
+        yield f"made from another {denoiser} than this pipeline's ({hashes}); use the dense model it was made from"
+    if names and not any_components:
+        told = " and ".join(
+            name
+            + (" (left out here)" if here.get(name, ABSENT) == ABSENT else "")
+            + (" (left out there)" if there.get(name, ABSENT) == ABSENT else "")
+            for name in names
+        )
+        yield (
+            f"made for another {told} than this pipeline's; use the pipeline it was made from, or pass "
+            f"any_components=True (--any-components) to check the {denoiser} alone"
+        )
 
 
-def export_pruned(pipe: Any, folder: str | Path, manifest: dict[str, Any]) -> Path:
-    """Write a pruned pipeline as an ordinary diffusers folder, which from_pretrained opens without this library.
+def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
+    """Layers of a checkpoint that the denoiser does not have in that shape."""
+    linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
+    for layer in pruned.manifest["layers"]:
+        if layer["name"] not in linear or list(linear[layer["name"]].weight.shape) != list(layer["shape"]):
+            yield f"this pipeline has no layer {layer['name']!r} of shape {layer['shape']}"
+            return
+    sites = pruned.sites(family, denoiser)
+    groups = {(site.layers[0], site.kind): site.groups for site, _ in sites}
+    for site in pruned.manifest["sites"]:
+        if groups.get((site["layer"], site["kind"])) != site["groups"]:
+            yield f"this pipeline has no {site['groups']} {site['kind']} at {site['layer']!r}"
+            return
+    dense = {name: linear[name] for site, _ in sites for name in site.layers}
+    hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
+    expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
+    for name, state in pruned.states.items():
+        if tuple(state.weight.shape) != expected.get(name, tuple(linear[name].weight.shape)):
+            yield f"{name!r} has shape {tuple(state.weight.shape)}, and {expected.get(name)} should be left"
+
+
+@torch.no_grad()
+def load_pruned(
+    pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False
+) -> dict[str, Any]:
+    """Apply a checkpoint to the dense pipeline it was made from, in place; returns the manifest.
 
     Args:
-        pipe: pruned by load_pruned() or prune().
-        folder: made if missing.
-        manifest: of the checkpoint; kept beside the weights as obsdiff.json.
+        base: the dense pipeline's identity, if it is known (identity.identity_of_source); computed by default.
+        any_components: check the denoiser alone, not the VAE, text encoders and the rest. The scheduler is never
+            compared.
 
     Raises:
-        CheckpointError: heads or neurons were removed; a diffusers config cannot say how many each block has left.
+        CheckpointError: the files are damaged or edited, or the pipeline is not the one that they were made from.
     """
-    require_exportable(manifest)
-    folder = Path(folder)
-    pipe.save_pretrained(folder)
-    (folder / "obsdiff.json").write_text(json.dumps(manifest, indent=1))
-    return folder
+    pruned = read_for(pipe, folder, base, any_components)
+    denoiser = models.denoiser_of(pipe)
+    pruned.install(models.family_of(pipe), denoiser)
+    surgery.record(denoiser, pruned.manifest["sites"])
+    return pruned.manifest

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -83,6 +83,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to: renamed onto it when the block ends, removed where it fails.
 
     The folder is made if missing. The file's mode follows the umask, whatever wrote it.
+
+    Raises:
+        OSError: of the block, naming `path` where it names no file, as that of a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     side = Path(tempfile.mktemp(SIDE, f".{path.name[:40]}-", path.parent))
@@ -92,6 +95,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield side
         side.chmod(mode)
         side.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(side)):
+            error.filename = str(path)
+        raise
     finally:
         side.unlink(missing_ok=True)
 
@@ -139,17 +146,54 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: it is empty, cut, of another encoding, holds NaN or infinity, or is no JSON for another reason.
+        DamagedFile: it is empty, cut, of another encoding, holds NaN, infinity or a key twice, or is not JSON for
+            another reason.
     """
+    return parsed_json(path.read_bytes(), path)
+
+
+def parsed_json(data: bytes, path: Path) -> Any:
+    """read_json() of bytes that were read from `path`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=refuse)
+        text = data.decode("utf-8-sig")
+        return json.loads(text, parse_constant=refuse, parse_float=finite, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        empty = "it is empty" if not path.stat().st_size else str(error)
-        raise DamagedFile(f"{path}: not JSON ({empty})") from None
+        raise DamagedFile(f"{path}: not JSON ({error if data else 'it is empty'})") from None
 
 
 def refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        refuse(text)
+    return number
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """A JSON-able record with its own digest as `sha256`, by which sealed() tells whether it was edited."""
+    return record | {"sha256": digest_of(record)}
+
+
+def sealed(record: Mapping[str, Any]) -> bool:
+    """Whether a record is as seal() made it."""
+    return record.get("sha256") == digest_of(record)
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hash_of(json.dumps(content, sort_keys=True).encode())
 
 
 def made_anew(path: Path, why: object) -> None:

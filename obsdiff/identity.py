@@ -25,7 +25,9 @@ from obsdiff.spec import Source
 ABSENT = "absent"
 """in the place of a hash: the pipeline has no such component"""
 SCHEDULER = "scheduler"
-PASSING = {"architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version", "processor_class"}
+PIPELINE = "pipeline"
+"""in the place of a component: the pipeline's class and its own settings, such as force_zeros_for_empty_prompt"""
+PASSING = {"architectures", "dtype", "name_or_path", "processor_class", "pruned", "torch_dtype", "transformers_version"}
 """keys of a configuration that say where it came from, or what the tensors tell themselves"""
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers")
 
@@ -40,13 +42,15 @@ def identity_of(pipe: Any) -> Identity:
         SpecError: weights are on the meta device (sequential offload), so they cannot be read; or a component is of a
             kind that cannot be hashed.
     """
-    return {name: component_hash(name, part) for name, part in sorted(pipe.components.items())}
+    return {PIPELINE: pipeline_hash(pipe)} | {
+        name: component_hash(name, part) for name, part in sorted(pipe.components.items())
+    }
 
 
 def identity_of_source(source: Source, pipe: Any) -> Identity:
     """identity_of() of a pipeline that was just opened from `source`, taken from the cache for files hashed before."""
     files = component_files(source)
-    found = {}
+    found = {PIPELINE: pipeline_hash(pipe)}
     for name, part in sorted(pipe.components.items()):
         if not isinstance(part, nn.Module) or name not in files:
             found[name] = component_hash(name, part)
@@ -70,8 +74,20 @@ def different(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return [name for name in names if one.get(name, ABSENT) != other.get(name, ABSENT)]
 
 
+def combined(identity: Mapping[str, str]) -> str:
+    """An identity as one SHA-256."""
+    return hash_of(json.dumps(identity, sort_keys=True).encode())
+
+
+def pipeline_hash(pipe: Any) -> str:
+    """SHA-256 of a pipeline's class and of what its configuration says beside its components."""
+    settings = {k: v for k, v in dict(pipe.config).items() if k not in pipe.components}
+    return hash_of(json.dumps([type(pipe).__name__, plain(settings)], sort_keys=True).encode())
+
+
 def component_hash(name: str, part: Any) -> str:
     """SHA-256 of one component: class, configuration, and of a network every tensor with its dtype."""
+    part = getattr(part, "_orig_mod", part)  # torch.compile wraps
     if part is None:
         return ABSENT
     digest = sha256(json.dumps([type(part).__name__, configuration_of(name, part)], sort_keys=True).encode())
@@ -80,7 +96,11 @@ def component_hash(name: str, part: Any) -> str:
             if tensor.is_meta:
                 raise SpecError(f"model: {name}.{key} has no weights in memory; load it without sequential offload")
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            add_tensor(digest, tensor)
+            try:
+                add_tensor(digest, tensor)
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                kind = type(tensor).__name__
+                raise SpecError(f"model: {name}.{key} is a {kind}, which cannot be hashed ({error})") from None
     return digest.hexdigest()
 
 

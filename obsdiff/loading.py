@@ -34,11 +34,12 @@ def place(pipe: Any, source: Source) -> None:
         pipe.to(source.device)
 
 
-def open_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
+def open_pipeline(source: Source, sampling: Sampling | None = None, own_scheduler: bool = False) -> Any:
     """Load a pipeline in evaluation mode into main memory.
 
     Args:
         sampling: the pipeline gets its scheduler; its own where left out.
+        own_scheduler: it keeps its own one; whether it can use the sampling's is checked all the same.
 
     Raises:
         SpecError: no such folder or checkpoint, or a gated one, with what to do; or a scheduler that the pipeline
@@ -77,7 +78,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
         raise SpecError(
             f"model: {source.model!r} is not on this machine; run `hf download {source.model}` or give a local folder"
         ) from error
-    if sampling:
+    if sampling and not own_scheduler:
         schedulers.use(pipe, sampling)
     return pipe
 

@@ -37,18 +37,37 @@ def pack(weight: Tensor, n: int = 0, m: int = 0) -> dict[str, Tensor]:
 
 
 def unpack(parts: dict[str, Tensor], shape: tuple[int, int], n: int = 0, m: int = 0) -> Tensor:
-    """The weight again, bit for bit: (rows, columns) in the values' dtype."""
+    """The weight again, bit for bit: (rows, columns) in the values' dtype.
+
+    Raises:
+        ValueError: the parts are not those of a weight of that shape.
+    """
     rows, columns = shape
+    values = parts["values"]
     if "mask" in parts:
-        kept = np.unpackbits(parts["mask"].numpy(), count=rows * columns).astype(bool)
+        bits = bits_of(parts["mask"], "mask", rows * columns)
+        kept = bits.astype(bool)
     else:
         groups, wide = rows * columns // m, width(n, m)
-        bits = np.unpackbits(parts["codes"].numpy(), count=groups * wide).reshape(groups, wide)
-        chosen = masks_of(n, m)[bits.astype(np.int64) @ (1 << np.arange(wide))]
-        kept = ((chosen[:, None] >> np.arange(m)) & 1).astype(bool).ravel()
-    weight = torch.zeros(rows * columns, dtype=parts["values"].dtype)
-    weight[torch.from_numpy(kept)] = parts["values"]
+        bits = bits_of(parts["codes"], "codes", groups * wide).reshape(groups, wide)
+        codes = bits.astype(np.int64) @ (1 << np.arange(wide))
+        if codes.size and codes.max() >= comb(m, n):
+            raise ValueError(f"its codes go up to {codes.max()}, and {n}:{m} has {comb(m, n)}")
+        kept = ((masks_of(n, m)[codes][:, None] >> np.arange(m)) & 1).astype(bool).ravel()
+    if values.dim() != 1 or kept.size != rows * columns or len(values) != kept.sum():
+        what = "mask keeps" if "mask" in parts else "codes keep"
+        raise ValueError(f"its {what} {kept.sum()} of {rows * columns} weights, and there are {tuple(values.shape)}")
+    weight = torch.zeros(rows * columns, dtype=values.dtype)
+    weight[torch.from_numpy(kept)] = values
     return weight.view(shape)
+
+
+def bits_of(packed: Tensor, name: str, count: int) -> np.ndarray:
+    """(count,) uint8, a bit each; ValueError where there are not as many."""
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or len(packed) != -(-count // 8):
+        verb = "have" if name.endswith("s") else "has"
+        raise ValueError(f"its {name} {verb} {tuple(packed.shape)} bytes of {packed.dtype}, not {-(-count // 8)}")
+    return np.unpackbits(packed.numpy(), count=count)
 
 
 def coded(n: int, m: int) -> bool:

@@ -16,8 +16,9 @@ from torch import nn
 from obsdiff import models, registry, surgery, targets
 from obsdiff.applying import prune_target
 from obsdiff.calibration import Calibration
+from obsdiff.identity import Identity, identity_of
 from obsdiff.packages import Group
-from obsdiff.progress import Progress, base_hash
+from obsdiff.progress import Progress, held
 from obsdiff.report import Clock, Report, peak_memory
 from obsdiff.spec import PruneSpec
 from obsdiff.staging import Stage, staged
@@ -26,7 +27,7 @@ from obsdiff.targets import Target
 
 
 @torch.no_grad()
-def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Report:
+def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None, base: Identity | None = None) -> Report:
     """Prune a diffusers pipeline's denoiser in place.
 
     Args:
@@ -34,25 +35,28 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None) -> Rep
         spec: what to do; spec.prompts may be empty for methods that need no calibration.
         progress: a folder that keeps finished packages until the end; a run that was killed goes on after them and
             gives the same weights. Remove it when the result is saved.
+        base: the pipeline's identity, if it is known (identity.identity_of_source); computed by default.
 
     Raises:
-        SpecError: the pipeline is not supported or sequentially offloaded, the spec does not fit it, or a calibrating
-            method has no prompts.
+        SpecError: the pipeline is not supported or sequentially offloaded, the spec does not fit it, a calibrating
+            method has no prompts, or another run is writing to `progress`.
         LayerError: a layer does not fit the pattern, or its input or Hessian cannot be used, by name.
     """
     family = models.family_of(pipe)
-    with staged(pipe) as stage:
-        return run(pipe, family, stage, spec, progress)
+    with staged(pipe) as stage, held(progress):
+        return run(pipe, family, stage, spec, progress, base or identity_of(pipe))
 
 
-def run(pipe: Any, family: ModuleType, stage: Stage, spec: PruneSpec, progress: str | Path | None) -> Report:
+def run(
+    pipe: Any, family: ModuleType, stage: Stage, spec: PruneSpec, progress: str | Path | None, base: Identity
+) -> Report:
     begun = time.perf_counter()
     method = registry.load("obsdiff.methods", spec.method)
     denoiser = models.denoiser_of(pipe)
     wanted = method.PRUNES and (spec.amount > 0 or spec.layer_sparsity)
     chosen = targets.find(family, denoiser, spec) if wanted else []
     cuts = targets.cut(denoiser, chosen, spec)
-    report = Report(spec, base_hash(denoiser, family.units(denoiser)))
+    report = Report(spec, base)
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds)
     if stage.device.type == "cuda":

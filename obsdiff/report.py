@@ -1,4 +1,4 @@
-"""What a pruning run did: the spec, the dense weights' hash, every layer, and the cost."""
+"""What a pruning run did: the spec, the dense pipeline's identity, every layer, and the cost."""
 
 import resource
 import time
@@ -50,8 +50,8 @@ class Report:
     """One pruning run."""
 
     spec: PruneSpec
-    base: str
-    """SHA-256 of the prunable dense weights"""
+    base: dict[str, str]
+    """identity of the dense pipeline (obsdiff/identity.py): component → SHA-256, or 'absent'"""
     layers: list[LayerReport] = field(default_factory=list)
     sites: list[SiteReport] = field(default_factory=list)
     packages: list[list[str]] = field(default_factory=list)

@@ -23,6 +23,12 @@ PROMPTS = ("a cat", "two dogs", "the sun")
 CHEAP = {"rounds": 2, "seconds": 1e-3}  # of timings whose values do not matter
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hashes of files that tests wrote are not for the user's cache."""
+    os.environ["OBSDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def entries(package: str) -> list[str]:
     return registry.names(package)
 

@@ -54,37 +54,6 @@ def test_code_widths():
         packing.pack(torch.ones(1, 4), 2, 4)
 
 
-def damage_weights(folder):
-    path = folder / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def damage_value(folder):
-    path = folder / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (damage_weights, "missing, truncated or altered"),
-        (damage_value, "missing, truncated or altered"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "missing, truncated or altered"),
-        (lambda folder: (folder / "manifest.json").unlink(), r"no manifest\.json"),
-        (lambda folder: (folder / "manifest.json").write_text('{"spec": '), "is no manifest of a pruned checkpoint"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "is no manifest of a pruned checkpoint"),
-    ],
-)
-def test_damaged_checkpoint_is_refused(family, tmp_path, damage, message):
-    pipe = family.tiny()
-    save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude")))
-    damage(tmp_path)
-    with pytest.raises(CheckpointError, match=message):
-        load_pruned(family.tiny(), tmp_path)
-
-
 def test_checkpoint_of_another_model_is_refused_and_files_are_smaller(family, tmp_path):
     sizes = {}
     for name, more in {
@@ -99,7 +68,7 @@ def test_checkpoint_of_another_model_is_refused_and_files_are_smaller(family, tm
         values = (tmp_path / name / "weights.safetensors").stat().st_size
         header = int.from_bytes((tmp_path / name / "weights.safetensors").read_bytes()[:8], "little")
         sizes[name] = (values - header) / (4 * sum(s[0] * s[1] for s in shapes(tmp_path / name)))
-    with pytest.raises(CheckpointError, match="other dense weights"):
+    with pytest.raises(CheckpointError, match=r"made from another .* than this pipeline's"):
         load_pruned(pipe, tmp_path / "half")
     assert sizes["half"] == pytest.approx(0.5 + 1 / 32, abs=0.005)
     assert sizes["tenth"] == pytest.approx(0.1 + 1 / 32, abs=0.005)

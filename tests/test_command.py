@@ -102,7 +102,7 @@ def test_inspect_and_export(folder, capsys):
             ["plan", "--model", "nowhere"],
             "model: 'nowhere' has no model_index.json on this machine; give a diffusers folder",
         ),
-        (["inspect", "nowhere"], "nowhere: no manifest.json; it is no pruned checkpoint"),
+        (["inspect", "nowhere"], "nowhere: no manifest.json; it is not a pruned checkpoint"),
         (["prune", "--model", "nowhere", "--out", "x"], "prompts: method 'obs_diff' calibrates and was given none"),
         (["export", "--model", "x", "--checkpoint", "nowhere", "--out", "y"], "nowhere: no manifest.json"),
     ],
