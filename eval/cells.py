@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from obsdiff import patterns, registry
@@ -55,11 +54,14 @@ def decimal(value: float) -> str:
     return f"{value:.2f}" if round(value, 2) == value else repr(value)
 
 
-def text_of(values: dict[str, Any]) -> str:
+def text_of(values: dict[str, Any], shared: Collection[str] = ()) -> str:
     """Options as an axis' value: `bias=true+group=row`, `plain` where there are none.
 
     A file is told by its name, a mapping within by `sampling.steps=15`, what does not fit into a folder's name by its
     hash.
+
+    Args:
+        shared: names that several files have; their paths' hash is added.
     """
     parts = []
     for key, value in values.items():
@@ -67,10 +69,16 @@ def text_of(values: dict[str, Any]) -> str:
             parts += [f"{key}.{text_of({inner: v})}" for inner, v in value.items()]
             continue
         text = "_".join(map(str, value)) if isinstance(value, list | tuple) else json.dumps(value).strip('"')
-        text = Path(text).name if key == "prompts" else text.replace("+", "p")
+        text = file_name(value, shared) if key == "prompts" else text.replace("+", "p")
         plain = re.fullmatch(r"[A-Za-z0-9._-]{1,40}", text)
         parts.append(f"{key}={text if plain else cell_hash({'value': value})[:8]}")
     return "+".join(parts) or PLAIN
+
+
+def file_name(path: str, shared: Collection[str]) -> str:
+    """`train.csv`; `train-1a2b3c4d.csv` where several files of a sweep have that name."""
+    found = Path(path)
+    return f"{found.stem}-{cell_hash({'path': path})[:8]}{found.suffix}" if found.name in shared else found.name
 
 
 def cell_hash(record: dict[str, Any]) -> str:
@@ -118,7 +126,7 @@ def cell_path(record: dict[str, Any]) -> str:
 
 
 def flags(values: dict[str, Any]) -> Iterator[str]:
-    """A mapping as command-line options, quoted for a shell; None is left out."""
+    """A mapping as command-line arguments, not quoted for any shell; None is left out."""
     for key, value in values.items():
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):
@@ -126,6 +134,8 @@ def flags(values: dict[str, Any]) -> Iterator[str]:
         elif isinstance(value, dict | list | tuple):
             several = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
             if several:
-                yield " ".join([option, *(quote(str(part)) for part in several)])
+                yield option
+                yield from map(str, several)
         elif value is not None:
-            yield f"{option} {quote(str(value))}"
+            yield option
+            yield str(value)

@@ -1,27 +1,30 @@
 """A sweep's configuration: config.yaml and the model files it names, checked as a whole before any job starts."""
 
-import re
-from collections.abc import Mapping
+import csv
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-
 from eval.cells import Cell
 from eval.grid import Overrides, grid, models_of, sampling_of
+from eval.needs import Need, missing, needs_of, prompts_need
+from eval.reading import home, read_mapping
 from eval.scale import shrunk, shrunk_model
-from eval.weights import check_judges
+from eval.schemas import check
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.prompts import LARGE, read_prompts, require_file
-from obsdiff.spec import Source, require
+from obsdiff.spec import Sampling, Source, require, require_device
+from obsdiff.typed import made
 
 MODELS = Path("config/models")
-SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
+PAPER = Path("config/paper/values.csv")
+PATHS = (
+    ("source", "model"),
+    ("calibration", "prompts"),
+    *(("evaluation", key) for key in ("prompts", "reference", "evaluator", "image_reward")),
+)
+"""keys of a model file that hold paths"""
 
 
 @dataclass(frozen=True)
@@ -43,49 +46,32 @@ class Sweep:
     calibration: dict[str, dict[str, Any]]
 
 
-def check(record: Mapping[str, Any], schema: str, what: str) -> None:
-    """Raise SpecError naming key, value and what is allowed unless `record` follows workflow/schemas/`schema`."""
-    validator = Draft202012Validator(yaml.safe_load((SCHEMAS / schema).read_text()))
-    errors = sorted(validator.iter_errors(record), key=lambda e: [str(p) for p in e.absolute_path])
-    if errors:
-        raise SpecError(f"{what}: {describe(errors[0])}")
-
-
-def describe(error: ValidationError) -> str:
-    key = ".".join(str(part) for part in error.absolute_path)
-    schema: Any = error.schema
-    instance: Any = error.instance
-    if error.validator == "additionalProperties":
-        allowed = sorted(schema["properties"])
-        unknown = next(name for name in instance if name not in allowed)
-        near = get_close_matches(str(unknown), allowed, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{key + '.' if key else ''}{unknown}: no such key; {hint}({', '.join(allowed)})"
-    if re.match(r"grid\.(\d+\.)?pattern\.", key) and isinstance(instance, int):
-        return f"{key}: {instance!r} is no pattern; YAML takes an unquoted N:M for a time, write '2:4' in quotes"
-    limits = {"exclusiveMinimum": "> {}", "exclusiveMaximum": "< {}", "minimum": ">= {}", "type": "of type {}"}
-    if error.validator in limits:
-        limit = limits[error.validator].format(error.validator_value)
-        return f"{key}: {instance!r} is not allowed; give one {limit}"
-    return f"{key}: {error.message}" if key else error.message
-
-
 def results_of(config: Mapping[str, Any]) -> str:
     """The folder of all that a sweep writes: what tiny models gave never lies among real results."""
-    results: str = config["results"]
-    return f"{results}/tiny" if config.get("scale") == "tiny" else results
+    results = str(Path(home(config["results"])))
+    return f"{results}/tiny" if is_tiny(config) else results
 
 
-def read_record(name: str) -> dict[str, Any]:
+def is_tiny(config: Mapping[str, Any]) -> bool:
+    return config.get("scale") == "tiny"
+
+
+def read_record(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """config/models/<name>.yaml; what it leaves out is as in the model that it is `like`."""
     path = MODELS / f"{name}.yaml"
     known = sorted(p.stem for p in MODELS.glob("*.yaml"))
-    require(path.is_file(), "models", name, f"a file of {MODELS} ({', '.join(known)})")
-    record: dict[str, Any] = yaml.safe_load(path.read_text())
-    if other := record.pop("like", None):
-        for key, value in read_record(other).items():
-            own = record.get(key)
-            record[key] = value | own if isinstance(own, dict) else value if own is None else own
+    key = f"{MODELS / seen[-1]}.yaml: like" if seen else "models"
+    require(path.is_file(), key, name, f"a file of {MODELS} ({', '.join(known)})")
+    if name in seen:
+        raise SpecError(f"{key}: {' → '.join((*seen, name))} go round in a circle; give one of them all its keys")
+    record = read_mapping(path)
+    other = record.pop("like", None)
+    if other is None:
+        return record
+    require(isinstance(other, str), f"{path}: like", other, "the name of a model file")
+    for part, value in read_record(other, (*seen, name)).items():
+        own = record.get(part)
+        record[part] = value | own if isinstance(own, dict) and isinstance(value, dict) else value if own is None else own
     return record
 
 
@@ -93,59 +79,82 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
     """The content of config/models/<name>.yaml, every value checked.
 
     Args:
-        files: whether the prompts and pictures that it names must be there.
+        files: whether the checkpoint, prompts, pictures and networks that it names must be there.
+
+    Raises:
+        SpecError: with file, key, value and what is allowed.
     """
     path = MODELS / f"{name}.yaml"
     record = read_record(name)
     check(record, "model.schema.yaml", str(path))
+    for part, key in PATHS:
+        if isinstance(value := record[part].get(key), str):
+            record[part][key] = home(value)
     try:
-        registry.check("obsdiff.models", record["family"], "family")
-        Source(**record["source"])
-        sampling_of(record)
-        if files:
-            for part in ("calibration", "evaluation"):
-                check_prompts(part, record[part])
-            check_reference(record["evaluation"]["reference"])
-            check_judges(record["evaluation"])
-    except (SpecError, registry.UnknownEntry, TypeError) as error:
+        check_values(record)
+    except (SpecError, registry.UnknownEntry) as error:
         raise SpecError(f"{path}: {error}") from None
+    if files and (problem := missing(list(needs_of(str(path), record)))):
+        raise SpecError(problem)
     return record
 
 
-def check_prompts(part: str, where: Mapping[str, Any]) -> None:
-    """The file is there and, where counting is quick, holds enough."""
-    require_file(where["prompts"])
-    if Path(where["prompts"]).suffix not in LARGE:
-        found = len(read_prompts(where["prompts"]))
-        require(where["count"] <= found, f"{part}.count", where["count"], f"in [1, {found}], the prompts there are")
+def check_values(record: Mapping[str, Any]) -> None:
+    """Raise SpecError, or UnknownEntry, where a value of a model file is not allowed whatever lies on this machine."""
+    registry.check("obsdiff.models", record["family"], "family")
+    source = made(Source, record["source"], "source")
+    require(source.offload != "sequential", "source.offload", "sequential", "one that prune can run under; none or model")
+    ok = source.offload == "none" or not source.device.startswith("cpu")
+    require(ok, "source.offload", source.offload, f"free with device: {source.device}; none")
+    require_device(record["evaluation"].get("device", "cpu"), "evaluation.device")
+    made(Sampling, record["sampling"], "sampling")
+    try:
+        sampling_of(record)
+    except SpecError as error:
+        raise SpecError(f"sampling.{error}") from None
 
 
-def check_reference(folder: str) -> None:
-    hint = "; data/README.md says where it comes from" if Path(folder).parts[0] == "data" else ""
-    require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
+def check_paper(config: Mapping[str, Any]) -> None:
+    """Raise SpecError where `paper` names a table of which no values are known."""
+    if "paper" in config:
+        with PAPER.open(newline="", encoding="utf-8") as file:
+            known = sorted({int(row["table"]) for row in csv.DictReader(file)})
+        require(config["paper"] in known, "paper", config["paper"], f"a table of {PAPER} ({', '.join(map(str, known))})")
 
 
-def read_sweep(config: Mapping[str, Any]) -> Sweep:
+def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
     """Check a whole configuration.
 
+    Args:
+        files: whether, at full scale, all that the sweep needs must be on this machine.
+
     Raises:
-        SpecError: with the key, the value and what is allowed.
+        SpecError: with the key, the value and what is allowed; or a list of all that is missing, a line each.
     """
     check(config, "config.schema.yaml", "config")
-    full = config.get("scale", "full") == "full"
-    models = {name: read_model(name, full) for name in models_of(config)}
-    try:
-        cells = grid(config, models)
-    except TypeError as error:  # an option that is no field of PruneSpec
-        raise SpecError(f"grid.options: {error}") from None
+    check_paper(config)
+    models = {name: read_model(name, files=False) for name in models_of(config)}
+    cells = grid(config, models)
     texts: dict[str, dict[str, dict[str, Any]]] = {axis: {} for axis in Overrides._fields}
     for cell, overrides in cells.items():
         for axis, values in overrides._asdict().items():
             texts[axis][getattr(cell, axis)] = values
-    if full:
-        for cell, overrides in cells.items():
-            if overrides.calibration.keys() & {"prompts", "count"}:
-                check_prompts("grid.calibration", models[cell.model]["calibration"] | overrides.calibration)
-        return Sweep(list(cells), models, **texts)
-    made = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
-    return Sweep(list(cells), made, **shrunk(texts))
+    if is_tiny(config):
+        models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
+        return Sweep(list(cells), models, **shrunk(texts))
+    sweep = Sweep(list(cells), models, **texts)
+    if files and (problem := missing(list(needs(sweep)))):
+        raise SpecError(problem)
+    return sweep
+
+
+def needs(sweep: Sweep) -> Iterator[Need]:
+    """What a sweep needs on this machine at full scale, each looked for."""
+    for name, model in sweep.models.items():
+        yield from needs_of(f"{MODELS / name}.yaml", model)
+    asked = dict.fromkeys((cell.model, cell.calibration) for cell in sweep.cells)
+    for name, text in asked:
+        own, override = sweep.models[name], sweep.calibration[text]
+        if override.keys() & {"prompts", "count"}:
+            given = own["calibration"] | override
+            yield prompts_need("config", "grid.calibration", given, own["evaluation"]["prompts"])

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.pictures import PictureFiles
+from eval.weights import evaluator_weights
 from obsdiff.errors import SpecError
 from obsdiff.files import file_hash
 
@@ -59,7 +60,7 @@ class Evaluator:
             self.hash = sha256(b"".join(sha256(p.read_bytes()).digest() for p in files)).hexdigest()
         elif ":" in name:
             architecture, _, weights = name.partition(":")
-            self.hash = sha256(f"{architecture} {file_hash(weights_of(architecture, weights))}".encode()).hexdigest()
+            self.hash = sha256(f"{architecture} {file_hash(evaluator_weights(architecture, weights))}".encode()).hexdigest()
         else:
             raise SpecError(f"evaluator: {name!r} is neither an open_clip folder nor architecture:weights")
 
@@ -122,34 +123,3 @@ class Evaluator:
             return torch.cat(out)
 
         return cached(self.cache, [self.hash, ["text", *texts]], compute)
-
-
-def weights_of(architecture: str, weights: str) -> Path:
-    """The file of open_clip weights: a path, or a tag whose file the hub's cache holds; nothing is downloaded.
-
-    Raises:
-        SpecError: it is not on this machine, with what to do.
-    """
-    import open_clip
-    from huggingface_hub import try_to_load_from_cache
-    from open_clip.constants import HF_WEIGHTS_NAME
-
-    if architecture not in open_clip.list_models():
-        raise SpecError(f"evaluator: {architecture!r} is no open_clip architecture")
-    if Path(weights).expanduser().is_file():
-        return Path(weights).expanduser()
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if weights not in tags:
-        raise SpecError(f"evaluator: {weights!r} is neither a file nor weights of {architecture} ({', '.join(tags)})")
-    config = open_clip.pretrained.get_pretrained_cfg(architecture, weights)
-    repository, _, name = str(config.get("hf_hub", "")).rpartition("/")
-    stems = [f"{Path(name).stem}.safetensors", name] if name else ["open_clip_model.safetensors", HF_WEIGHTS_NAME]
-    found = [try_to_load_from_cache(repository, stem) for stem in stems] if repository else []
-    for path in found:
-        if isinstance(path, str):
-            return Path(path)
-    get = f"run `hf download {repository}`, or " if repository else ""
-    raise SpecError(
-        f"evaluator: the weights {weights!r} of {architecture} are not on this machine; {get}give a file: "
-        f"{architecture}:/path/to/weights"
-    )

@@ -4,15 +4,18 @@ What a method ignores is set to its neutral value, so that one result has one ce
 methods without calibration have no weighting, one package and no calibration axis, SparseGPT weights all steps alike.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.cells import PLAIN, Cell, decimal, text_of
-from obsdiff import patterns, registry, schedulers
+from obsdiff import patterns, registry, schedulers, sizes
 from obsdiff.errors import SpecError
-from obsdiff.spec import PruneSpec, Sampling
+from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.typed import no_such_key
 
 DEFAULTS: dict[str, Any] = {
     "pattern": ["unstructured"],
@@ -74,6 +77,7 @@ def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:
         values |= override
     made = Sampling(**values)
     schedulers.check(model["family"], made)
+    sizes.check(model["family"], Source(**model["source"]), made)
     return made
 
 
@@ -96,9 +100,12 @@ def calibration_of(asked: Mapping[str, Any], model: Model, sampling: Mapping[str
 
 
 def cell_of(
-    name: str, model: Model, axes: Mapping[str, Any], pruning: Mapping[str, Any]
+    name: str, model: Model, axes: Mapping[str, Any], pruning: Mapping[str, Any], shared: Collection[str] = ()
 ) -> tuple[Cell, Overrides] | None:
     """The canonical cell of one point of the grid; None where the method does not serve the pattern.
+
+    Args:
+        shared: names that several prompt files of the sweep have.
 
     Raises:
         SpecError: a value is not allowed.
@@ -137,18 +144,45 @@ def cell_of(
         str(spec.packages if spec.statistic else 1),
         text_of(options),
         text_of(sampling),
-        text_of(calibration),
+        text_of(calibration, shared),
         str(spec.seed),
     ), Overrides(options, sampling, calibration)
 
 
 def points(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """All combinations; sparsities may be given pattern by pattern, and those of N:M are its own."""
+    amounts = block["sparsity"]
+    if isinstance(amounts, dict):
+        amounts = {patterns.canonical(name): values for name, values in amounts.items()}
     for method, pattern in product(block["method"], block["pattern"]):
-        amounts = block["sparsity"]
-        mine = amounts.get(pattern, [None]) if isinstance(amounts, dict) else amounts
+        mine = amounts.get(patterns.canonical(pattern), [None]) if isinstance(amounts, dict) else amounts
         for sparsity, *rest in product(mine, *(block[name] for name in INNER)):
             yield {"method": method, "pattern": pattern, "sparsity": sparsity} | dict(zip(INNER, rest, strict=True))
+
+
+def shared_names(config: Mapping[str, Any]) -> set[str]:
+    """Names that several prompt files of the grid's calibrations have."""
+    paths = defaultdict(set)
+    for block in blocks(config):
+        for asked in block["calibration"]:
+            if "prompts" in asked:
+                paths[Path(asked["prompts"]).name].add(asked["prompts"])
+    return {name for name, found in paths.items() if len(found) > 1}
+
+
+def check_sparsities(block: Mapping[str, Any]) -> None:
+    """Raise SpecError where sparsities by pattern name another pattern than the block's, or leave one out."""
+    amounts = block["sparsity"]
+    if not isinstance(amounts, dict) or not amounts:
+        return
+    listed = [patterns.canonical(name) for name in block["pattern"]]
+    for name in amounts:
+        if patterns.canonical(name) not in listed:
+            raise no_such_key(f"grid.sparsity.{name}", name, block["pattern"])
+    given = {patterns.canonical(name) for name in amounts}
+    for name in listed:
+        if name not in given and patterns.resolve(name).sparsity is None:
+            raise SpecError(f"grid.sparsity: has none for pattern {name!r}; give a list of them")
 
 
 def grid(config: Mapping[str, Any], models: Mapping[str, Model]) -> dict[Cell, Overrides]:
@@ -162,11 +196,13 @@ def grid(config: Mapping[str, Any], models: Mapping[str, Model]) -> dict[Cell, O
     """
     found: dict[Cell, Overrides] = {}
     texts: dict[tuple[str, str], dict[str, Any]] = {}
+    check_pruning(config["pruning"])
+    shared = shared_names(config)
     for block in blocks(config):
         own: dict[Cell, Overrides] = {}
         for name in block["models"]:
             for point in points(block):
-                made = cell_of(name, models[name], point, config["pruning"])
+                made = cell_of(name, models[name], point, config["pruning"], shared)
                 if made is not None:
                     cell, overrides = made
                     own[cell.dense()] = Overrides({}, overrides.sampling, {})
@@ -177,8 +213,17 @@ def grid(config: Mapping[str, Any], models: Mapping[str, Model]) -> dict[Cell, O
                             what = f"{known} and {values} would share folders; give their files other names"
                             raise SpecError(f"grid.{axis}: {what}")
         check_used(block, list(own))
+        check_sparsities(block)
         found |= {cell: overrides for cell, overrides in own.items() if cell not in found}
     return found
+
+
+def check_pruning(values: Mapping[str, Any]) -> None:
+    """Raise SpecError where a value of the config's `pruning` is not allowed, whatever the method."""
+    try:
+        PruneSpec(method="dense", **values)
+    except SpecError as error:
+        raise SpecError(f"pruning.{error}") from None
 
 
 def check_used(block: Mapping[str, Any], cells: list[Cell]) -> None:

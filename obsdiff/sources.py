@@ -1,14 +1,16 @@
 """Where the files of a diffusers model are on this machine, component by component. No torch in here."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json
 from obsdiff.spec import Source
 
 INDEX = "model_index.json"
+AGAIN = "download or save the model again"
 
 
 def folder_of(source: Source) -> Path | None:
@@ -43,12 +45,7 @@ def component_files(source: Source) -> dict[str, list[Path]]:
     index = folder / INDEX
     if not index.is_file():
         raise SpecError(f"model: {source.model!r} has no {INDEX}; give the folder that save_pretrained wrote")
-    try:
-        record = read_json(index)
-    except DamagedFile as error:
-        raise SpecError(f"model: {error}; download or save the model again") from None
-    if not isinstance(record, dict):
-        raise SpecError(f"model: {index} is not a mapping of components; download or save the model again")
+    record = mapping(index)
     found = {"": [index]}
     for name in record:
         if not name.startswith("_") and name not in source.without and (folder / name).is_dir():
@@ -67,3 +64,18 @@ def files_below(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         yield from (Path(root, name) for name in names if not name.startswith("."))
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """A JSON file of a model, which holds a mapping; diffusers writes infinite numbers there too.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise SpecError(f"model: {path}: not JSON ({error}); {AGAIN}") from None
+    if not isinstance(record, dict):
+        raise SpecError(f"model: {path} is not a mapping; {AGAIN}")
+    return record

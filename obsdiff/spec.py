@@ -8,25 +8,20 @@ from typing import Any
 
 from obsdiff import patterns, registry, schedulers
 from obsdiff.errors import SpecError
+from obsdiff.typed import check_types, is_int
+from obsdiff.typed import require as require
 
 DTYPES = ("float32", "bfloat16", "float16")
 OFFLOAD = ("none", "model", "sequential")
 INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")
-PACKAGES = r"[1-9]\d*|unit|(\d+(\.\d+)?)GiB"
-
-
-def require(ok: bool, key: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise SpecError(f"{key}: {value!r} is not {allowed}")
-
-
-def is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+PACKAGES = r"[1-9]\d*|unit|(?=.*[1-9])(\d+(\.\d+)?)GiB"
+DEVICE = r"(cpu|cuda|mps|xpu)(:\d+)?"
+"""torch devices; told without importing torch"""
+STEPS = 1000
+"""the most that a sampler takes: as many as the networks were trained with"""
+SEEDS = 2**63
+"""one more than the largest seed of a torch generator that all devices take"""
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,16 @@ class Source:
     """never download; --no-local-files-only to fetch from the hub"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
         require(self.offload in OFFLOAD, "offload", self.offload, f"one of {', '.join(OFFLOAD)}")
-        require(bool(self.model), "model", self.model, "a hub id or a diffusers folder")
+        require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
+        require_device(self.device, "device")
+
+
+def require_device(device: str, key: str) -> None:
+    """Raise SpecError unless this is the name of a torch device."""
+    require(bool(re.fullmatch(DEVICE, device)), key, device, "a torch device: cpu, cuda, cuda:1, mps, xpu")
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,15 @@ class Sampling:
     """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; its own where left out"""
 
     def __post_init__(self) -> None:
-        require(is_int(self.steps) and self.steps >= 1, "steps", self.steps, "an integer >= 1")
-        ok = is_number(self.guidance_scale) and self.guidance_scale >= 0
-        require(ok, "guidance_scale", self.guidance_scale, "a number >= 0")
-        require(is_int(self.batch_size) and self.batch_size >= 1, "batch_size", self.batch_size, "an integer >= 1")
+        check_types(self)
+        require(1 <= self.steps <= STEPS, "steps", self.steps, f"in [1, {STEPS}]")
+        require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "a number >= 0")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "an integer >= 1")
         for key in ("height", "width"):
             value = getattr(self, key)
-            require(value is None or (is_int(value) and value > 0), key, value, "an integer > 0")
+            require(value is None or value > 0, key, value, "an integer > 0")
         length = self.max_sequence_length
-        require(length is None or (is_int(length) and 0 <= length <= 512), "max_sequence_length", length, "in [0, 512]")
+        require(length is None or 0 <= length <= 512, "max_sequence_length", length, "in [0, 512]")
         ok = self.scheduler is None or self.scheduler in schedulers.NAMES
         require(ok, "scheduler", self.scheduler, f"one of {', '.join(schedulers.NAMES)}; or left out")
 
@@ -143,6 +145,7 @@ class PruneSpec:
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "pattern", patterns.canonical(self.pattern))
         try:
             for key in ("method", "weighting", "allocation"):
@@ -157,28 +160,28 @@ class PruneSpec:
         self.check_together()
         for key, allowed in (("indivisible", INDIVISIBLE), ("group", ("method", *GROUPS))):
             require(getattr(self, key) in allowed, key, getattr(self, key), f"one of {', '.join(allowed)}")
-        ok = is_number(self.alpha_min) and is_number(self.alpha_max) and 0 < self.alpha_min <= self.alpha_max
+        ok = 0 < self.alpha_min <= self.alpha_max
         require(ok, "alpha_min, alpha_max", (self.alpha_min, self.alpha_max), "0 < alpha_min <= alpha_max")
-        numbers = all(is_number(a) and 0 <= a < float("inf") for a in self.alphas)
+        numbers = all(a >= 0 for a in self.alphas)
         require(numbers and (not self.alphas or max(self.alphas) > 0), "alphas", self.alphas, "numbers >= 0, one > 0")
         ok = (is_int(self.packages) and int(self.packages) >= 1) or bool(re.fullmatch(PACKAGES, str(self.packages)))
         what = "an integer >= 1, 'unit' (one a unit), or a memory budget such as '2GiB'"
         require(ok, "packages", self.packages, what)
         if isinstance(self.packages, str) and self.packages.isdecimal():
             object.__setattr__(self, "packages", int(self.packages))
-        require(is_int(self.block_size) and self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
-        require(is_number(self.damping) and self.damping > 0, "damping", self.damping, "a number > 0")
-        require(is_int(self.seed) and self.seed >= 0, "seed", self.seed, "an integer >= 0")
+        require(self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
+        require(self.damping > 0, "damping", self.damping, "a number > 0")
+        require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")
 
     def check_amount(self) -> None:
         s, fixed = self.amount, self.resolved.sparsity
-        require(is_number(s) and 0 <= s < 1, "sparsity", s, "in [0, 1)")
+        require(0 <= s < 1, "sparsity", s, "in [0, 1)")
         require(s == 0 or self.facts["PRUNES"], "sparsity", s, f"0, the only one that method {self.method!r} takes")
         if fixed is not None and s:
             ok = abs(s - fixed) < 1e-9
             require(ok, "sparsity", s, f"{fixed:g}, the only one that pattern {self.pattern!r} has; leave it out")
         for name, value in self.layer_sparsity.items():
-            require(is_number(value) and 0 <= value < 1, f"layer_sparsity.{name}", value, "in [0, 1)")
+            require(0 <= value < 1, f"layer_sparsity.{name}", value, "in [0, 1)")
 
     def check_together(self) -> None:
         """Values that are allowed each, and not together."""

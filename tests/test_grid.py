@@ -95,10 +95,12 @@ def test_sampling_and_calibration_are_axes_and_ignored_ones_neutral():
         ({"calibration": [{"number": 5}]}, r"grid\.calibration\.0\.number: no such key"),
         ({"calibration": [{"count": 9999}]}, r"grid\.calibration\.count: 9999 is not in \[1, 256\]"),
         ({"calibration": [{"prompts": "no.csv"}]}, r"prompts: 'no.csv' is not a file"),
+        ({"sparsity": {"unstructurd": [0.5]}}, r"grid\.sparsity\.unstructurd: no such key; did you mean 'unstruct"),
         (
-            {"calibration": [{"prompts": "a/x.csv"}, {"prompts": "b/x.csv"}]},
-            r"grid\.calibration: .*a/x\.csv.* and .*b/x\.csv.* would share folders; give their files other names",
+            {"sparsity": {"unstructured": [0.5]}, "pattern": ["unstructured", "heads"]},
+            r"grid\.sparsity: has none for pattern 'heads'",
         ),
+        ({"sampling": [{"height": 36}]}, r"grid\.sampling: height: 36 is not a multiple of 8, .* give 32"),
     ],
 )
 @pytest.mark.parametrize("listed", [False, True])
@@ -136,6 +138,19 @@ def test_a_model_like_another_says_what_differs(monkeypatch, tmp_path):
     few = read_model("few")
     assert few["evaluation"] == base["evaluation"] | {"count": 9}
     assert few["sampling"] == base["sampling"] | {"steps": 3} and few["source"] == base["source"]
+
+
+def test_two_prompt_files_of_one_name_make_two_cells():
+    """Each is told by its name, and by its path's hash where it shares the name; whatever their order."""
+
+    def texts(*paths: str) -> dict[str, str]:
+        grid = {"method": ["obs_diff"], "sparsity": [0.5], "calibration": [{"prompts": path} for path in paths]}
+        found = sweep(grid, scale="tiny").cells
+        return dict(zip(paths, [c.calibration for c in found if c.method == "obs_diff"], strict=True))
+
+    one, other = texts("a/x.csv", "b/x.csv", "y.csv"), texts("y.csv", "b/x.csv", "a/x.csv")
+    assert one == other and one["y.csv"] == "prompts=y.csv" and texts("a/x.csv") == {"a/x.csv": "prompts=x.csv"}
+    assert one["a/x.csv"] != one["b/x.csv"] and all(one[f"{f}/x.csv"].startswith("prompts=x-") for f in "ab")
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.stem)

@@ -125,9 +125,8 @@ def test_patterns_and_options_make_each_result_once():
     assert all(":" not in c.path and cells.parse(f"x/{c.path}") == c for c in found.cells)
     assert found.options["compensate=false"] == {"compensate": False} and found.options["plain"] == {}
     assert len({c.options for c in by_method["obs_diff"]}) == 3
-    assert " ".join(cells.flags({"a_b": {"x.*": 0.5}, "c": [1, 2], "d": None, "e": False, "f": []})) == (
-        "--a-b 'x.*' 0.5 --c 1 2 --no-e"
-    )
+    asked = {"a_b": {"x.*": 0.5}, "c": [1, 2], "d": None, "e": False, "f": [], "g": "a b"}
+    assert list(cells.flags(asked)) == ["--a-b", "x.*", "0.5", "--c", "1", "2", "--no-e", "--g", "a b"]
 
 
 def test_sources_are_what_is_imported():

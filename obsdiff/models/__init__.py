@@ -3,6 +3,8 @@
 PIPELINE                    the diffusers class's name
 DENOISER                    the pipeline's component that is pruned
 SCHEDULERS                  the names of obsdiff/schedulers.py that the pipeline can use
+SIDES                       what height and width are multiples of: ("pixels", 8), or positions of the VAE's latents, as
+                            a number or as a key of the denoiser's configuration: ("latents", "patch_size")
 units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
 sites(denoiser)             heads and neurons that can be removed, in order of execution (see surgery)
 example(denoiser, height, width, sampling)

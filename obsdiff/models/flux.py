@@ -17,6 +17,7 @@ from obsdiff.surgery import Site, Span, Stream
 PIPELINE = "FluxPipeline"
 DENOISER = "transformer"
 SCHEDULERS = ("dpm++", "euler")
+SIDES = ("latents", 2)
 T5_TOKENS = 512
 
 

@@ -11,6 +11,7 @@ from obsdiff.spec import Sampling
 PIPELINE = "StableDiffusionPipeline"
 DENOISER = "unet"
 SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
+SIDES = ("pixels", 8)
 CLIP_TOKENS = 77
 
 units, sites = _unet.units, _unet.sites

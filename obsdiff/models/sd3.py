@@ -13,6 +13,7 @@ from obsdiff.surgery import Site
 PIPELINE = "StableDiffusion3Pipeline"
 DENOISER = "transformer"
 SCHEDULERS = ("dpm++", "euler", "heun")
+SIDES = ("latents", "patch_size")
 
 
 def units(denoiser: Any) -> list[Unit]:

@@ -11,6 +11,7 @@ from obsdiff.spec import Sampling
 PIPELINE = "StableDiffusionXLPipeline"
 DENOISER = "unet"
 SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
+SIDES = ("pixels", 8)
 SIZES = 6
 """numbers that tell original size, crop and target size"""
 

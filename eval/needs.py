@@ -1,0 +1,101 @@
+"""What a sweep needs on this machine before a job can start: checkpoints, prompts, pictures, networks. No torch in here."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from eval.weights import JUDGES
+from obsdiff.complete import require_model
+from obsdiff.errors import SpecError
+from obsdiff.prompts import LARGE, choose_prompts, require_file
+from obsdiff.sources import files_below
+from obsdiff.spec import Source, require
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that must be here."""
+
+    where: str
+    """what asks for it: `config/models/sd3-medium.yaml`"""
+    key: str
+    """`evaluation.prompts`"""
+    value: str
+    problem: str | None
+    """what is wrong with it and the next step; None where it is here"""
+
+
+def need(where: str, key: str, value: str, check: Callable[[], Any]) -> Need:
+    try:
+        check()
+    except SpecError as error:
+        return Need(where, key, value, f"{where}: {error}")
+    return Need(where, key, value, None)
+
+
+def needs_of(where: str, model: Mapping[str, Any]) -> Iterator[Need]:
+    """What a model file names, each looked for."""
+    source, evaluation = Source(**model["source"]), model["evaluation"]
+    yield need(where, "source.model", source.model, lambda: prefixed("source", require_model, source, model["family"]))
+    for part in ("evaluation", "calibration"):
+        other = evaluation["prompts"] if part == "calibration" else None
+        yield prompts_need(where, part, model[part], other)
+    place = evaluation["reference"]
+    yield need(where, "evaluation.reference", place, lambda: check_reference(place))
+    for key, check in JUDGES.items():
+        if (value := evaluation.get(key)) is not None:
+            yield need(where, f"evaluation.{key}", value, lambda check=check, value=value: check(value))
+
+
+def prompts_need(where: str, part: str, given: Mapping[str, Any], other: str | None) -> Need:
+    """Of a prompt file, and of as many prompts as are asked of it."""
+    return need(where, f"{part}.prompts", given["prompts"], lambda: prefixed(part, check_prompts, given, other))
+
+
+def prefixed(part: str, check: Callable[..., Any], *arguments: Any) -> None:
+    """A check whose errors begin with the key's part."""
+    try:
+        check(*arguments)
+    except SpecError as error:
+        raise SpecError(f"{part}.{error}") from None
+
+
+def check_prompts(given: Mapping[str, Any], other: str | None = None) -> None:
+    """The file is there and, where counting is quick, holds enough.
+
+    Args:
+        other: a prompt file whose captions are passed over.
+    """
+    require_file(given["prompts"])
+    small = Path(given["prompts"]).suffix.lower() not in LARGE
+    if other is not None and (not Path(other).is_file() or Path(other).suffix.lower() in LARGE):
+        other = None
+    if small:
+        choose_prompts(given["prompts"], given["count"], given.get("choice"), other)
+
+
+def check_reference(folder: str) -> None:
+    """A folder that holds pictures, told by their content."""
+    hint = "; data/README.md says where it comes from" if Path(folder).parts[:1] == ("data",) else ""
+    require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
+    ok = any(is_picture(path) for path in files_below(Path(folder)))
+    require(ok, "evaluation.reference", folder, f"a folder that holds pictures{hint}")
+
+
+def is_picture(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def missing(needs: list[Need]) -> str | None:
+    """All problems as one message; None where there are none."""
+    problems = list(dict.fromkeys(need.problem for need in needs if need.problem))
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    return "\n".join([f"{len(problems)} things are missing or unusable:", *(f"  {problem}" for problem in problems)])
