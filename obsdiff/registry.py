@@ -15,6 +15,10 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 
+ROOT = Path(__file__).parents[1]
+"""the folder that holds the project's packages"""
+
+
 class UnknownEntry(ValueError):
     """A config value names no entry of its folder."""
 
@@ -72,13 +76,18 @@ def sources(*modules: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     waiting = list(modules)
     while waiting:
-        path = Path(waiting.pop().replace(".", "/"))
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if str(path) in found or not path.is_file():
+        name = Path(waiting.pop().replace(".", "/"))
+        name = name / "__init__.py" if (ROOT / name).is_dir() else name.with_suffix(".py")
+        if str(name) in found or not (ROOT / name).is_file():
             continue
-        found[str(path)] = None
-        waiting += imported(ast.parse(path.read_text()))
+        found[str(name)] = None
+        waiting += imported(ast.parse((ROOT / name).read_text()))
     return tuple(sorted(found))
+
+
+def closure(*modules: str) -> list[Path]:
+    """sources() as absolute paths, wherever the process was started."""
+    return [ROOT / name for name in sources(*modules)]
 
 
 def imported(tree: ast.AST) -> list[str]:
