@@ -70,10 +70,7 @@ def scaled(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("it holds NaN or infinity")
-    if values.dtype.kind == "f":
-        top = 1.0
-    else:
-        top = 65535.0 if high <= 65535 else 4294967295.0
+    top = 1.0 if values.dtype.kind == "f" else 65535.0 if high <= 65535 else 4294967295.0
     if low < 0 or high > top:
         raise ValueError(f"its values are {low:g} to {high:g}; scale them to 8 bits")
     return (values.astype(np.float64) * (255 / top)).round().astype(np.uint8)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-
 ROOT = Path(__file__).parents[1]
 """the folder that holds the project's packages"""
 

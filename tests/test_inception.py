@@ -138,7 +138,7 @@ def test_evaluator_by_tag_must_be_in_the_cache(monkeypatch, tmp_path):
         Evaluator("ViT-B-16-quickgelu:openai", tmp_path)
     with pytest.raises(SpecError, match=r"'opennai' is neither a file nor weights of ViT-B-16-quickgelu \(openai"):
         Evaluator("ViT-B-16-quickgelu:opennai", tmp_path)
-    with pytest.raises(SpecError, match="'ViT-B-61' is no open_clip architecture"):
+    with pytest.raises(SpecError, match="'ViT-B-61' is not an open_clip architecture"):
         Evaluator("ViT-B-61:openai", tmp_path)
     repository = tmp_path / "models--timm--vit_base_patch16_clip_224.openai"
     for name in ("refs/main", "snapshots/1/open_clip_model.safetensors"):
