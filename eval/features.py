@@ -4,38 +4,28 @@ An evaluator is named by a folder that holds an open_clip model (`zoo/emoji-clip
 (`ViT-B-16-quickgelu:openai`, `ViT-B-16-quickgelu:/path/to/weights`). Weights named by a tag must be in the hub's cache.
 """
 
-import fcntl
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eval.pictures import PictureFiles
+from eval.caching import cached, code_of
+from eval.pictures import PictureFiles, open_picture
 from eval.weights import evaluator_weights
 from obsdiff.errors import SpecError
-from obsdiff.files import file_hash
+from obsdiff.files import DamagedFile, known_hash, read_json
 
-
-def cached(folder: Path, content: list[Any], compute: Callable[[], Tensor]) -> Tensor:
-    """`compute()`, or what it gave before for the same content; of several processes one computes."""
-    key = sha256(json.dumps(content).encode()).hexdigest()[:32]
-    path = folder / f"{key}.safetensors"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.is_file():
-                side = path.with_suffix(f".{os.getpid()}.tmp")
-                save_file({"features": compute().contiguous()}, side)
-                side.rename(path)
-    return load_file(path)["features"]
+CONFIG = "open_clip_config.json"
+KEYS = ("model_cfg.embed_dim", "model_cfg.vision_cfg.image_size", "model_cfg.text_cfg")
+"""what a folder's configuration cannot do without"""
+WEIGHTS = (".safetensors", ".bin", ".pth")
+"""suffixes of weights that open_clip looks for in a folder"""
+PARTS = (".json", ".model", ".txt", *WEIGHTS)
+"""suffixes of the files in a folder that can change a feature"""
 
 
 class Evaluator:
@@ -47,22 +37,25 @@ class Evaluator:
         device: torch device.
 
     Raises:
-        SpecError: no such model, or its weights are not on this machine.
+        SpecError: no such model, its folder is incomplete, or its weights are not on this machine.
     """
 
     def __init__(self, name: str, cache: Path, device: str = "cpu") -> None:
         self.name, self.cache, self.device = name, cache, device
         self._loaded: tuple[Any, Any, Any] | None = None
+        self.config: dict[str, Any] | None = None
         if Path(name).is_dir():
-            if not (Path(name) / "open_clip_config.json").is_file():
-                raise SpecError(f"evaluator: {name!r} has no open_clip_config.json")
-            files = sorted(p for p in Path(name).iterdir() if p.suffix in (".json", ".safetensors"))
-            self.hash = sha256(b"".join(sha256(p.read_bytes()).digest() for p in files)).hexdigest()
+            self.config = read_config(Path(name))
+            files = sorted(p for p in Path(name).iterdir() if p.suffix in PARTS and not p.name.startswith("."))
+            self.hash = sha256(b"".join(bytes.fromhex(known_hash(p)) for p in files)).hexdigest()
         elif ":" in name:
             architecture, _, weights = name.partition(":")
-            self.hash = sha256(f"{architecture} {file_hash(evaluator_weights(architecture, weights))}".encode()).hexdigest()
+            self.hash = sha256(
+                f"{architecture} {known_hash(evaluator_weights(architecture, weights))}".encode()
+            ).hexdigest()
         else:
             raise SpecError(f"evaluator: {name!r} is neither an open_clip folder nor architecture:weights")
+        self.made_from = [self.hash, code_of(__name__, "open-clip-torch", "transformers", "tokenizers")]
 
     @property
     def about(self) -> dict[str, str]:
@@ -72,9 +65,8 @@ class Evaluator:
         """`224 bicubic shortest`: what open_clip does before the network."""
         import open_clip
 
-        if Path(self.name).is_dir():
-            config = json.loads((Path(self.name) / "open_clip_config.json").read_text())
-            model, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
+        if self.config is not None:
+            model, preprocess = self.config["model_cfg"], self.config.get("preprocess_cfg", {})
         else:
             architecture, _, weights = self.name.partition(":")
             model, preprocess = open_clip.get_model_config(architecture), {}
@@ -88,11 +80,16 @@ class Evaluator:
         if self._loaded is None:
             import open_clip
 
-            folder = Path(self.name).is_dir()
+            folder = self.config is not None
             architecture, _, weights = (f"local-dir:{self.name}", "", "") if folder else self.name.partition(":")
             pretrained = os.path.expanduser(weights) or None
-            model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)
-            self._loaded = model.eval().to(self.device), preprocess, open_clip.get_tokenizer(architecture)
+            try:
+                model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)
+                tokenizer = open_clip.get_tokenizer(architecture)
+            except Exception as error:  # of open_clip, torch, safetensors, transformers, as the files lead them to
+                place = f"{self.name}: its weights, {CONFIG} or tokenizer" if folder else weights
+                refuse(f"{place} cannot be loaded ({' '.join(str(error).split()):.300}); put the published files there")
+            self._loaded = model.eval().to(self.device), preprocess, tokenizer
         return self._loaded
 
     @torch.no_grad()
@@ -104,11 +101,11 @@ class Evaluator:
             model, preprocess, _ = self.load()
             out = []
             for start in range(0, len(files), batch):
-                loaded = [preprocess(Image.open(path).convert("RGB")) for path in files.paths[start : start + batch]]
+                loaded = [preprocess(open_picture(path)) for path in files.paths[start : start + batch]]
                 out.append(model.encode_image(torch.stack(loaded).to(self.device), normalize=True).float().cpu())
             return torch.cat(out)
 
-        return cached(self.cache, [self.hash, files.digests], compute)
+        return cached(self.cache, [*self.made_from, files.digests], len(files), compute)
 
     @torch.no_grad()
     def captions(self, texts: Sequence[str], batch: int = 256) -> Tensor:
@@ -122,4 +119,44 @@ class Evaluator:
                 out.append(model.encode_text(tokens, normalize=True).float().cpu())
             return torch.cat(out)
 
-        return cached(self.cache, [self.hash, ["text", *texts]], compute)
+        return cached(self.cache, [*self.made_from, ["text", *texts]], len(texts), compute)
+
+
+def refuse(why: str) -> NoReturn:
+    raise SpecError(f"evaluator: {why}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an open_clip folder, which holds weights and, where the configuration says so, a tokenizer.
+
+    Raises:
+        SpecError: a file is missing or damaged, or the configuration lacks a key.
+    """
+    path = folder / CONFIG
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        refuse(f"{str(folder)!r} has no {CONFIG}")
+    except (OSError, DamagedFile) as error:
+        refuse(f"{error}; put the published file there")
+    for key in KEYS:
+        place = record
+        for part in key.split("."):
+            if not isinstance(place, dict) or part not in place:
+                refuse(f"{path} has no key {key}; put the published file there")
+            place = place[part]
+    if not isinstance(record.get("preprocess_cfg", {}), dict):
+        refuse(f"{path}: preprocess_cfg is not a mapping; put the published file there")
+    if not any(p.suffix in WEIGHTS and p.stat().st_size for p in folder.iterdir()):
+        refuse(f"{str(folder)!r} has no weights (open_clip_model.safetensors)")
+    named = record["model_cfg"]["text_cfg"]
+    if not isinstance(named, dict):
+        refuse(f"{path}: model_cfg.text_cfg is not a mapping; put the published file there")
+    if named.get("hf_tokenizer_name") and not any(p.name.startswith(TOKENIZER) for p in folder.iterdir()):
+        refuse(f"{str(folder)!r} has no tokenizer (tokenizer.json), which {CONFIG} asks for")
+    found: dict[str, Any] = record
+    return found
+
+
+TOKENIZER = ("tokenizer.", "vocab.", "sentencepiece", "spiece")
+"""how the names of a tokenizer's own files begin; tokenizer_config.json alone is none"""

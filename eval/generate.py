@@ -5,25 +5,31 @@ where a run was killed change no byte of it, because a batch always holds the sa
 rounding: kernels of matrix products differ with the shape, and a pixel may move by one.
 """
 
-import fcntl
-import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from eval.cells import cell_hash
-from eval.shards import MANIFEST, record_of, share
+from eval.manifest import MANIFEST, Entry, Manifest, read_manifest
+from eval.saving import Saver, save
+from eval.shards import record_of, share
 from obsdiff import models, registry
 from obsdiff.calibration import batched, noise
-from obsdiff.files import file_hash
+from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, locked, made_anew, read_json, write_json
 from obsdiff.identity import LIBRARIES, Identity, code_identity, identity_of
 from obsdiff.prompts import Prompt, prompts_hash
 from obsdiff.spec import Sampling
 
 STAMP = "identity.json"
+DONE = "batches"
+"""folder of a record per finished batch: its pictures' hashes, by which a later run knows them to be whole"""
 
 
 def identity(
@@ -60,10 +66,11 @@ def generate(
     shards: int = 1,
     drawn: Identity | None = None,
 ) -> None:
-    """Write `<prompt id>.png` for every prompt of the shard, then its record with each picture's SHA-256.
+    """Write `<Prompt.file>.png` for every prompt of the shard, then its record with each picture's SHA-256 and faults.
 
-    A picture's noise depends on its prompt's id and `seed` alone. Pictures already there are kept when they are of
-    this very run, and removed otherwise.
+    A picture's noise depends on its prompt's id and `seed` alone. Batches already drawn are kept when they are of this
+    very run and every picture is as it was written; else the whole batch is drawn again. Of two jobs that would draw
+    the same pictures the second waits for the first.
 
     Args:
         pipe: the pruned pipeline.
@@ -71,36 +78,104 @@ def generate(
         prompts: of all shards.
         folder: made if missing; of one shard alone the record is its manifest.json.
         drawn: the dense pipeline's identity, if it is known; by default it is computed, of the pipeline as it is.
+
+    Raises:
+        SpecError: all pictures of the dense model are black or not finite.
     """
     family = models.family_of(pipe)
     folder.mkdir(parents=True, exist_ok=True)
     stamp = identity(drawn or identity_of(pipe), checkpoint, prompts, sampling, seed, family)
     record = record_of(folder, shard, shards)
-    record.parent.mkdir(exist_ok=True)
-    record.unlink(missing_ok=True)
-    clear(folder, stamp)
-    pipe.set_progress_bar_config(disable=True)
-    mine = share(batched(len(prompts), sampling.batch_size), shard, shards)
-    for rows in tqdm(mine, desc="generating", unit="batch", mininterval=2):
-        batch = prompts[rows]
-        if all((folder / f"{p.id}.png").is_file() for p in batch):
-            continue
-        embeds = family.encode(pipe, [p.caption for p in batch], sampling)
-        pictures = pipe(**embeds, **sampling.arguments(), generator=noise([p.id for p in batch], seed)).images
-        for prompt, picture in zip(batch, pictures, strict=True):
-            side = folder / f"{prompt.id}.tmp"
-            picture.save(side, format="PNG")
-            side.rename(folder / f"{prompt.id}.png")
-    digests = {p.id: file_hash(folder / f"{p.id}.png") for rows in mine for p in prompts[rows]}
-    record.write_text(json.dumps({"identity": stamp, "pictures": digests}, indent=0))
+    with alone(record.with_suffix(".lock"), folder):
+        record.unlink(missing_ok=True)
+        clear(folder, stamp)
+        pipe.set_progress_bar_config(disable=True)
+        mine = [prompts[rows] for rows in share(batched(len(prompts), sampling.batch_size), shard, shards)]
+        with Saver() as saver:
+            for batch in tqdm(mine, desc="generating", unit="batch", mininterval=2):
+                if finished(folder, stamp, batch) is None:
+                    pictures, flags = sampled(pipe, family, batch, sampling, seed)
+                    saver.give(save_batch, folder, stamp, batch, pictures, flags)
+        made = {i: entry for batch in mine for i, entry in read_manifest(done(folder, batch)).pictures.items()}
+        if checkpoint.get("spec", {}).get("method") == "dense":
+            refuse_nothing(made, folder)
+        Manifest(stamp, made).write(record)
+
+
+def sampled(
+    pipe: Any, family: Any, batch: Sequence[Prompt], sampling: Sampling, seed: int
+) -> tuple[np.ndarray, Sequence[bool]]:
+    """Pictures of a batch, (b, h, w, 3) float of 0 to 1, and what the safety checker flags of them."""
+    embeds = family.encode(pipe, [p.caption for p in batch], sampling)
+    noises = noise([p.id for p in batch], seed)
+    found = pipe(**embeds, **sampling.arguments(), generator=noises, output_type="np")
+    return found.images, getattr(found, "nsfw_content_detected", None) or [False] * len(batch)
+
+
+def save_batch(folder: Path, stamp: str, batch: Sequence[Prompt], pictures: np.ndarray, flags: Sequence[bool]) -> None:
+    rows = zip(batch, pictures, flags, strict=True)
+    entries = {prompt.id: save(folder, prompt, picture, bool(flag)) for prompt, picture, flag in rows}
+    Manifest(stamp, entries).write(done(folder, batch))
+
+
+def done(folder: Path, batch: Sequence[Prompt]) -> Path:
+    """A batch's record, whatever shard it is in."""
+    return folder / DONE / f"{prompts_hash(batch)[:32]}.json"
+
+
+def finished(folder: Path, stamp: str, batch: Sequence[Prompt]) -> Manifest | None:
+    """The record of a batch that was drawn in this run and is whole; says on standard error where it no longer is."""
+    path = done(folder, batch)
+    try:
+        found = read_manifest(path)
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        made_anew(path, error)
+        return None
+    if found.identity != stamp or found.pictures.keys() != {p.id for p in batch}:
+        return None
+    if (altered := found.altered(folder, batch)) is not None:
+        made_anew(*altered)
+        return None
+    return found
+
+
+def refuse_nothing(made: dict[str, Entry], folder: Path) -> None:
+    """Raise SpecError where the dense model draws nothing: no comparison with it would mean anything."""
+    if not made or not all({"black", "non_finite"} & set(entry.get("faults", ())) for entry in made.values()):
+        return
+    flagged = sum("flagged" in entry.get("faults", ()) for entry in made.values())
+    raise SpecError(
+        f"pictures: all {len(made)} of the dense model in {folder} are black or not finite ({flagged} flagged by its "
+        "safety checker); give source.dtype: bfloat16 or float32, for many VAEs overflow in float16 (SDXL has "
+        "madebyollin/sdxl-vae-fp16-fix), and leave a safety checker out by source.without: [safety_checker]"
+    )
+
+
+@contextmanager
+def alone(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock for the block; says on standard error where it has to wait for it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, wait=False))
+        except BlockingIOError:
+            print(f"{folder}: another job draws these pictures; waiting for it to end", file=sys.stderr, flush=True)
+            stack.enter_context(locked(lock))
+        yield
 
 
 def clear(folder: Path, stamp: str) -> None:
     """Remove the pictures of another run; of several shards that start together, one does it."""
-    with (folder / "identity.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / STAMP).is_file() or json.loads((folder / STAMP).read_text()) != stamp:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            for stale in folder.glob("*.png"):
-                stale.unlink()
-            (folder / STAMP).write_text(json.dumps(stamp))
+    with locked(folder / "identity.lock"):
+        try:
+            if read_json(folder / STAMP) == stamp:
+                return
+        except FileNotFoundError:
+            pass
+        except DamagedFile as error:
+            made_anew(folder / STAMP, error)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for stale in (*folder.glob("*.png"), *(folder / DONE).glob("*.json")):
+            stale.unlink()
+        write_json(folder / STAMP, stamp)

@@ -12,11 +12,11 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from eval.features import cached
+from eval.caching import cached, code_of
 from eval.pictures import PictureFiles, read_picture
 from eval.weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from obsdiff.errors import SpecError
-from obsdiff.files import file_hash
+from obsdiff.files import known_hash
 
 SIZE = 299
 
@@ -38,9 +38,13 @@ class Inception:
         self.path = inception_weights(name)
         if not self.path.is_file():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(INCEPTION_URL, str(self.path), hash_prefix=INCEPTION_SHA256)
-        self.weights = file_hash(self.path)
+            try:
+                torch.hub.download_url_to_file(INCEPTION_URL, str(self.path), hash_prefix=INCEPTION_SHA256)
+            except (OSError, RuntimeError) as error:
+                raise SpecError(f"evaluation.fid_features: {INCEPTION_URL} cannot be fetched ({error})") from None
+        self.weights = known_hash(self.path)
         self.hash = sha256(f"inception-v3 pool3 {self.weights}".encode()).hexdigest()
+        self.made_from = [self.hash, code_of(__name__, "torch-fidelity")]
         self._loaded: nn.Module | None = None
 
     @property
@@ -56,7 +60,7 @@ class Inception:
             try:
                 torch.load(self.path, weights_only=True, map_location="cpu")  # torch-fidelity would run any pickle
                 net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(self.path))
-            except (RuntimeError, UnpicklingError, EOFError) as error:
+            except (RuntimeError, UnpicklingError, EOFError, AttributeError, KeyError, TypeError) as error:
                 raise SpecError(
                     f"evaluation.fid_features: {self.path} holds no Inception-v3 weights of torch-fidelity; put "
                     f"{INCEPTION_URL} there"
@@ -78,7 +82,7 @@ class Inception:
                 out.append(features.cpu())
             return torch.cat(out)
 
-        return cached(self.cache, [self.hash, files.digests], compute)
+        return cached(self.cache, [*self.made_from, files.digests], len(files), compute)
 
     def resized(self, path: Path) -> Tensor:
         """(1, 3, 299, 299) float32."""

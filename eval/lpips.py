@@ -14,7 +14,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from eval.pictures import PictureFiles
 from eval.weights import LPIPS_URLS, lpips_weights
 from obsdiff.errors import SpecError
-from obsdiff.files import file_hash
+from obsdiff.files import known_hash
 
 
 class Lpips:
@@ -38,7 +38,7 @@ class Lpips:
             "library": f"torchmetrics {version('torchmetrics')}",
             "network": f"LPIPS {self.network}",
             "weights": self.path.name,
-            "sha256": file_hash(self.path),
+            "sha256": known_hash(self.path),
         }
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ def load(network: str, path: Path) -> torch.nn.Module:
         found = torch.load(path, weights_only=True, map_location="cpu")
         wanted = {key: re.sub(r"^slices?\.?\d+", "features", key) for key in net.net.state_dict()}
         net.net.load_state_dict({key: found[source] for key, source in wanted.items()})
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+    except (RuntimeError, UnpicklingError, EOFError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise SpecError(
             f"evaluation.lpips: {path} holds no weights of torchvision's {network}; put {LPIPS_URLS[network]} there"
         ) from error

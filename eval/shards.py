@@ -3,15 +3,14 @@
 A shard is a run of whole batches, so that every picture is drawn in the same batch whatever the number of shards.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.manifest import MANIFEST, Manifest, read_manifest
 from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile
 from obsdiff.prompts import Prompt
 from obsdiff.spec import require
-
-MANIFEST = "manifest.json"
 
 
 def share(batches: Sequence[slice], shard: int, shards: int) -> Sequence[slice]:
@@ -30,12 +29,15 @@ def merge(folder: Path, prompts: Sequence[Prompt], shards: int) -> None:
     """Write the manifest that one job would have written.
 
     Raises:
-        SpecError: the shards are of different runs, or a picture is in none.
+        SpecError: a shard's record is missing or damaged, the shards are of different runs, or a picture is in none.
     """
-    records = [json.loads(record_of(folder, i + 1, shards).read_text()) for i in range(shards)]
-    pictures = {name: digest for record in records for name, digest in record["pictures"].items()}
-    identities = {record["identity"] for record in records}
+    again = f"remove {folder / 'shards'} and rerun"
+    try:
+        records = [read_manifest(record_of(folder, i + 1, shards)) for i in range(shards)]
+    except (OSError, DamagedFile) as error:
+        raise SpecError(f"shards: {error}; {again}") from None
+    pictures = {identity: entry for record in records for identity, entry in record.pictures.items()}
+    identities = {record.identity for record in records}
     if len(identities) > 1 or pictures.keys() != {p.id for p in prompts}:
         raise SpecError(f"shards: those in {folder / 'shards'} are not of one run; remove that folder and rerun")
-    record = {"identity": identities.pop(), "pictures": {p.id: pictures[p.id] for p in prompts}}
-    (folder / MANIFEST).write_text(json.dumps(record, indent=0))
+    Manifest(identities.pop(), {p.id: pictures[p.id] for p in prompts}).write(folder / MANIFEST)

@@ -1,23 +1,23 @@
-"""Prompt files, told by their suffix, and the choice of some of their prompts.
+"""Prompts: captions with identities, read from files (obsdiff/captions.py), and the choice of some of them.
 
-.csv    a column `caption` and optionally `id`
-.tsv    Conceptual Captions (GCC3M): caption, tab, address of the picture; no header; a caption that comes again is
-        taken once
-.json   MS-COCO captions: of an image's captions the one with the lowest annotation id; the image's id is the prompt's
-else    text, one prompt a line
-
-All are UTF-8, with or without a byte order mark. Captions are stripped.
+Captions are stripped. A row that holds no usable caption is passed over, and standard error says how many and why.
 """
 
 import csv
 import heapq
-import json
+import io
+import re
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from obsdiff.captions import Row, refuse, rows_of
 from obsdiff.errors import SpecError
+from obsdiff.files import write_text
 
 CHOICES = ("first", "hash")
 LARGE = (".tsv", ".json")
@@ -28,6 +28,13 @@ GET = {
     ".json": "unpack http://images.cocodataset.org/annotations/annotations_trainval2014.zip and put its file of that "
     "name there",
 }
+LONGEST = 10_000
+"""characters; what is longer is not a caption, and the file not what it should be"""
+NOT_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""what neither XML nor UTF-8 can hold: control characters, halves of surrogate pairs, what is no character"""
+PLAIN_ID = re.compile(r"(?!sha256-)[a-z0-9_-][a-z0-9._-]{0,79}(?<!\.)")
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""names that Windows keeps to itself, whatever their suffix"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +44,32 @@ class Prompt:
     id: str
     caption: str
 
+    @property
+    def file(self) -> str:
+        """Name of the prompt's files, without a suffix."""
+        return file_name(self.id)
+
+
+def file_name(identity: str) -> str:
+    """A name for the files of a prompt that is safe in every folder and on every file system.
+
+    A plain id (a-z, 0-9, `._-`, up to 80 of them, no dot at either end) is its own name. Of any other id, and of one
+    with capitals, which some file systems do not tell from small letters, it is `sha256-` and 32 digits of its hash.
+    """
+    if PLAIN_ID.fullmatch(identity) and not DEVICES.fullmatch(identity):
+        return identity
+    return f"sha256-{sha256(identity.encode()).hexdigest()[:32]}"
+
 
 def read_prompts(path: str | Path) -> list[Prompt]:
     """All prompts of a file, in its order; where it has no ids, an id is the caption's SHA-256, 16 digits.
 
     Raises:
-        SpecError: no such file, no prompts, no captions where they belong, or an id twice.
+        SpecError: no such file, no prompts, a format or an encoding that is not read, a malformed row, or an id twice.
     """
-    found = list(prompts_of(Path(path)))
+    passed: Counter[str] = Counter()
+    found = list(prompts_of(Path(path), passed))
+    say_passed(path, passed)
     if not found:
         raise SpecError(f"prompts: {str(path)!r} holds none")
     return found
@@ -58,86 +83,114 @@ def choose_prompts(
     The choice by hash does not depend on the file's order, and a smaller one is the head of a larger one.
 
     Args:
-        choice: first or hash; where left out, hash for .tsv and .json, first for other files.
+        choice: first or hash; by default hash for .tsv and .json, first for other files.
         disjoint_from: a prompt file whose captions are passed over.
 
     Raises:
         SpecError: as read_prompts, or there are fewer.
     """
     path = Path(path)
-    choice = choice or ("hash" if path.suffix in LARGE else "first")
+    choice = choice or ("hash" if is_large(path) else "first")
     if choice not in CHOICES:
         raise SpecError(f"choice: {choice!r} is not one of {', '.join(CHOICES)}")
+    passed: Counter[str] = Counter()
     taken = {prompt.caption for prompt in prompts_of(Path(disjoint_from))} if disjoint_from else set()
-    free = (prompt for prompt in prompts_of(path) if prompt.caption not in taken)
+    free = Counted(prompt for prompt in prompts_of(path, passed) if prompt.caption not in taken)
     if choice == "hash":
         found = heapq.nsmallest(count, free, key=lambda p: sha256(p.id.encode()).digest())
     else:
         found = [prompt for i, prompt in enumerate(free) if i < count]
+    say_passed(path, passed)
     if not 0 < count <= len(found):
-        total = sum(prompt.caption not in taken for prompt in prompts_of(path))
+        total = free.count or sum(prompt.caption not in taken for prompt in prompts_of(path))
         which = f"{path} that {disjoint_from} has not" if disjoint_from else path
         raise SpecError(f"count: {count} is not in [1, {total}], the prompts of {which}")
     return found
+
+
+class Counted:
+    """An iterator that knows how many it gave."""
+
+    def __init__(self, prompts: Iterable[Prompt]) -> None:
+        self.prompts, self.count = prompts, 0
+
+    def __iter__(self) -> Iterator[Prompt]:
+        for prompt in self.prompts:
+            self.count += 1
+            yield prompt
+
+
+def is_large(path: str | Path) -> bool:
+    """Whether a file's suffix is that of published caption sets."""
+    return Path(path).suffix.lower() in LARGE
 
 
 def require_file(path: str | Path) -> None:
     """Raise SpecError, with where such a file comes from, unless it is there."""
     path = Path(path)
     if not path.is_file():
-        what = GET.get(path.suffix, "give CSV with a column `caption`, or a prompt a line")
+        what = GET.get(path.suffix.lower(), "give CSV with a column `caption`, or one prompt per line")
         raise SpecError(f"prompts: {str(path)!r} is not a file; {what}")
 
 
-def prompts_of(path: Path) -> Iterator[Prompt]:
-    """The prompts of a file one after the other, every id once."""
+def prompts_of(path: Path, passed: Counter[str] | None = None) -> Iterator[Prompt]:
+    """The prompts of a file one after the other, every id once.
+
+    Args:
+        passed: counts what is passed over, by its reason.
+    """
     require_file(path)
-    readers = {".csv": from_csv, ".tsv": from_tsv, ".json": from_coco}
+    passed = Counter() if passed is None else passed
     seen: set[str] = set()
-    for prompt in readers.get(path.suffix, from_text)(path):
-        if prompt.id not in seen:
-            seen.add(prompt.id)
-            yield prompt
-        elif path.suffix != ".tsv":
-            raise SpecError(f"prompts: {str(path)!r} has the id {prompt.id!r} twice")
-
-
-def from_csv(path: Path) -> Iterator[Prompt]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        for row in rows:
-            if "caption" not in row:
-                raise SpecError(f"prompts: {str(path)!r} has no column `caption` ({', '.join(map(str, row))})")
-            caption = (row["caption"] or "").strip()
-            yield Prompt(row.get("id") or identity(caption), caption)
-
-
-def from_tsv(path: Path) -> Iterator[Prompt]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if caption := line.partition("\t")[0].strip():
-                yield Prompt(identity(caption), caption)
-
-
-def from_text(path: Path) -> Iterator[Prompt]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if caption := line.strip():
-                yield Prompt(identity(caption), caption)
-
-
-def from_coco(path: Path) -> Iterator[Prompt]:
-    """In the order of image ids."""
-    lowest: dict[int, tuple[int, str]] = {}
     try:
-        for entry in json.loads(path.read_text(encoding="utf-8-sig"))["annotations"]:
-            image, found = int(entry["image_id"]), (int(entry["id"]), str(entry["caption"]).strip())
-            lowest[image] = min(found, lowest.get(image, found))
-    except (ValueError, KeyError, TypeError) as error:
-        what = "MS-COCO captions have {'annotations': [{'image_id', 'id', 'caption'}, …]}"
-        raise SpecError(f"prompts: {str(path)!r} cannot be read; {what}") from error
-    for image, (_, caption) in sorted(lowest.items()):
-        yield Prompt(str(image), caption)
+        for row in rows_of(path):
+            reason = row if isinstance(row, str) else unusable(path, row)
+            if isinstance(row, str) or reason is not None:
+                passed[str(reason)] += 1
+                continue
+            caption = row.caption.strip()
+            own = None if row.id in (None, "") else identity_in(path, row)
+            if own is not None and own in seen:
+                refuse(path, f"has the id {own!r:.80} twice, in {row.where} again")
+            found = Prompt(own or identity(caption), caption)
+            if found.id in seen:
+                passed["repeated"] += 1
+                continue
+            seen.add(found.id)
+            yield found
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror})")
+
+
+def unusable(path: Path, row: Row) -> str | None:
+    """Why a row holds no caption that can be drawn; SpecError where the file is not what it should be."""
+    if not isinstance(row.caption, str):
+        refuse(path, f"has {row.caption!r:.40} for a caption in {row.where}; give text")
+    caption = row.caption.strip()
+    if len(caption) > LONGEST:
+        refuse(path, f"has a caption of {len(caption)} characters in {row.where}; at most {LONGEST} are allowed")
+    if "\0" in caption:
+        refuse(path, f"has a NUL character in {row.where}; it is not text")
+    if NOT_TEXT.search(caption):
+        return "with control characters"
+    return None if caption else "empty"
+
+
+def identity_in(path: Path, row: Row) -> str:
+    if isinstance(row.id, bool) or not isinstance(row.id, str | int) or NOT_TEXT.search(str(row.id)):
+        refuse(path, f"has {row.id!r:.40} for an id in {row.where}; give text or an integer")
+    return str(row.id)
+
+
+def say_passed(path: str | Path, passed: Counter[str]) -> None:
+    """Say on standard error what was passed over in a file."""
+    if passed:
+        print(f"prompts: {path}: passed over {counts_text(passed)}", file=sys.stderr, flush=True)
+
+
+def counts_text(passed: Any) -> str:
+    """`3: 2 empty, 1 repeated`, of counts by reason."""
+    return f"{sum(passed.values())}: {', '.join(f'{n} {why}' for why, n in sorted(passed.items()))}"
 
 
 def identity(caption: str) -> str:
@@ -150,7 +203,9 @@ def prompts_hash(prompts: Iterable[Prompt]) -> str:
 
 
 def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    """Write CSV with id and caption, a whole file or nothing."""
+    with io.StringIO(newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "caption"])
         writer.writerows([p.id, p.caption] for p in prompts)
+        write_text(Path(path), file.getvalue())

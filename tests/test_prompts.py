@@ -90,7 +90,7 @@ def test_identity_twice_and_missing_column_are_refused(tmp_path):
     with pytest.raises(SpecError, match="the id '1' twice"):
         choose_prompts(tmp_path / "p.csv", 1)
     (tmp_path / "p.csv").write_text("id,text\n1,a\n")
-    with pytest.raises(SpecError, match=r"no column `caption` \(id, text\)"):
+    with pytest.raises(SpecError, match=r"no column `caption`, but 'id', 'text'; a table has a header"):
         read_prompts(tmp_path / "p.csv")
 
 
@@ -117,5 +117,7 @@ def test_large_files_are_not_read_before_a_job(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.config.MODELS", tmp_path)
     assert read_model("mine")["calibration"]["count"] == 100
     (tmp_path / "Train_GCC-training.tsv").unlink()
-    with pytest.raises(SpecError, match=r"mine\.yaml: calibration\.prompts: .*Train_GCC-training\.tsv' is not a file; get"):
+    with pytest.raises(
+        SpecError, match=r"mine\.yaml: calibration\.prompts: .*Train_GCC-training\.tsv' is not a file; get"
+    ):
         read_model("mine")
