@@ -9,18 +9,24 @@ import fcntl
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 CHUNK = 1 << 22
 SIDE = ".tmp"
 """suffix of a file that is being written; one that stays belongs to a killed process"""
+SIDE_NAME = re.compile(rf"\..*-(?P<machine>[0-9a-f]{{8}})-(?P<process>[0-9]+)-\w+{re.escape(SIDE)}.*")
+ABANDONED_SECONDS = 86400
+LOOKED: set[str] = set()
+"""folders in which this process has looked for abandoned side files"""
 REMEMBERED_BYTES = 1 << 20
 """size from which a file's hash is kept; smaller files are read every time"""
 SETTLED_SECONDS = 2.0
@@ -78,6 +84,45 @@ def known_hash(path: Path) -> str:
     return found
 
 
+@lru_cache
+def machine() -> str:
+    """Eight hexadecimal digits for what a process id is unique in: this boot, this container."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    with suppress(OSError):
+        return hash_of(f"{boot.read_text()}{os.readlink('/proc/self/ns/pid')}".encode())[:8]
+    return hash_of(os.uname().nodename.encode())[:8]
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove side files that killed processes left in a folder; each process looks once.
+
+    A file is abandoned when the process in its name no longer runs here, or after a day where it was another machine.
+    """
+    if str(folder) in LOOKED:
+        return
+    LOOKED.add(str(folder))
+    with suppress(OSError):
+        for side in list(folder.glob(f".*{SIDE}*")):
+            found = SIDE_NAME.fullmatch(side.name)
+            if found and found["machine"] == machine():
+                over = not runs(int(found["process"]))
+            else:
+                over = found is not None and time.time() - side.stat().st_mtime > ABANDONED_SECONDS
+            if over:
+                side.unlink(missing_ok=True)
+
+
+def runs(process: int) -> bool:
+    """Whether a process with this id runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to: renamed onto it when the block ends, removed where it fails.
@@ -88,7 +133,8 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: of the block, naming `path` where it names no file, as that of a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    side = Path(tempfile.mktemp(SIDE, f".{path.name[:40]}-", path.parent))
+    remove_abandoned(path.parent)
+    side = Path(tempfile.mktemp(SIDE, f".{path.name[:40]}-{machine()}-{os.getpid()}-", path.parent))
     with side.open("xb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777
     try:
@@ -201,34 +247,41 @@ def made_anew(path: Path, why: object) -> None:
     print(f"{path} is damaged ({why}); making it again", file=sys.stderr, flush=True)
 
 
+def hold(path: Path, wait: bool = True) -> IO[str] | None:
+    """An open file with an exclusive lock on it, made if missing; the lock ends with the file or the process.
+
+    Args:
+        wait: False raises BlockingIOError where another process holds it.
+
+    Returns:
+        None where the file system has no locks, or the file cannot be made there; standard error says so.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        print(f"{path}: no lock can be made here ({error.strerror}); going on without", file=sys.stderr, flush=True)
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return file
+    except OSError as error:
+        file.close()
+        if error.errno not in UNSUPPORTED:
+            raise
+        print(f"{path}: this file system has no locks; going on without", file=sys.stderr, flush=True)
+        return None
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on a file, made if missing, for the block; the kernel frees it when the process dies.
 
     Args:
-        wait: False raises BlockingIOError where another process holds it.
+        wait: as of hold().
 
     Yields:
-        Whether the lock is held: False where the file system has no locks, or the file cannot be made there. The block
-        then runs without one, and standard error says so.
+        Whether the lock is held; where it cannot be, the block runs without one.
     """
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        file = path.open("a")
-    except OSError as error:
-        print(f"{path}: no lock can be made here ({error.strerror}); going on without", file=sys.stderr, flush=True)
-        yield False
-        return
-    with file:
-        held = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
-            print(f"{path}: this file system has no locks; going on without", file=sys.stderr, flush=True)
-            held = False
-        yield held
+    with hold(path, wait) or nullcontext() as file:
+        yield file is not None

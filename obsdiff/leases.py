@@ -1,16 +1,19 @@
-"""One job a GPU on a machine with several: a file lock a GPU, held until the process ends.
+"""One job per GPU on a machine with several: a file lock for each GPU, held until the process ends.
 
 The kernel gives a lock back when its process dies, however it dies. Slurm hands out GPUs itself, so nothing is
 leased there. No torch in here: CUDA_VISIBLE_DEVICES must be set before torch starts CUDA.
 """
 
-import fcntl
 import os
 import re
 import sys
 import time
 from pathlib import Path
 from typing import IO
+
+from obsdiff.errors import SpecError
+from obsdiff.files import hold
+from obsdiff.user import private_folder
 
 POLL_SECONDS = 0.5
 HELD: list[IO[str]] = []
@@ -26,9 +29,21 @@ def visible() -> list[str]:
 
 
 def folder() -> Path:
-    """OBSDIFF_LEASES, else a folder of the user's own in XDG_RUNTIME_DIR or /tmp."""
+    """OBSDIFF_LEASES, which several users may share; by default the user's private folder.
+
+    Raises:
+        SpecError: it cannot be made or written to.
+    """
     own = os.environ.get("OBSDIFF_LEASES")
-    return Path(own or Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"obsdiff-{os.getuid()}"))
+    if not own:
+        return private_folder()
+    try:
+        Path(own).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"OBSDIFF_LEASES: {own!r} cannot be made ({error.strerror}); name a folder") from None
+    if not os.access(own, os.W_OK | os.X_OK):
+        raise SpecError(f"OBSDIFF_LEASES: {own!r} cannot be written to; name another folder")
+    return Path(own)
 
 
 def lease(device: str) -> str | None:
@@ -39,27 +54,31 @@ def lease(device: str) -> str | None:
 
     Returns:
         The GPU as CUDA_VISIBLE_DEVICES now says; None where nothing is leased: another device, a process that holds
-        one already, a Slurm job, or no GPU to be seen.
+        one already, a Slurm job, no GPU to be seen, or a file system without locks (standard error says so).
+
+    Raises:
+        SpecError: there is no folder for the locks.
     """
     if device != "cuda" or HELD or os.environ.get("SLURM_JOB_ID"):
         return None
     names = visible()
     if not names:
         return None
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = folder()
     told = False
     while True:
         for name in names:
-            file = (folder() / f"gpu{re.sub('[^A-Za-z0-9-]', '_', name)}.lock").open("a")
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file = hold(place / f"gpu{re.sub('[^A-Za-z0-9-]', '_', name)}.lock", wait=False)
             except BlockingIOError:
-                file.close()
                 continue
+            if file is None:
+                print("GPUs are not shared out between jobs; run one job at a time", file=sys.stderr, flush=True)
+                return None
             HELD.append(file)
             os.environ["CUDA_VISIBLE_DEVICES"] = name
             return name
         if not told:
-            print(f"waiting for a GPU: other jobs hold {', '.join(names)} ({folder()})", file=sys.stderr, flush=True)
+            print(f"waiting for a GPU: other jobs hold {', '.join(names)} ({place})", file=sys.stderr, flush=True)
             told = True
         time.sleep(POLL_SECONDS)
