@@ -19,6 +19,7 @@ from eval.cells import cell_hash
 from eval.shards import MANIFEST, record_of, share
 from obsdiff import calibration, models, schedulers
 from obsdiff.calibration import batched, noise
+from obsdiff.devices import stated_precision
 from obsdiff.files import file_hash
 from obsdiff.prompts import Prompt, prompts_hash
 from obsdiff.spec import Sampling
@@ -36,6 +37,7 @@ def identity(checkpoint: dict[str, Any], prompts: Sequence[Prompt], sampling: Sa
     )
 
 
+@stated_precision()
 @torch.no_grad()
 def generate(
     pipe: Any,
