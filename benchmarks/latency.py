@@ -22,10 +22,10 @@ import tyro
 
 from benchmarks.candidates import spec_of, taken_off, turns_of
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
-from eval.latency import Calls, calls_of, caught, in_turns, machine, quartiles, ratios
+from eval.latency import Calls, caught, in_turns, machine, pipeline_of, quartiles, ratios, ready
 from eval.measure import write_json
 from eval.work import flops, nbytes, peak_bytes, zero_flops
-from obsdiff import load_pipeline, load_pruned, models, prune
+from obsdiff import devices, load_pipeline, load_pruned, models, prune
 from obsdiff.checkpoint import Pruned
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.leases import lease
@@ -33,6 +33,7 @@ from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling, Source, require
 
 PROMPT = Prompt("0", "a red heart")
+KINDS = ("block", "denoiser", "pipeline")
 Flat = tyro.conf.OmitArgPrefixes
 
 
@@ -49,28 +50,30 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
         the denoiser's also FLOPs measured and ideal, and peak bytes.
     """
     denoiser, install = models.denoiser_of(pipe), turns_of(pipe, weights)
-    calls = calls_of(pipe, PROMPT, sampling, size)
 
     def turn(name: str, timed: Calls) -> Calls:
         install[name]()
         return timed
 
-    short = {what: calls[what] for what in ("block", "denoiser")}
-    times = in_turns({name: partial(turn, name, short) for name in install}, rounds)
-    whole = {"pipeline": calls["pipeline"]}
+    def work_of(name: str, call: Callable[[], Any]) -> dict[str, int]:
+        install[name]()
+        done, layers = flops(call), weights[name].states if name in weights else {}
+        memory = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
+        return {"flops": done, "ideal_flops": done - zero_flops(denoiser, layers, call), "memory": memory}
+
+    with ready(pipe, PROMPT, sampling, [size]) as calls:
+        times = in_turns({name: partial(turn, name, calls[size]) for name in install}, rounds)
+        work = {name: work_of(name, calls[size]["denoiser"]) for name in install}
+        install["dense"]()
+    whole = {"pipeline": pipeline_of(pipe, PROMPT, sampling, size)}
     times |= in_turns({name: partial(turn, name, whole) for name in install}, pipelines)
+    install["dense"]()
     rows = []
-    for what, name in ((what, name) for what in calls for name in install if (name, what) in times):
+    for what, name in ((what, name) for what in KINDS for name in install if (name, what) in times):
         row = {"weights": name, "prompts": size, "height": sampling.height, "width": sampling.width, "what": what}
         speedup = ratios(times["dense", what], times[name, what])
-        rows.append(row | {"ms": quartiles(times[name, what]), "speedup": speedup})
-        if what == "denoiser":
-            install[name]()
-            call, layers = calls["denoiser"], weights[name].states if name in weights else {}
-            work = flops(call)
-            memory = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
-            rows[-1] |= {"flops": work, "ideal_flops": work - zero_flops(denoiser, layers, call), "memory": memory}
-    install["dense"]()
+        row |= {"ms": quartiles(times[name, what]), "speedup": speedup}
+        rows.append(row | (work[name] if what == "denoiser" else {}))
     return rows
 
 
@@ -78,27 +81,27 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
 def judged(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: int, names: Any, rounds: int) -> list:
     """Rows of variants of the denoiser's call, for dense and every other weights."""
     denoiser, install = models.denoiser_of(pipe), turns_of(pipe, weights)
-    args, kwargs = caught(denoiser, calls_of(pipe, PROMPT, sampling, size)["denoiser"])
-    tolerance = TOLERANCE[str(denoiser.dtype).removeprefix("torch.")]
+    tolerance, rows = TOLERANCE[str(denoiser.dtype).removeprefix("torch.")], []
+    with ready(pipe, PROMPT, sampling, [size]) as calls:
+        args, kwargs = caught(denoiser, calls[size]["denoiser"])
 
-    def output(module: Callable[..., Any]) -> torch.Tensor:
-        return module(*args, **kwargs)[0]
+        def output(module: Callable[..., Any]) -> torch.Tensor:
+            return module(*args, **kwargs)[0]
 
-    rows = []
-    for name, begin in install.items():
-        for variant in names:
-            begin()
-            verdict = judge(
-                partial(output, denoiser),
-                lambda v=variant: partial(output, VARIANTS[v](denoiser)),
-                tolerance,
-                rounds,
-                0.1,
-            )
-            rows.append({"weights": name, "variant": variant, "prompts": size, "tolerance": tolerance})
-            rows[-1] |= asdict(verdict) | {"verdict": str(verdict)}
-            print(f"{name}, {variant}: {verdict}", flush=True)
-    install["dense"]()
+        for name, begin in install.items():
+            for variant in names:
+                begin()
+                verdict = judge(
+                    partial(output, denoiser),
+                    lambda v=variant: partial(output, VARIANTS[v](denoiser)),
+                    tolerance,
+                    rounds,
+                    0.1,
+                )
+                rows.append({"weights": name, "variant": variant, "prompts": size, "tolerance": tolerance})
+                rows[-1] |= asdict(verdict) | {"verdict": str(verdict)}
+                print(f"{name}, {variant}: {verdict}", flush=True)
+        install["dense"]()
     return rows
 
 
@@ -152,6 +155,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 WORK = (("flops", 1e9), ("ideal_flops", 1e9), ("memory", 2**20))
 
 
+@devices.stated_precision()
 def main(
     source: Annotated[Source, Flat],
     sampling: Annotated[Sampling, Flat],
@@ -181,7 +185,9 @@ def main(
     for key, values in (("batches", batches), ("resolutions", resolutions)):
         require(all(v >= 1 for v in values) and (bool(values) or key == "resolutions"), key, values, "integers >= 1")
     require(rounds >= 1 and pipeline_rounds >= 0, "rounds, pipeline_rounds", (rounds, pipeline_rounds), ">= 1 and >= 0")
+    devices.require_whole(source.offload)
     lease(source.device)
+    devices.require(source.device)
     torch.set_num_threads(threads)
     pipe = load_pipeline(source, sampling)
     weights = {text: taken_off(pipe, lambda s=spec: prune(pipe, s).as_dict()) for text, spec in specs.items()}

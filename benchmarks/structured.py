@@ -19,6 +19,7 @@ from benchmarks.candidates import spec_of, taken_off, turns_of
 from eval.latency import Calls, in_turns, processor, ratios
 from eval.work import flops
 from obsdiff import Sampling, prune
+from obsdiff.devices import stated_precision
 from obsdiff.models import sd3
 
 HEADS, HEAD_SIZE, BLOCKS, LATENT = 12, 64, 6, 32
@@ -46,6 +47,7 @@ def pipeline() -> Any:
     return StableDiffusion3Pipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), **none)
 
 
+@stated_precision()
 @torch.no_grad()
 def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds: int = 9) -> None:
     """Write a table of parameters, FLOPs and times."""

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eval.trajectories import Batch, encoded
 from obsdiff import models, packages, surgery
-from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import Pruned
+from obsdiff.devices import stated_precision
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
+from obsdiff.staging import denoising
 from obsdiff.surgery import State
 
 Sums = defaultdict[tuple[str, int], Tensor]
@@ -38,7 +40,7 @@ def compared(own: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
     sums = torch.zeros(2, dtype=torch.float64)
     for a, b in zip(own, dense, strict=True):
         error = a.to(b.device).float() - b.float()
-        sums += torch.stack([error.square().sum(), b.float().square().sum()]).double().cpu()
+        sums += torch.stack([error.square().sum(), b.float().square().sum()]).cpu()
     return sums
 
 
@@ -103,6 +105,7 @@ class Watch:
             handle.remove()
 
 
+@stated_precision()
 @torch.no_grad()
 def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> dict[str, Any]:
     """Relative squared errors ‖pruned − dense‖² / ‖dense‖² of blocks and latents, summed over prompts before dividing.
@@ -120,45 +123,40 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     names = blocks_of(packages.layers(family.units(denoiser)))
-    pair = Pair(family, denoiser, pruned)
     sums: Sums = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
-    pipe.set_progress_bar_config(disable=True)
-    for rows in batched(len(prompts), sampling.batch_size):
-        embeds = family.encode(pipe, [p.caption for p in prompts[rows]], sampling)
-        kept: list[Tensor] = []
-
-        def sample(callback: Any, embeds: Any = embeds, rows: slice = rows) -> None:
-            pipe(
-                **embeds,
-                **sampling.arguments(),
-                generator=noise([p.id for p in prompts[rows]], seed),
-                output_type="latent",
-                callback_on_step_end=callback,
-            )
-
-        watch = Watch(pair, names, sums)
-
-        def keep(pipe: Any, i: int, t: Any, values: dict, watch: Watch = watch, kept: list[Tensor] = kept) -> dict:
-            kept.append(values["latents"].cpu().clone())
-            watch.step = i + 1
-            return {}
-
-        def hold_against(pipe: Any, i: int, t: Any, values: dict, kept: list[Tensor] = kept) -> dict:
-            sums["latents", i] += compared([values["latents"].cpu()], [kept[i]])
-            return {}
-
-        try:
-            sample(keep)
-        finally:
-            watch.close()
-        pair.prune()
-        try:
-            sample(hold_against)
-        finally:
-            pair.restore()
+    with denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches:
+        pair = Pair(family, denoiser, pruned)
+        for batch in batches:
+            compare(pipe, pair, batch, names, sums, sampling, seed)
     steps = range(pipe.num_timesteps)
     return {
         "blocks": names,
         "by_block": [[ratio(sums[name, step]) for step in steps] for name in names],
         "latents": [ratio(sums["latents", step]) for step in steps],
     }
+
+
+def compare(
+    pipe: Any, pair: Pair, batch: Batch, names: Sequence[str], sums: Sums, sampling: Sampling, seed: int
+) -> None:
+    """Add what a batch's dense and pruned trajectories differ by to `sums`, at blocks of these names and in latents."""
+    watch, kept = Watch(pair, names, sums), []
+
+    def keep(pipe: Any, i: int, t: Any, values: dict) -> dict:
+        kept.append(values["latents"].cpu().clone())
+        watch.step = i + 1
+        return {}
+
+    def hold_against(pipe: Any, i: int, t: Any, values: dict) -> dict:
+        sums["latents", i] += compared([values["latents"].cpu()], [kept[i]])
+        return {}
+
+    try:
+        batch.sample(pipe, sampling, seed, keep)
+    finally:
+        watch.close()
+    pair.prune()
+    try:
+        batch.sample(pipe, sampling, seed, hold_against)
+    finally:
+        pair.restore()

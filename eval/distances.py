@@ -28,14 +28,13 @@ def frechet_replicates(features: Tensor, reference: Tensor, device: str = "cpu")
     Args:
         features: (n, d), of the pictures.
         reference: (m, d).
-        device: where to compute; CPU unless it is a GPU, for float64.
+        device: where to compute.
 
     Returns:
         REPLICATES numbers.
     """
-    place = device if device.startswith("cuda") else "cpu"
-    real = reference.to(place, torch.float64)
-    own = features.to(place, torch.float64) - real.mean(dim=0)
+    real = reference.to(device, torch.float64)
+    own = features.to(device, torch.float64) - real.mean(dim=0)
     taken = torch.from_numpy(resampling.counts(len(own))).to(own)
     values, vectors = torch.linalg.eigh(torch.cov(real.T))
     projected = own @ (vectors * values.clamp(min=0).sqrt())
@@ -82,11 +81,10 @@ def squared_mmd(
         kernel: of float64 rows.
         unbiased: the U-statistic (their eq. 3), which leaves out pairs of a picture with itself, also where a replicate
             takes it twice (one of a single picture has no pair, and no such term); else the V-statistic (eq. 5).
-        device: where to compute; CPU unless it is a GPU, for float64.
+        device: where to compute.
     """
-    place = device if device.startswith("cuda") else "cpu"
-    own, real = (f.to(place, torch.float64) for f in (features, reference))
-    ones = torch.ones(1, len(own), dtype=torch.float64, device=place)
+    own, real = (f.to(device, torch.float64) for f in (features, reference))
+    ones = torch.ones(1, len(own), dtype=torch.float64, device=device)
     taken = torch.cat([ones, torch.from_numpy(resampling.counts(len(own))).to(ones)])
     pairs, cross = torch.zeros(len(taken)).to(ones), torch.empty(len(own)).to(ones)
     for start in range(0, len(own), ROWS):

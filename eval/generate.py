@@ -21,6 +21,7 @@ from eval.saving import Saver, save
 from eval.shards import record_of, share
 from obsdiff import models, registry
 from obsdiff.calibration import batched, noise
+from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.files import DamagedFile, locked, made_anew, read_json, write_json
 from obsdiff.identity import LIBRARIES, Identity, code_identity, identity_of
@@ -54,6 +55,7 @@ def identity(
     )
 
 
+@stated_precision()
 @torch.no_grad()
 def generate(
     pipe: Any,

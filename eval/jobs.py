@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from obsdiff import devices
 from obsdiff.leases import lease
 from obsdiff.prompts import choose_prompts, read_prompts, write_prompts
 from obsdiff.spec import Sampling, Source
@@ -98,6 +99,7 @@ def profile(
         prompts: how many prompts layer errors and deviation are averaged over.
         threads: CPU threads of the timings; the errors are computed on one.
     """
+    devices.require_whole(source.offload)
     lease(source.device)
 
     import torch
@@ -154,6 +156,7 @@ def measure(
         device: torch device of the networks that judge.
     """
     lease(device)
+    devices.require(device)
 
     import torch
 

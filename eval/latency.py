@@ -7,7 +7,9 @@ between them, nothing was shown.
 
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
+from eval.trajectories import Batch, encoded
 from eval.work import flops, nbytes, peak_bytes, zero_flops
-from obsdiff import models, packages, surgery
+from obsdiff import devices, models, packages, surgery
 from obsdiff.calibration import noise
 from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling, Source
+from obsdiff.staging import denoising
 
 ROUNDS, PIPELINES = 5, 3
 SECONDS = 0.02
@@ -34,10 +38,11 @@ BLOCK = r".*transformer_blocks\.\d+"
 Calls = Mapping[str, Callable[[], Any]]
 
 
-def machine(source: Source) -> dict[str, str]:
-    """What the timings are of: the GPU or processor, and the weights' dtype."""
+def machine(source: Source) -> dict[str, Any]:
+    """What the timings are of: the GPU or processor, the weights' dtype, whether float32 products may be TF32."""
     cuda = source.device.startswith("cuda")
-    return {"device": torch.cuda.get_device_name(source.device) if cuda else processor(), "dtype": source.dtype}
+    name = torch.cuda.get_device_name(source.device) if cuda else processor()
+    return {"device": name, "dtype": source.dtype, "tf32": devices.TF32}
 
 
 def processor() -> str:
@@ -75,30 +80,49 @@ def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...],
     return first[0]
 
 
-def calls_of(pipe: Any, prompt: Prompt, sampling: Sampling, size: int = 1) -> dict[str, Callable[[], Any]]:
-    """Block, denoiser and pipeline as calls without arguments.
-
-    Block and denoiser get the very arguments that the pipeline gives them in its first step, guidance included.
+@contextmanager
+def ready(pipe: Any, prompt: Prompt, sampling: Sampling, sizes: Iterable[int]) -> Iterator[dict[int, Calls]]:
+    """Calls of block and denoiser, the denoiser alone on the device for the block of the `with` statement.
 
     Args:
         pipe: the dense pipeline; the calls follow what is installed in it.
-        size: prompts at once; they are the same one, since time does not depend on the words.
+        sizes: prompts at once; they are the same one, since time does not depend on the words.
+    """
+
+    def encode() -> dict[int, Batch]:
+        return {n: encoded(pipe, [prompt] * n, replace(sampling, batch_size=n))[0] for n in sizes}
+
+    with denoising(pipe, encode) as batches:
+        yield {n: calls_of(pipe, batch, sampling) for n, batch in batches.items()}
+
+
+def calls_of(pipe: Any, batch: Batch, sampling: Sampling) -> dict[str, Callable[[], Any]]:
+    """Block and denoiser as calls without arguments, on those that the pipeline gives them in its first step.
+
+    Guidance is included. The pipeline must be staged, or all of it where it computes.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    pipe.set_progress_bar_config(disable=True)
-
-    def pipeline() -> None:
-        pipe([prompt.caption] * size, **sampling.arguments(), generator=noise([prompt.id] * size, 0))
-
     block = middle_block(denoiser, packages.layers(family.units(denoiser)))
-    args, kwargs = caught(denoiser, pipeline)
+    args, kwargs = caught(denoiser, lambda: batch.sample(pipe, sampling, seed=0))
     # the denoiser itself where it has no blocks: its hook would stop the call that is looked for
     inner = (args, kwargs) if block is denoiser else caught(block, lambda: denoiser(*args, **kwargs))
-    return {
-        "block": lambda: block(*inner[0], **inner[1]),
-        "denoiser": lambda: denoiser(*args, **kwargs),
-        "pipeline": pipeline,
-    }
+    return {"block": lambda: block(*inner[0], **inner[1]), "denoiser": lambda: denoiser(*args, **kwargs)}
+
+
+def pipeline_of(pipe: Any, prompt: Prompt, sampling: Sampling, size: int = 1) -> Callable[[], Any]:
+    """The whole pipeline as a call without arguments, its components where its source's offload has them."""
+    pipe.set_progress_bar_config(disable=True)
+    return lambda: pipe([prompt.caption] * size, **sampling.arguments(), generator=noise([prompt.id] * size, 0))
+
+
+@contextmanager
+def installing(pipe: Any, pruned: Pruned) -> Iterator[dict[str, Callable[[], None]]]:
+    """'dense' and 'pruned' → what installs those weights in a dense pipeline, which is dense again afterwards."""
+    install = weights_of(pipe, pruned)
+    try:
+        yield install
+    finally:
+        install["dense"]()
 
 
 def weights_of(pipe: Any, pruned: Pruned) -> dict[str, Callable[[], None]]:
@@ -148,6 +172,7 @@ def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
     return quartiles([b / o for b, o in zip(base, other, strict=True)])
 
 
+@devices.stated_precision()
 @torch.no_grad()
 def latency(
     pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling, rounds: int = ROUNDS, seconds: float = SECONDS
@@ -168,26 +193,21 @@ def latency(
         products with zeros). memory of that call: peak bytes, the denoiser's weights included, dense and pruned.
         threads.
     """
-    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, pruned)
-    one, size = calls_of(pipe, prompt, sampling), sampling.batch_size
-    full = calls_of(pipe, prompt, sampling, size)["denoiser"] if size > 1 else one["denoiser"]
-    timed = {"block": one["block"], "denoiser": one["denoiser"]} | ({"batch": full} if size > 1 else {})
+    size = sampling.batch_size
+    record: dict[str, Any] = {"threads": torch.get_num_threads()}
+    with ready(pipe, prompt, sampling, sorted({1, size})) as calls, installing(pipe, pruned) as install:
+        timed = {**calls[1], **({"batch": calls[size]["denoiser"]} if size > 1 else {})}
+        record |= work_of(models.denoiser_of(pipe), pruned, install, calls[1]["denoiser"])
 
-    def turn(which: str) -> Calls:
-        install[which]()
-        return timed
+        def turn(which: str, timed: Calls = timed) -> Calls:
+            install[which]()
+            return timed
 
-    record: dict[str, Any] = {"flops": {}, "memory": {}, "threads": torch.get_num_threads()}
-    try:
-        for which, put in install.items():
-            put()
-            record["flops"][which] = flops(one["denoiser"])
-            record["memory"][which] = nbytes(denoiser.parameters()) + peak_bytes(one["denoiser"], denoiser.device)
-        record["flops"]["ideal"] = record["flops"]["pruned"] - zero_flops(denoiser, pruned.states, one["denoiser"])
-        pipelines = in_turns({"pruned": lambda: {"pipeline": one["pipeline"]}}, min(rounds, PIPELINES), seconds)
         times = in_turns({which: partial(turn, which) for which in install}, rounds, seconds)
-    finally:
-        install["dense"]()
+    whole = {"pipeline": pipeline_of(pipe, prompt, sampling)}
+    with installing(pipe, pruned) as install:
+        install["pruned"]()
+        pipelines = in_turns({"pruned": lambda: whole}, min(rounds, PIPELINES), seconds)
     record |= {"pipeline_ms": quartiles(pipelines["pruned", "pipeline"])}
     for what, speedup in (("block", "block_speedup"), ("denoiser", "speedup")):
         record[f"{what}_ms"] = quartiles(times["pruned", what])
@@ -195,6 +215,20 @@ def latency(
     what = "batch" if size > 1 else "denoiser"
     ratio = named("speedup", ratios(times["dense", what], times["pruned", what]))
     return record | {"batch": {"size": size, "denoiser_ms": quartiles(times["pruned", what])} | ratio}
+
+
+def work_of(
+    denoiser: Any, pruned: Pruned, install: Mapping[str, Callable[[], None]], call: Callable[[], Any]
+) -> dict[str, dict[str, int]]:
+    """flops and memory of a denoiser call, as latency() has them."""
+    work: dict[str, int] = {}
+    memory: dict[str, int] = {}
+    for which, put in install.items():
+        put()
+        work[which] = flops(call)
+        memory[which] = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
+    install["pruned"]()
+    return {"flops": work | {"ideal": work["pruned"] - zero_flops(denoiser, pruned.states, call)}, "memory": memory}
 
 
 def named(name: str, found: Sequence[float]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from eval.model_metrics import Model
 from eval.pictures import PictureFiles
 from eval.shards import MANIFEST
 from obsdiff import registry
+from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.identity import combined
 from obsdiff.prompts import Prompt, prompts_hash
@@ -34,6 +35,7 @@ def paths_of(folder: Path, prompts: list[Prompt]) -> list[Path]:
     return paths
 
 
+@stated_precision()
 def load_pictures(
     images: Path,
     dense: Path,
@@ -95,6 +97,7 @@ def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
     return record | {"library": f"{entry.LIBRARY} {version(entry.LIBRARY)}"}
 
 
+@stated_precision()
 def measure(
     cell_folder: Path, pictures: Pictures, model: Model, prompts: list[Prompt], provenance: dict
 ) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """What a pruned model is beside its pictures and its time: layer errors, parameters, bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eval.trajectories import encoded
 from eval.work import nbytes
 from obsdiff import models, packages
-from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import Pruned
+from obsdiff.devices import stated_precision
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
+from obsdiff.staging import denoising
+from obsdiff.surgery import State
 
 
+@stated_precision()
 @torch.no_grad()
 def layer_errors(
     pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int
@@ -35,32 +39,19 @@ def layer_errors(
     read = [stream.consumer.layer for site, _ in pruned.sites(family, denoiser) for stream in site.streams]
     names = read or packages.layers(family.units(denoiser))
     sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}
-    handles = []
-    for name, (weight, bias) in changed.items():
-        layer = models.linear(denoiser, name)
-        delta = layer.weight - weight.to(layer.weight)
-        moved = None if bias is None or layer.bias is None else layer.bias - bias.to(layer.bias)
-
-        def hook(
-            m: nn.Linear,
-            args: tuple[Tensor, ...],
-            out: Tensor,
-            name: str = name,
-            delta: Tensor = delta,
-            moved: Tensor | None = moved,
-        ) -> None:
-            own = m.bias if m.bias is not None else 0.0
-            error = nn.functional.linear(args[0], delta, moved)
-            sums[name] += torch.stack([error.float().square().sum(), (out - own).float().square().sum()]).double().cpu()
-
-        handles.append(layer.register_forward_hook(hook))
-    pipe.set_progress_bar_config(disable=True)
-    for rows in batched(len(prompts), sampling.batch_size):
-        embeds = family.encode(pipe, [p.caption for p in prompts[rows]], sampling)
-        generators = noise([p.id for p in prompts[rows]], seed)
-        pipe(**embeds, **sampling.arguments(), generator=generators, output_type="latent")
-    for handle in handles:
-        handle.remove()
+    with denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches:
+        handles = [
+            models.linear(denoiser, name).register_forward_hook(
+                hook_of(models.linear(denoiser, name), state, sums[name])
+            )
+            for name, state in changed.items()
+        ]
+        try:
+            for batch in batches:
+                batch.sample(pipe, sampling, seed)
+        finally:
+            for handle in handles:
+                handle.remove()
     return [
         {
             "name": name,
@@ -69,6 +60,19 @@ def layer_errors(
         }
         for name in names
     ]
+
+
+def hook_of(layer: nn.Linear, pruned: State, sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    """A forward hook that adds a layer's squared error and squared output to `sums`, (2,) float64."""
+    delta = layer.weight - pruned.weight.to(layer.weight)
+    moved = None if pruned.bias is None or layer.bias is None else layer.bias - pruned.bias.to(layer.bias)
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        own = layer.bias if layer.bias is not None else 0.0
+        error = nn.functional.linear(args[0], delta, moved)
+        sums.add_(torch.stack([error.float().square().sum(), (out - own).float().square().sum()]).cpu())
+
+    return hook
 
 
 def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:

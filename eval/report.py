@@ -124,7 +124,7 @@ def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     for record in records:
         about = record["provenance"]
         add("versions", ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items()))
-        add("machine", ", ".join(str(v) for v in about.get("machine", {}).values()))
+        add("machine", ", ".join(machine_words(about.get("machine", {}))))
         add("dense weights", f"{record['cell']['model']}: SHA-256 {about.get('base', 'unknown')}")
         add("calibration captions", hashed(about["spec"].get("prompts")) if record["cell"]["sparsity"] > 0 else "")
         for name, key in (("benchmark captions", "prompts"), ("real pictures", "reference")):
@@ -132,6 +132,11 @@ def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         for name, key in (("evaluator", "evaluator"), ("network of FID and KID", "fid_features")):
             add(name, hashed(about.get(key)))
     return [(name, values) for name, values in rows.items() if values]
+
+
+def machine_words(machine: Record) -> list[str]:
+    """`NVIDIA A100`, `float32`, `TF32 off`."""
+    return [f"TF32 {'on' if value else 'off'}" if key == "tf32" else str(value) for key, value in machine.items()]
 
 
 def hashed(record: Any) -> str:

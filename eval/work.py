@@ -35,9 +35,11 @@ def zero_flops(denoiser: nn.Module, names: Iterable[str], call: Callable[[], Any
             counted[0] += 2 * zeros * (args[0].numel() // m.in_features)
 
         handles.append(layer.register_forward_pre_hook(hook))
-    call()
-    for handle in handles:
-        handle.remove()
+    try:
+        call()
+    finally:
+        for handle in handles:
+            handle.remove()
     return counted[0]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from obsdiff.devices import require_whole
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.folders import CHECKPOINT, EXPORT, claimed, require_free
 from obsdiff.leases import lease
@@ -36,6 +37,7 @@ def prune(
         prompts_file: calibration prompts: a text file, one a line, or a CSV file with a column `caption`.
         threads: CPU threads of torch.
     """
+    require_whole(source.offload)
     prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
     spec = replace(spec, prompts=tuple(prompts))
     if spec.calibrates and not prompts:

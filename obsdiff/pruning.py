@@ -16,6 +16,7 @@ from torch import nn
 from obsdiff import models, registry, surgery, targets
 from obsdiff.applying import prune_target
 from obsdiff.calibration import Calibration
+from obsdiff.devices import stated_precision
 from obsdiff.identity import Identity, identity_of
 from obsdiff.packages import Group
 from obsdiff.progress import Progress, held
@@ -26,6 +27,7 @@ from obsdiff.statistics import Input
 from obsdiff.targets import Target
 
 
+@stated_precision()
 @torch.no_grad()
 def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None, base: Identity | None = None) -> Report:
     """Prune a diffusers pipeline's denoiser in place.
@@ -58,7 +60,7 @@ def run(
     cuts = targets.cut(denoiser, chosen, spec)
     report = Report(spec, base)
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
-    clock = Clock(report.seconds)
+    clock = Clock(report.seconds, stage.device)
     if stage.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(stage.device)
     saved = Progress(progress, report)

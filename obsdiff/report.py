@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+from obsdiff.devices import TF32, synchronize
 from obsdiff.spec import PruneSpec
 
 
@@ -62,6 +63,8 @@ class Report:
     """largest resident set of the process, or peak allocated on the GPU"""
     statistics_bytes: int = 0
     """largest sum of one package's statistics"""
+    tf32: bool = TF32
+    """whether float32 products could be TensorFloat-32"""
 
     @property
     def sparsity(self) -> float:
@@ -76,10 +79,11 @@ class Report:
 
 
 class Clock:
-    """Adds a block's wall-clock seconds to a dict under a name."""
+    """Adds a block's wall-clock seconds, the device's work included, to a dict under a name."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    def __init__(self, seconds: dict[str, float], device: "torch.device") -> None:
         self.seconds = seconds
+        self.device = device
 
     def __call__(self, name: str) -> "Clock":
         self.name = name
@@ -89,6 +93,7 @@ class Clock:
         self.begun = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
+        synchronize(self.device)
         self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.begun
 
 

@@ -1,18 +1,21 @@
-"""Where a pipeline's components are while it is pruned: the text encoders for the prompts, then the denoiser alone.
+"""Where a pipeline's components are while it is pruned or profiled: text encoders for the prompts, then the denoiser.
 
 diffusers' hooks move whole components for every call; pruning needs the denoiser's weights to stay on the device from
-the first sampling run to the last layer. So hooks are taken off for that time, and are as before afterwards.
+the first sampling run to the last layer, and profiling calls its layers and blocks themselves. So hooks are taken off
+for that time, and are as before afterwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from obsdiff import models
-from obsdiff.errors import SpecError
+from obsdiff.devices import require_whole
+
+Encoded = TypeVar("Encoded")
 
 
 def offload_of(pipe: Any) -> str:
@@ -57,11 +60,10 @@ def staged(pipe: Any) -> Iterator[Stage]:
     """A stage for the block; afterwards every component is where it was, with model offload if it was on.
 
     Raises:
-        SpecError: sequential offload is on, which leaves no weights to prune.
+        SpecError: sequential offload is on, which leaves no weights to prune or to profile.
     """
     mode, device = offload_of(pipe), pipe._execution_device
-    if mode == "sequential":
-        raise SpecError("offload: 'sequential' leaves no weights to prune on the device; prune with offload: model")
+    require_whole(mode)
     if mode == "model":
         pipe.remove_all_hooks()
     stage = Stage(pipe, device)
@@ -74,3 +76,20 @@ def staged(pipe: Any) -> Iterator[Stage]:
         else:
             for name, component in stage.components.items():
                 component.to(places[name])
+
+
+@contextmanager
+def denoising(pipe: Any, encode: Callable[[], Encoded]) -> Iterator[Encoded]:
+    """The denoiser alone on the device for the block, for calls of it and for sampling without decoding.
+
+    Args:
+        encode: called before, with the text encoders on the device; what it gives is the block's.
+
+    Raises:
+        SpecError: as staged().
+    """
+    with staged(pipe) as stage:
+        stage.encoding(alone=models.denoiser_of(pipe).device != stage.device)
+        found = encode()
+        stage.sampling()
+        yield found

@@ -8,7 +8,7 @@ import torch
 from conftest import CHEAP, SAMPLING, entries
 from torch import nn
 
-from eval.latency import calls_of, caught, in_turns, latency, ratios, weights_of
+from eval.latency import caught, in_turns, latency, ratios, ready, weights_of
 from eval.profile import layer_errors
 from eval.work import Alive, flops, peak_bytes, zero_flops
 from obsdiff import registry
@@ -91,9 +91,9 @@ def test_bytes_in_memory_and_on_disk(profiles):
 
 def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
     pipe = registry.load("obsdiff.models", "sd3").tiny()
-    one, three = (calls_of(pipe, PROMPTS[0], SAMPLING, size) for size in (1, 3))
-    for what in ("block", "denoiser"):
-        assert flops(three[what]) == pytest.approx(3 * flops(one[what]), rel=1e-3)
+    with ready(pipe, PROMPTS[0], SAMPLING, (1, 3)) as calls:
+        for what in ("block", "denoiser"):
+            assert flops(calls[3][what]) == pytest.approx(3 * flops(calls[1][what]), rel=1e-3)
     record = profiles["structured"].profile["latency"]
     assert record["batch"]["size"] == SAMPLING.batch_size > 1
     alone = latency(pipe, Pruned({"sites": []}, {}), PROMPTS[0], replace(SAMPLING, batch_size=1), **CHEAP)
@@ -102,8 +102,9 @@ def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
 
 def test_weights_are_installed_in_turns(checkpoints):
     pipe = registry.load("obsdiff.models", "sd3").tiny()
-    install, call = weights_of(pipe, checkpoints["structured"]), calls_of(pipe, PROMPTS[0], SAMPLING)["denoiser"]
-    with torch.no_grad():
+    install = weights_of(pipe, checkpoints["structured"])
+    with ready(pipe, PROMPTS[0], SAMPLING, [1]) as calls, torch.no_grad():
+        call = calls[1]["denoiser"]
         dense = call()[0]
         install["pruned"]()
         assert not torch.equal(call()[0], dense)

@@ -12,7 +12,7 @@ made_by(pictures)    optional: more for the record of how it was made
 warning(pictures)    optional: what a reader must know of this value, or None
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Pictures:
         real_features: (m, d) float32, normalised evaluator features of the real pictures.
         about: how each of these was made, by name.
         judges: NEEDS of a metric → what the model file names there: an interpreter, a network.
-        device: torch device of metrics that run a network.
+        device: torch device of networks that judge, and of metrics that compare pixels.
     """
 
     files: PictureFiles
@@ -50,6 +50,12 @@ class Pictures:
     about: Mapping[str, Any] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pictures and the dense model's in batches, (b, 3, h, w) float32 of 0 to 255 each, on the device."""
+        for pair in zip(self.files.batches(), self.dense_files.batches(), strict=True):
+            own, dense = (pictures.to(self.device).float() for pictures in pair)
+            yield own, dense
 
 
 Value = tuple[float, list[float]]

@@ -17,7 +17,7 @@ CEILING = 60.0
 def compute(pictures: Pictures) -> Value:
     """Averaged over pictures; one that equals the dense picture, whose ratio is infinite, counts 60 dB."""
     parts = []
-    for own, dense in zip(pictures.files.batches(), pictures.dense_files.batches(), strict=True):
-        parts.append(peak_signal_noise_ratio(own.float(), dense.float(), 255.0, reduction="none", dim=(1, 2, 3)))
+    for own, dense in pictures.pairs():
+        parts.append(peak_signal_noise_ratio(own, dense, 255.0, reduction="none", dim=(1, 2, 3)).cpu())
     psnr = torch.cat(parts).clamp(max=CEILING)
     return float(psnr.mean()), psnr.tolist()

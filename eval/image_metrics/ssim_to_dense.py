@@ -16,9 +16,9 @@ READS = ("dense",)
 def compute(pictures: Pictures) -> Value:
     """Gaussian windows of 11 pixels, σ 1.5, averaged over the three channels and over pictures."""
     parts = []
-    for own, dense in zip(pictures.files.batches(), pictures.dense_files.batches(), strict=True):
-        found = structural_similarity_index_measure(own.float(), dense.float(), reduction="none", data_range=255.0)
+    for own, dense in pictures.pairs():
+        found = structural_similarity_index_measure(own, dense, reduction="none", data_range=255.0)
         assert isinstance(found, torch.Tensor)
-        parts.append(found)
+        parts.append(found.cpu())
     index = torch.cat(parts)
     return float(index.mean()), index.tolist()
