@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from obsdiff import models, packages, surgery
 from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import Pruned
+from obsdiff.guard import eager
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 from obsdiff.surgery import State
@@ -128,13 +129,14 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
         kept: list[Tensor] = []
 
         def sample(callback: Any, embeds: Any = embeds, rows: slice = rows) -> None:
-            pipe(
-                **embeds,
-                **sampling.arguments(),
-                generator=noise([p.id for p in prompts[rows]], seed),
-                output_type="latent",
-                callback_on_step_end=callback,
-            )
+            with eager():
+                pipe(
+                    **embeds,
+                    **sampling.arguments(),
+                    generator=noise([p.id for p in prompts[rows]], seed),
+                    output_type="latent",
+                    callback_on_step_end=callback,
+                )
 
         watch = Watch(pair, names, sums)
 

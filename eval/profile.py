@@ -10,6 +10,7 @@ from eval.work import nbytes
 from obsdiff import models, packages
 from obsdiff.calibration import batched, noise
 from obsdiff.checkpoint import Pruned
+from obsdiff.guard import eager
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 
@@ -58,7 +59,8 @@ def layer_errors(
     for rows in batched(len(prompts), sampling.batch_size):
         embeds = family.encode(pipe, [p.caption for p in prompts[rows]], sampling)
         generators = noise([p.id for p in prompts[rows]], seed)
-        pipe(**embeds, **sampling.arguments(), generator=generators, output_type="latent")
+        with eager():
+            pipe(**embeds, **sampling.arguments(), generator=generators, output_type="latent")
     for handle in handles:
         handle.remove()
     return [

@@ -52,6 +52,10 @@ class Report:
     spec: PruneSpec
     base: str
     """SHA-256 of the prunable dense weights"""
+    reach: float = 0.0
+    """weights of the layers that the family can prune, over all parameters of the denoiser"""
+    left_dense: dict[str, int] = field(default_factory=dict)
+    """linear layers that the family never prunes, their names with `*` for block numbers → how many there are"""
     layers: list[LayerReport] = field(default_factory=list)
     sites: list[SiteReport] = field(default_factory=list)
     packages: list[list[str]] = field(default_factory=list)

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from obsdiff import models
-from obsdiff.errors import SpecError
 
 
 def offload_of(pipe: Any) -> str:
@@ -54,14 +53,8 @@ class Stage:
 
 @contextmanager
 def staged(pipe: Any) -> Iterator[Stage]:
-    """A stage for the block; afterwards every component is where it was, with model offload if it was on.
-
-    Raises:
-        SpecError: sequential offload is on, which leaves no weights to prune.
-    """
+    """A stage for the block; afterwards every component is where it was, with model offload if it was on."""
     mode, device = offload_of(pipe), pipe._execution_device
-    if mode == "sequential":
-        raise SpecError("offload: 'sequential' leaves no weights to prune on the device; prune with offload: model")
     if mode == "model":
         pipe.remove_all_hooks()
     stage = Stage(pipe, device)

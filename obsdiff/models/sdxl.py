@@ -10,6 +10,7 @@ from obsdiff.spec import Sampling
 
 PIPELINE = "StableDiffusionXLPipeline"
 DENOISER = "unet"
+NETWORK = "UNet2DConditionModel"
 SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
 SIZES = 6
 """numbers that tell original size, crop and target size"""
