@@ -24,6 +24,7 @@ from eval.work import flops, nbytes, peak_bytes, zero_flops
 from obsdiff import devices, models, packages, surgery
 from obsdiff.calibration import noise
 from obsdiff.checkpoint import Pruned
+from obsdiff.guard import eager
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling, Source
 from obsdiff.staging import denoising
@@ -72,7 +73,8 @@ def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...],
 
     handle = module.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        call()
+        with eager():
+            call()
     except Caught:
         pass
     finally:

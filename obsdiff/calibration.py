@@ -4,8 +4,9 @@ Prompts are encoded once, latents are never decoded, every prompt has noise of i
 input share one statistic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from obsdiff import models, registry
 from obsdiff.errors import LayerError, SpecError
+from obsdiff.guard import finite
 from obsdiff.packages import Group
 from obsdiff.schedulers import using
 from obsdiff.spec import PruneSpec
@@ -53,12 +55,30 @@ class Calibration:
             raise SpecError(f"prompts: method {self.spec.method!r} calibrates and was given none; pass --prompts-file")
         if self.alphas is None:
             self.alphas = alphas_of(self.spec)
-        family = models.family_of(self.pipe)
-        batches = [
-            family.encode(self.pipe, self.spec.prompts[rows], self.spec.sampling)
-            for rows in batched(len(self.spec.prompts), self.spec.sampling.batch_size)
-        ]
+        batches = [self.encode(rows) for rows in self.batches]
         self.embeds = {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
+
+    @property
+    def batches(self) -> list[slice]:
+        return batched(len(self.spec.prompts), self.spec.sampling.batch_size)
+
+    def encode(self, rows: slice) -> dict[str, Tensor]:
+        """A batch's text embeddings; SpecError if one is not finite."""
+        embeds: dict[str, Tensor] = models.family_of(self.pipe).encode(
+            self.pipe, self.spec.prompts[rows], self.spec.sampling
+        )
+        for name, tensor in embeds.items():
+            if not finite(tensor):
+                raise SpecError(
+                    f"prompts: the text encoders give NaN or infinity ({name}) for {self.where(rows)}; load the model "
+                    "in another dtype, or check the encoders' weights"
+                )
+        return embeds
+
+    def where(self, rows: slice) -> str:
+        """A batch in words."""
+        first = self.spec.prompts[rows.start]
+        return f"calibration prompts {rows.start + 1} to {rows.stop} (the first is {first[:60]!r})"
 
     def statistics(self, denoiser: nn.Module, groups: Sequence[Group], kind: str, what: str) -> dict[Group, Statistic]:
         """Sample all prompts once and sum up the input of every group.
@@ -67,10 +87,10 @@ class Calibration:
         often than it was asked for steps (Heun).
 
         Raises:
-            LayerError: a layer was never called, or received NaN or infinity.
+            LayerError: a layer was never called, or NaN or infinity arose; with layer, step and prompts.
         """
         stats: dict[Group, Statistic] = {}
-        step = 0
+        steps = Steps()
         handles = []
         for group in groups:
             layer = models.linear(denoiser, group[0])
@@ -79,30 +99,76 @@ class Calibration:
 
             def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
                 assert self.alphas is not None
-                stat.add(args[0].detach(), float(self.alphas(self.pipe.num_timesteps)[step]))
+                stat.add(args[0].detach(), float(self.alphas(self.pipe.num_timesteps)[steps.now]))
 
             handles.append(layer.register_forward_pre_hook(hook))
-
-        def count(pipe: Any, i: int, t: Any, kwargs: dict) -> dict:
-            nonlocal step
-            step = i + 1
-            return kwargs
-
-        prompts, size = self.spec.prompts, self.spec.sampling.batch_size
+        odd: slice | None = None
         try:
-            for rows in tqdm(batched(len(prompts), size), desc=what, unit="batch", leave=False, mininterval=2):
-                step = 0
-                identities = [f"{i}/{prompts[i]}" for i in range(rows.start, rows.stop)]
-                sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, count)
+            for rows in tqdm(self.batches, desc=what, unit="batch", leave=False, mininterval=2):
+                self.run(rows, steps)
+                if not all(stat.finite for stat in stats.values()):
+                    odd = rows
+                    break
         finally:
             for handle in handles:
                 handle.remove()
+        if odd:
+            self.blame(denoiser, odd)
         for group, stat in stats.items():
             try:
                 stat.check()
             except StatisticError as error:
                 raise LayerError(f"{group[0]}: {error}") from None
         return stats
+
+    def run(self, rows: slice, steps: "Steps") -> None:
+        """Sample one batch."""
+        steps.now = 0
+        identities = [f"{i}/{self.spec.prompts[i]}" for i in range(rows.start, rows.stop)]
+        sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, steps)
+
+    def blame(self, denoiser: nn.Module, rows: slice) -> None:
+        """Sample a batch again and raise LayerError where NaN or infinity arises first."""
+        steps = Steps()
+
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
+            if all(finite(tensor) for tensor in tensors(output)):
+                return
+            part = "output" if all(finite(tensor) for tensor in tensors([args, kwargs])) else "input"
+            raise LayerError(
+                f"{name or type(module).__name__}: its {part} holds NaN or infinity at step {steps.now + 1} of "
+                f"{self.pipe.num_timesteps}, {self.where(rows)}; load the model in bfloat16 or float32"
+            )
+
+        handles = [
+            module.register_forward_hook(partial(hook, name=name), with_kwargs=True)
+            for name, module in denoiser.named_modules()
+        ]
+        try:
+            self.run(rows, steps)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Steps:
+    """The pipeline's callback: counts the turns of the sampling loop."""
+
+    now = 0
+
+    def __call__(self, pipe: Any, i: int, t: Any, values: dict) -> dict:
+        self.now = i + 1
+        return values
+
+
+def tensors(nested: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of nested tuples, lists and dicts."""
+    if isinstance(nested, Tensor):
+        if nested.is_floating_point():
+            yield nested
+    elif isinstance(nested, tuple | list | Mapping):
+        for part in nested.values() if isinstance(nested, Mapping) else nested:
+            yield from tensors(part)
 
 
 def alphas_of(spec: PruneSpec) -> Alphas:

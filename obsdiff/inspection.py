@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from obsdiff.targets import describe_reach
+
 
 def describe(folder: Path, manifest: dict[str, Any]) -> str:
-    """Header, one line a layer, one a site."""
+    """A header, one line per layer, one per site."""
     spec, seconds = manifest["spec"], manifest["seconds"]
     lines = [
         f"{folder}: {spec['method']}, {spec['pattern']}, "
@@ -13,6 +15,7 @@ def describe(folder: Path, manifest: dict[str, Any]) -> str:
         f"made in {seconds['total']:.1f} s, {len(manifest['packages'])} packages, "
         f"{manifest['statistics_bytes'] / 2**20:.1f} MiB of statistics at most, "
         + ", ".join(f"{name} {v}" for name, v in manifest["versions"].items()),
+        describe_reach(manifest["reach"], manifest["left_dense"]),
         "",
     ]
     width = max((len(layer["name"]) for layer in manifest["layers"]), default=5)

@@ -1,11 +1,15 @@
 """Opening a diffusers pipeline: hub id or folder, revision, variant, dtype, device, offload."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from obsdiff import models, schedulers
+from obsdiff import components, devices, models, schedulers
 from obsdiff.errors import SpecError
+from obsdiff.sources import INDEX
 from obsdiff.spec import Sampling, Source, require
 
 FACTS = Path(__file__).parent / "facts"
@@ -35,40 +39,84 @@ def place(pipe: Any, source: Source) -> None:
 
 
 def open_pipeline(source: Source, sampling: Sampling | None = None, own_scheduler: bool = False) -> Any:
-    """Load a pipeline in evaluation mode into main memory.
+    """Load a pipeline in evaluation mode into main memory, component by component.
 
     Args:
-        sampling: the pipeline gets its scheduler; its own where left out.
+        sampling: the pipeline gets its scheduler; its own by default.
         own_scheduler: it keeps its own one; whether it can use the sampling's is checked all the same.
 
     Raises:
-        SpecError: no such folder or checkpoint, or a gated one, with what to do; or a scheduler that the pipeline
-            cannot use, before any weights load where its configuration is on this machine.
+        SpecError: before any weights load: the device does not exist; there is no such folder or checkpoint, or a gated
+            one; its pipeline class is not supported or cannot use the scheduler; a component's files are missing, cut,
+            or do not belong together. While they load: a component's library refuses it, or weights of it are
+            missing. The message says which component and what to do.
     """
-    import torch
+    devices.require(source.device)
+    folder = folder_on_disk(source)
+    index = components.read_record(folder / INDEX)
+    family = models.family_named(class_named(index))
+    if sampling:
+        schedulers.check(family, sampling)
+    parts = components.components(index)
+    check_without(source, family, index)
+    classes = {n: components.class_of(n, *parts[n]) for n in parts if n not in source.without}
+    check_denoiser(family, parts, classes)
+    with quiet():
+        for name in sorted(classes, key=lambda name: name != family.DENOISER):
+            components.check(folder, name, classes[name], source.variant, exact=name == family.DENOISER)
+        loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items()}
+        check_vocabularies(loaded)
+        pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
+    if sampling and not own_scheduler:
+        schedulers.use(pipe, sampling)
+    return pipe
+
+
+def class_named(index: Mapping[str, Any]) -> str:
+    """The pipeline class of a model_index.json."""
+    return str(index.get("_class_name", f"pipeline whose {INDEX} names no _class_name"))
+
+
+def absent(folder: Path) -> dict[str, None]:
+    """Components that a model folder's model_index.json leaves out: from_pretrained wants them named."""
+    index = components.read_record(folder / INDEX)
+    return dict.fromkeys(name for name, entry in index.items() if isinstance(entry, list) and entry[0] is None)
+
+
+def folder_on_disk(source: Source) -> Path:
+    """The model's folder: the local one, or that of the hub's cache, fetched if the source allows it."""
     from diffusers import DiffusionPipeline
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     folder = Path(source.model)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise SpecError(f"model: {source.model!r} has no model_index.json; give the folder that save_pretrained wrote")
-    if not folder.is_dir() and (folder.is_absolute() or source.model.startswith(".") or source.model.count("/") != 1):
+    if folder.is_dir():
+        if not (folder / INDEX).is_file():
+            raise SpecError(f"model: {source.model!r} has no {INDEX}; give the folder that save_pretrained wrote")
+        return folder
+    if folder.is_file():
+        raise SpecError(
+            f"model: {source.model!r} is a file; give a diffusers folder (for single-file weights: "
+            "Pipeline.from_single_file(FILE).save_pretrained(FOLDER))"
+        )
+    if folder.is_symlink():
+        raise SpecError(f"model: {source.model!r} is a link to a folder that is not there")
+    if folder.is_absolute() or source.model.startswith(".") or source.model.count("/") != 1:
         raise SpecError(f"model: {source.model!r} is neither a folder nor a hub id (owner/name)")
-    if sampling and sampling.scheduler:
-        index = configuration(source, "model_index.json")
-        schedulers.check(models.family_named(index["_class_name"]), sampling)
-    if source.without:
-        known = [name for name in configuration(source, "model_index.json") if not name.startswith("_")]
-        for name in source.without:
-            require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            source.model,
-            revision=source.revision,
-            variant=source.variant,
-            dtype=getattr(torch, source.dtype),
-            local_files_only=source.local_files_only,
-            **absent(folder) | dict.fromkeys(source.without),
+        index = configuration(source, INDEX)
+    except SpecError:
+        index = {}  # what is wrong is said below
+    if index:
+        models.family_named(class_named(index))  # before gigabytes are fetched
+    try:
+        return Path(
+            DiffusionPipeline.download(
+                source.model,
+                revision=source.revision,
+                variant=source.variant,
+                local_files_only=source.local_files_only,
+                **dict.fromkeys(source.without),
+            )
         )
     except GatedRepoError as error:
         raise SpecError(
@@ -78,16 +126,81 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
         raise SpecError(
             f"model: {source.model!r} is not on this machine; run `hf download {source.model}` or give a local folder"
         ) from error
-    if sampling and not own_scheduler:
-        schedulers.use(pipe, sampling)
-    return pipe
 
 
-def absent(folder: Path) -> dict[str, None]:
-    """Components that a local folder's model_index.json says are left out: from_pretrained wants them named."""
-    index = folder / "model_index.json"
-    entries = json.loads(index.read_text()) if index.is_file() else {}
-    return {name: None for name, entry in entries.items() if isinstance(entry, list) and entry[0] is None}
+def check_without(source: Source, family: ModuleType, index: Mapping[str, Any]) -> None:
+    """What is left out is a component, and one that a pipeline can do without."""
+    known = [name for name in index if not name.startswith("_")]
+    needed = (family.DENOISER, "scheduler", "vae")
+    for name in source.without:
+        require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
+        require(name not in needed, "without", name, f"a component that can be left out, as {', '.join(needed)} cannot")
+
+
+def check_denoiser(family: ModuleType, parts: Mapping[str, tuple[str, str]], classes: Mapping[str, Any]) -> None:
+    """The denoiser is listed, and of the class that the family prunes."""
+    name = family.DENOISER
+    if name not in classes:
+        raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; download or save the model again")
+    if family.NETWORK not in (cls.__name__ for cls in classes[name].__mro__):
+        raise SpecError(f"model: the {name} is a {parts[name][1]}; what can be pruned is a {family.NETWORK}")
+
+
+def load_component(folder: Path, name: str, cls: Any, source: Source) -> Any:
+    """One component as DiffusionPipeline.from_pretrained loads it; SpecError where weights of it are missing."""
+    import torch
+    from torch import nn
+
+    place = folder / name
+    if not issubclass(cls, nn.Module):
+        with components.explained(name, folder):
+            return cls.from_pretrained(place, local_files_only=True)
+    theirs = components.is_diffusers(cls)
+    options = {"torch_dtype" if theirs else "dtype": getattr(torch, source.dtype), "low_cpu_mem_usage": True}
+    if source.variant and components.has_variant(place, source.variant):
+        options["variant"] = source.variant
+    with components.explained(name, folder):
+        network, about = cls.from_pretrained(place, local_files_only=True, output_loading_info=True, **options)
+    components.check_names(name, folder, set(about["missing_keys"]), set(about["unexpected_keys"]) if theirs else ())
+    return network
+
+
+def check_vocabularies(loaded: Mapping[str, Any]) -> None:
+    """No tokenizer has more tokens than the text encoder of its number has embeddings."""
+    for name, tokenizer in loaded.items():
+        encoder = loaded.get(name.replace("tokenizer", "text_encoder")) if name.startswith("tokenizer") else None
+        size = getattr(getattr(encoder, "config", None), "vocab_size", None)
+        if size is not None and len(tokenizer) > size:
+            raise SpecError(
+                f"model: {name} has {len(tokenizer):,} tokens and its text encoder {size:,}; they do not belong "
+                "together"
+            )
+
+
+def assemble(folder: Path, index: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
+    """The pipeline of components that are loaded."""
+    import diffusers
+
+    cls = getattr(diffusers, index["_class_name"])
+    with components.explained("pipeline", folder):
+        return cls.from_pretrained(folder, local_files_only=True, **parts)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' own reports on standard error: what is wrong becomes an error, the rest is noise."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    logs = (diffusers_logging, transformers_logging)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
 
 
 def configuration(source: Source, name: str) -> dict[str, Any]:
@@ -113,5 +226,4 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "
             f"enough), or run `hf download {source.model} --include '*.json'`"
         )
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return components.read_record(path)

@@ -37,6 +37,8 @@ class Plan:
         theoretical_flops: with the multiplications by zeros of the pruned layers left out.
         sampling_runs: of the whole calibration set; the same set once a package.
         calibration_flops: of all those runs.
+        reach: weights of the layers that the family can prune, over all parameters of the denoiser.
+        left_dense: linear layers that it never prunes, their names with `*` for block numbers → how many there are.
         memory: estimated bytes on the device (obsdiff/memory.py).
         fits: the mildest way to run within the budget.
     """
@@ -53,6 +55,8 @@ class Plan:
     theoretical_flops: int
     sampling_runs: int
     calibration_flops: int
+    reach: float
+    left_dense: dict[str, int]
     memory: Memory
     budget: int
     fits: str
@@ -95,7 +99,7 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
         )
         for package in cuts
     ]
-    parameters = sum(p.numel() for p in denoiser.parameters())
+    parameters, in_reach = sum(p.numel() for p in denoiser.parameters()), targets.reach(family, denoiser)
     work = count_flops(family, denoiser, spec, vae)
     weights = component_bytes(source)
     memory = estimate(source, spec, weights, denoiser, cuts, work.widest)
@@ -125,6 +129,7 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
         left.total - round(saved),
         runs := len(cuts) if spec.statistic else 0,
         runs * (len(spec.prompts) or prompts) * spec.sampling.steps * work.total,
+        *in_reach,
         memory,
         budget,
         fits,
@@ -201,6 +206,7 @@ def describe(found: Plan, as_json: bool = False) -> str:
     lines += [
         "",
         f"sampling runs over the calibration prompts: {found.sampling_runs}",
+        targets.describe_reach(found.reach, found.left_dense),
         f"parameters: {found.parameters:,} → {found.pruned_parameters:,} nonzero ({less:.1%} fewer)",
         f"FLOPs of one denoiser call: {found.flops / 1e9:,.2f} G → {found.pruned_flops / 1e9:,.2f} G "
         f"({1 - found.pruned_flops / found.flops:.1%} fewer); "

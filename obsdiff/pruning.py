@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from obsdiff import models, registry, surgery, targets
+from obsdiff import guard, models, registry, surgery, targets
 from obsdiff.applying import prune_target
 from obsdiff.calibration import Calibration
 from obsdiff.devices import stated_precision
@@ -42,10 +42,12 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None, base: 
     Raises:
         SpecError: the pipeline is not supported or sequentially offloaded, the spec does not fit it, a calibrating
             method has no prompts, or another run is writing to `progress`.
-        LayerError: a layer does not fit the pattern, or its input or Hessian cannot be used, by name.
+        LayerError: a layer is not a plain linear layer with finite weights (see guard), does not fit the pattern, or
+            has an input or a Hessian that cannot be used, by name.
     """
+    guard.check(pipe)
     family = models.family_of(pipe)
-    with staged(pipe) as stage, held(progress):
+    with guard.eager(), staged(pipe) as stage, held(progress):
         return run(pipe, family, stage, spec, progress, base or identity_of(pipe))
 
 
@@ -59,6 +61,7 @@ def run(
     chosen = targets.find(family, denoiser, spec) if wanted else []
     cuts = targets.cut(denoiser, chosen, spec)
     report = Report(spec, base)
+    report.reach, report.left_dense = targets.reach(family, denoiser)
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds, stage.device)
     if stage.device.type == "cuda":

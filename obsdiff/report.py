@@ -53,6 +53,10 @@ class Report:
     spec: PruneSpec
     base: dict[str, str]
     """identity of the dense pipeline (obsdiff/identity.py): component → SHA-256, or 'absent'"""
+    reach: float = 0.0
+    """weights of the layers that the family can prune, over all parameters of the denoiser"""
+    left_dense: dict[str, int] = field(default_factory=dict)
+    """linear layers that the family never prunes, their names with `*` for block numbers → how many there are"""
     layers: list[LayerReport] = field(default_factory=list)
     sites: list[SiteReport] = field(default_factory=list)
     packages: list[list[str]] = field(default_factory=list)

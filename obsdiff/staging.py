@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from obsdiff import models
+from obsdiff import guard, models
 from obsdiff.devices import require_whole
 
 Encoded = TypeVar("Encoded")
@@ -88,7 +88,7 @@ def denoising(pipe: Any, encode: Callable[[], Encoded]) -> Iterator[Encoded]:
     Raises:
         SpecError: as staged().
     """
-    with staged(pipe) as stage:
+    with guard.eager(), staged(pipe) as stage:
         stage.encoding(alone=models.denoiser_of(pipe).device != stage.device)
         found = encode()
         stage.sampling()

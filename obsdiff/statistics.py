@@ -66,6 +66,9 @@ class Statistic(Protocol):
     def add(self, x: Tensor, alpha: float) -> None:
         """Count inputs (batch, …, columns) of one denoising step with weight α."""
 
+    @property
+    def finite(self) -> bool: ...
+
     def check(self) -> None: ...
 
     def value(self, device: torch.device, damping: float = 0.01) -> Input: ...
@@ -95,17 +98,26 @@ class Moments:
         self.total += (alpha * rows.sum(dim=0)).to(self.total.device)
         return rows
 
+    def norms(self) -> Tensor:
+        """Sums of squares, (columns,)."""
+        return self.squares
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are: no input was NaN, infinite or too large."""
+        return bool(torch.isfinite(self.total).all() and torch.isfinite(self.norms()).all())
+
     def check(self) -> None:
         """Raise StatisticError where nothing was added, or NaN or infinity was."""
         if self.weight == 0:
             raise StatisticError("its input was never seen; is it used at these sampling settings?")
-        if not (torch.isfinite(self.total).all() and torch.isfinite(self.squares).all()):
+        if not self.finite:
             raise StatisticError("its input held NaN or infinity; try another dtype")
 
     def value(self, device: torch.device, damping: float = 0.01) -> Input:
         """The averages, on `device`; raises StatisticError as check() does."""
         self.check()
-        mean, squared = (self.total / self.tokens).to(device), (self.squares / self.weight).to(device)
+        mean, squared = (self.total / self.tokens).to(device), (self.norms() / self.weight).to(device)
         return Input(self.tokens / self.weight, mean, squared, damping=damping)
 
     @staticmethod
@@ -127,9 +139,8 @@ class Hessian(Moments):
         else:
             self.products += (alpha * (rows.T @ rows)).to(self.products.device)
 
-    def check(self) -> None:
-        self.squares = self.products.diagonal().clone()
-        super().check()
+    def norms(self) -> Tensor:
+        return self.products.diagonal()
 
     def value(self, device: torch.device, damping: float = 0.01) -> Input:
         averages = super().value(device, damping)

@@ -1,13 +1,15 @@
-"""What a spec prunes in a denoiser, found out from its layers' shapes alone: targets, sparsities, packages."""
+"""What a spec prunes in a denoiser, found out from its layers' shapes alone: targets, sparsities, packages, reach."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import ModuleType
 
 from torch import nn
 
-from obsdiff import models
+from obsdiff import models, packages
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Unit, split
 from obsdiff.spec import PruneSpec
@@ -95,7 +97,7 @@ def fits(denoiser: nn.Module, name: str, spec: PruneSpec) -> bool:
     if spec.indivisible == "exclude":
         return False
     raise LayerError(
-        f"{name}: its {columns} columns are no multiple of {multiple}, as {spec.pattern} needs; "
+        f"{name}: its {columns} columns are not a multiple of {multiple}, as {spec.pattern} needs; "
         "leave such layers dense with indivisible: exclude, or name it in exclude"
     )
 
@@ -138,3 +140,24 @@ def cut(denoiser: nn.Module, targets: Sequence[Target], spec: PruneSpec) -> list
         problem, i = error.args
         raise SpecError(f"packages: {spec.packages!r}: {problem}, {', '.join(targets[i].layers)}") from None
     return [[targets[i] for i in piece] for piece in pieces]
+
+
+def reach(family: ModuleType, denoiser: nn.Module) -> tuple[float, dict[str, int]]:
+    """How much of a denoiser its family can prune, and which linear layers it leaves dense.
+
+    Returns:
+        Weights of prunable layers over all parameters of the denoiser; and the names of the other linear layers, block
+        numbers written as `*`, each with how many layers have it.
+    """
+    inside = packages.layers(family.units(denoiser))
+    weights = sum(models.linear(denoiser, name).weight.numel() for name in inside)
+    linear = (name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear))
+    left = Counter(re.sub(r"\b\d+\b", "*", name) for name in linear if name not in set(inside))
+    return weights / sum(p.numel() for p in denoiser.parameters()), dict(left)
+
+
+def describe_reach(share: float, left_dense: Mapping[str, int]) -> str:
+    """reach() as one line."""
+    names = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in left_dense.items())
+    dense = f"; linear layers left dense: {names}" if names else "; no linear layer is left dense"
+    return f"in reach of pruning: {share:.1%} of the denoiser's parameters{dense}"

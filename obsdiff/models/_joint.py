@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from obsdiff.packages import Unit
 from obsdiff.surgery import Site, Span, Stream
 
@@ -24,7 +22,7 @@ def units(block: Any, at: str) -> list[Unit]:
     Args:
         at: its name, as in `transformer_blocks.0`.
     """
-    present = {name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    present = {name for name, _ in block.named_modules()}
     found: list[Unit] = []
     for unit in _BLOCK:
         named = (tuple(f"{at}.{name}" for name in group if name in present) for group in unit)

@@ -12,14 +12,17 @@ from obsdiff.surgery import Site, Span, Stream
 
 
 def blocks(unet: Any) -> Iterator[tuple[str, Any]]:
-    """Names and modules of the transformer blocks in order of execution."""
+    """Names and modules of the transformer blocks in order of execution.
+
+    Other attention, such as that of AttnDownBlock2D or of a dual transformer, is not in reach: it stays dense.
+    """
     levels = [(f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)]
     if unet.mid_block is not None:
         levels.append(("mid_block", unet.mid_block))
     levels += [(f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)]
     for name, level in levels:
         for j, attention in enumerate(getattr(level, "attentions", None) or ()):
-            for k, block in enumerate(attention.transformer_blocks):
+            for k, block in enumerate(getattr(attention, "transformer_blocks", None) or ()):
                 yield f"{name}.attentions.{j}.transformer_blocks.{k}", block
 
 
@@ -30,7 +33,8 @@ def units(unet: Any) -> list[Unit]:
             if (attention := getattr(block, name)) is None:
                 continue
             q, k, v = (f"{at}.{name}.{part}" for part in ("to_q", "to_k", "to_v"))
-            found.append(((q,), (k, v)) if attention.is_cross_attention else ((q, k, v),))
+            apart = attention.is_cross_attention or name == "attn2"  # the latter gets the text whatever its class says
+            found.append(((q,), (k, v)) if apart else ((q, k, v),))
             found.append(((f"{at}.{name}.to_out.0",),))
         found += [((f"{at}.ff.net.0.proj",),), ((f"{at}.ff.net.2",),)]
     return found

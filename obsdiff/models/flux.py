@@ -16,6 +16,7 @@ from obsdiff.surgery import Site, Span, Stream
 
 PIPELINE = "FluxPipeline"
 DENOISER = "transformer"
+NETWORK = "FluxTransformer2DModel"
 SCHEDULERS = ("dpm++", "euler")
 SIDES = ("latents", 2)
 T5_TOKENS = 512

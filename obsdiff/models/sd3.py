@@ -12,6 +12,7 @@ from obsdiff.surgery import Site
 
 PIPELINE = "StableDiffusion3Pipeline"
 DENOISER = "transformer"
+NETWORK = "SD3Transformer2DModel"
 SCHEDULERS = ("dpm++", "euler", "heun")
 SIDES = ("latents", "patch_size")
 

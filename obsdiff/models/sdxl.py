@@ -10,6 +10,7 @@ from obsdiff.spec import Sampling
 
 PIPELINE = "StableDiffusionXLPipeline"
 DENOISER = "unet"
+NETWORK = "UNet2DConditionModel"
 SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
 SIDES = ("pixels", 8)
 SIZES = 6

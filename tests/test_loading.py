@@ -1,0 +1,313 @@
+"""Model folders as people have them: whole ones load as from_pretrained loads them, broken ones give a clear error."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import entries
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from obsdiff import Source, load_pipeline, registry
+from obsdiff.__main__ import main
+from obsdiff.errors import SpecError
+from obsdiff.identity import identity_of
+from obsdiff.loading import absent, open_pipeline
+
+Break = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, Path]:
+    """A saved tiny pipeline of every family."""
+    found = {}
+    for name in entries("obsdiff.models"):
+        found[name] = tmp_path_factory.mktemp(name) / "model"
+        registry.load("obsdiff.models", name).tiny().save_pretrained(found[name])
+    return found
+
+
+# what people do to one file
+
+
+def removed(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(255)) * 4)
+
+
+def dangling(path: Path) -> None:
+    removed(path)
+    path.symlink_to("/nowhere/at/all")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def utf16(path: Path) -> None:
+    path.write_text(path.read_text(), encoding="utf-16")
+
+
+def marked(path: Path) -> None:
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+
+
+def a_list(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def a_number(path: Path) -> None:
+    path.write_text("3")
+
+
+def with_nan(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"x": float("nan")}))
+
+
+def lfs_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+ANY = (removed, emptied, cut, garbage, dangling, a_folder)
+JSON = (*ANY, utf16, marked, a_list, a_number, with_nan)
+WEIGHTS = (*ANY, lfs_pointer)
+
+
+# what belongs together and does not
+
+
+def edited(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def tensors_of(path: Path, change: Callable[[dict], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def without_one(path: Path) -> None:
+    tensors_of(path, lambda tensors: tensors.pop(sorted(tensors)[0]))
+
+
+def with_another(path: Path) -> None:
+    tensors_of(path, lambda tensors: tensors.update(extra=torch.zeros(3)))
+
+
+def of_another_shape(path: Path) -> None:
+    def change(tensors: dict) -> None:
+        name = sorted(tensors)[0]
+        tensors[name] = torch.zeros(1, *tensors[name].shape)
+
+    tensors_of(path, change)
+
+
+def sharded(path: Path, lost: str | None = None, index: object = None) -> None:
+    """In two files and an index; of those one may be lost, or the index be another."""
+    tensors = load_file(path)
+    names, files = sorted(tensors), [f"{path.stem}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    halves = dict(zip(files, (names[::2], names[1::2]), strict=True))
+    for file, own in halves.items():
+        save_file({name: tensors[name] for name in own}, path.parent / file, {"format": "pt"})
+    record = {"metadata": {}, "weight_map": {name: file for file, own in halves.items() for name in own}}
+    path.with_name(path.name + ".index.json").write_text(json.dumps(record if index is None else index))
+    path.unlink()
+    if lost:
+        (path.parent / files[1]).unlink()
+
+
+def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
+    """Name → the component that the error must name, and what breaks the folder: every kind at every kind of file."""
+    index = json.loads((folder / "model_index.json").read_text())
+    pairs = {tuple(entry): name for name, entry in reversed(index.items()) if isinstance(entry, list) and entry[0]}
+    parts = list(pairs.values())  # one component per class
+    found: dict[str, tuple[str, Break]] = {}
+
+    def add(part: str, file: str, kind: Break, about: str = "") -> None:
+        what = getattr(kind, "__name__", about)
+        found[f"{part}/{file} {what}"] = (part, lambda d: kind(d / part / file))
+
+    for kind in JSON:
+        add("", "model_index.json", kind)
+    for part in parts:
+        add(part, "", removed)
+        for file in sorted((folder / part).iterdir()):
+            add_kinds = JSON if file.suffix == ".json" else WEIGHTS if file.suffix == ".safetensors" else ANY
+            for kind in add_kinds:
+                add(part, file.name, kind)
+            if file.suffix == ".safetensors":
+                for kind in (without_one, with_another, of_another_shape):
+                    add(part, file.name, kind)
+                add(part, file.name, partial(sharded, lost="one"), "shard lost")
+                for other in ({}, [], {"weight_map": 3}, {"weight_map": {"a": 1}}):
+                    add(part, file.name, partial(sharded, index=other), f"index {other}")
+        if (folder / part / "config.json").is_file():
+            for values in (
+                {"_class_name": "AutoencoderTiny", "model_type": "llama"},
+                {"num_layers": 7, "num_hidden_layers": 7, "layers_per_block": 3},
+                {"attention_head_dim": "x", "hidden_size": "x", "block_out_channels": []},
+                {"num_attention_heads": 0, "norm_num_groups": 0},
+            ):
+                add(part, "config.json", partial(edited, **values), f"edited {values}")
+        for entry in (
+            [],
+            ["diffusers"],
+            "x",
+            ["diffusers", 3],
+            ["os", "path"],
+            ["diffusers", "NoSuchClass"],
+            ["x", "y"],
+        ):
+            add("", "model_index.json", partial(edited, **{part: entry}), f"{part}: {entry}")
+    for name in ("Nonsense", "StableDiffusionImg2ImgPipeline", 3, ["a", "b"], None, "UNet2DModel"):
+        add("", "model_index.json", partial(edited, _class_name=name), f"class {name}")
+    return found
+
+
+@pytest.mark.parametrize("name", entries("obsdiff.models"))
+def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, tmp_path, capfd):
+    """No other exception, no warning, nothing on standard error, and never a pipeline that is another one."""
+    dense = identity_of(load_pipeline(Source(str(whole[name]))))
+    capfd.readouterr()
+    wrong, refused, accepted = [], 0, []
+    cases = breaks(whole[name])
+    for case, (part, do) in cases.items():
+        folder = tmp_path / "broken"
+        shutil.copytree(whole[name], folder, copy_function=os.link)
+        for file in folder.rglob("*.json"):  # links are shared: what is written to must be a file of its own
+            own = file.read_bytes()
+            file.unlink()
+            file.write_bytes(own)
+        target = folder / case.split(" ")[0].lstrip("/")
+        if target.is_file() and target.suffix != ".json":
+            own = target.read_bytes()
+            target.unlink()
+            target.write_bytes(own)
+        do(folder)
+        try:
+            pipe = load_pipeline(Source(str(folder)))
+        except SpecError as error:
+            refused += 1
+            if (part and part not in str(error)) or "\n" in str(error) or ";" not in str(error):
+                wrong.append(f"{case}: unclear: {error}")
+        except BaseException as error:
+            wrong.append(f"{case}: {type(error).__name__}: {error}")
+        else:
+            accepted.append(case)
+            if identity_of(pipe) != dense:
+                wrong.append(f"{case}: loaded as another pipeline")
+        shutil.rmtree(folder)
+    noise = [line for line in capfd.readouterr().err.splitlines() if "%|" not in line and line.strip()]
+    print(f"{name}: {len(cases)} folders, {refused} refused, {len(accepted)} loaded as they were: {accepted}")
+    assert not wrong, "\n".join(wrong)
+    assert not noise, "\n".join(noise)
+    assert len(cases) >= 100 and refused > 0.8 * len(cases)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_whole_folders_load_as_from_pretrained_loads_them(family, dtype, whole):
+    folder = whole[family.__name__.rpartition(".")[2]]
+    own = load_pipeline(Source(str(folder), dtype=dtype))
+    other = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), **absent(folder))
+    assert type(own) is type(other) and dict(own.config).keys() == dict(other.config).keys()
+    assert identity_of(own) == identity_of(other)
+    assert not any(m.training for m in own.components.values() if isinstance(m, torch.nn.Module))
+
+
+def test_shards_links_and_variants_load(family, whole, tmp_path):
+    name, linked = family.__name__.rpartition(".")[2], tmp_path / "linked"
+    linked.mkdir()
+    for path in whole[name].iterdir():
+        (linked / path.name).symlink_to(path)
+    dense = identity_of(open_pipeline(Source(str(whole[name]))))
+    assert identity_of(open_pipeline(Source(str(linked)))) == dense
+    folder = tmp_path / "model"
+    shutil.copytree(whole[name], folder)
+    weights = next((folder / family.DENOISER).glob("*.safetensors"))
+    shutil.copy(weights, half := weights.with_suffix(".fp16.safetensors"))
+    with_another(weights)  # which the variant does not read
+    assert identity_of(open_pipeline(Source(str(folder), variant="fp16"))) == dense
+    with pytest.raises(SpecError, match=f"variant: 'fp1' is not among the weights of .*{family.DENOISER}.*fp16.safet"):
+        open_pipeline(Source(str(folder), variant="fp1"))
+    half.unlink()
+    shutil.copy(next((whole[name] / family.DENOISER).glob("*.safetensors")), weights)
+    sharded(weights)
+    assert identity_of(open_pipeline(Source(str(folder)))) == dense
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f.write_text("weights"), r"is a file; give a diffusers folder .*from_single_file"),
+        (lambda f: f.symlink_to("/nowhere/at/all"), "is a link to a folder that is not there"),
+        (lambda f: None, "is neither a folder nor a hub id"),
+        (lambda f: f.mkdir(), r"has no model_index.json; give the folder that save_pretrained wrote"),
+    ],
+)
+def test_what_is_not_a_model_folder(make, message, tmp_path):
+    make(tmp_path / "model")
+    with pytest.raises(SpecError, match=message):
+        load_pipeline(Source(str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", "mps", "cuda:x", "", "xpu"])
+def test_a_device_that_is_not_there_is_one_line_before_weights_load(device, whole, tmp_path, capsys, monkeypatch):
+    for method in ("from_pretrained", "download"):
+        monkeypatch.setattr(DiffusionPipeline, method, lambda *_, **__: pytest.fail("weights were opened"))
+    model = str(next(iter(whole.values())))
+    arguments = ["prune", "--model", model, "--method", "magnitude", "--device", device, "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: device: ") and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_classes_are_checked_before_weights_load(family, whole, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(whole[family.__name__.rpartition(".")[2]], folder)
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    edited(folder / "model_index.json", _class_name=family.PIPELINE.replace("Pipeline", "InpaintPipeline"))
+    with pytest.raises(SpecError, match=f"InpaintPipeline is not supported .*{family.PIPELINE}"):
+        load_pipeline(Source(str(folder)))
+    edited(folder / "model_index.json", _class_name=family.PIPELINE)
+    for entry, message in (
+        (["diffusers", "AutoencoderKL"], "is a AutoencoderKL; what can"),
+        ([None, None], "lists no"),
+    ):
+        edited(folder / "model_index.json", **{family.DENOISER: entry})
+        with pytest.raises(SpecError, match=message):
+            load_pipeline(Source(str(folder)))
+    edited(folder / "model_index.json", **{family.DENOISER: ["diffusers", family.NETWORK]})
+    with pytest.raises(SpecError, match=f"without: '{family.DENOISER}' is not a component that can be left out"):
+        load_pipeline(Source(str(folder), without=(family.DENOISER,)))
+    edited(folder / family.DENOISER / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(SpecError, match=f"{family.DENOISER} of .* is quantised"):
+        open_pipeline(Source(str(folder)))
+
+
+def test_a_tokenizer_of_another_model_is_refused(family, whole, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(whole[family.__name__.rpartition(".")[2]], folder)
+    path = folder / "tokenizer/tokenizer.json"
+    record = json.loads(path.read_text())
+    record["model"]["vocab"] |= {f"new{i}": 1000 + i for i in range(100)}
+    path.write_text(json.dumps(record))
+    with pytest.raises(SpecError, match=r"tokenizer has \d+ tokens and its text encoder \d+; they do not belong"):
+        load_pipeline(Source(str(folder)))
