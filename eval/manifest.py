@@ -57,6 +57,10 @@ class Manifest:
         """Write the whole record or nothing."""
         write_json(path, {"format": FORMAT, "identity": self.identity, "pictures": dict(self.pictures)}, indent=0)
 
+    def paths(self, folder: Path, prompts: Iterable[Prompt]) -> list[Path]:
+        """The pictures of prompts, in their order."""
+        return [folder / self.pictures[prompt.id]["file"] for prompt in prompts]
+
     def faults(self) -> dict[str, int]:
         """How many pictures there are and how many have each of FAULTS; one picture may have several."""
         found = Counter(fault for entry in self.pictures.values() for fault in entry.get("faults", ()))
