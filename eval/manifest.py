@@ -107,11 +107,11 @@ def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
     except (OSError, DamagedFile) as error:
         raise SpecError(f"pictures: {error}; {again}") from None
     asked = {prompt.id for prompt in prompts}
-    for kind, names in (("has no", asked - manifest.pictures.keys()), ("has", manifest.pictures.keys() - asked)):
+    missing, extra = asked - manifest.pictures.keys(), manifest.pictures.keys() - asked
+    for names, what in ((missing, "has no picture of"), (extra, "is of other prompts: it has a picture of")):
         if names:
             more = f" and {len(names) - 1} more" * (len(names) > 1)
-            few = "" if kind == "has no" else ", which the prompts have not"
-            raise SpecError(f"pictures: {path} {kind} picture of {min(names)!r}{more}{few}; {again}")
+            raise SpecError(f"pictures: {path} {what} {min(names)!r:.100}{more}; {again}")
     if (found := manifest.altered(folder, prompts)) is not None:
         raise SpecError(f"pictures: {found[0]} is not the one that was drawn ({found[1]}); {again}")
     return manifest
