@@ -17,7 +17,7 @@ from eval.scale import shrunk, shrunk_model
 from eval.weights import check_judges
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.prompts import LARGE, read_prompts, require_file
+from obsdiff.prompts import is_large, read_prompts, require_file
 from obsdiff.spec import Source, require
 
 MODELS = Path("config/models")
@@ -115,7 +115,7 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
 def check_prompts(part: str, where: Mapping[str, Any]) -> None:
     """The file is there and, where counting is quick, holds enough."""
     require_file(where["prompts"])
-    if Path(where["prompts"]).suffix not in LARGE:
+    if not is_large(where["prompts"]):
         found = len(read_prompts(where["prompts"]))
         require(where["count"] <= found, f"{part}.count", where["count"], f"in [1, {found}], the prompts there are")
 

@@ -1,10 +1,14 @@
-"""One picture of any origin → RGB of 8 bits: upright by EXIF, transparent parts over white, more bits scaled down.
+"""Pictures of any origin: found in folders, and each read as RGB of 8 bits: upright by EXIF, transparent parts over white, more bits scaled down.
 
 What a file is, its content says. PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read. No torch in here.
 """
 
+import os
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -70,3 +74,62 @@ def fault(picture: np.ndarray) -> str | None:
     if not picture.any():
         return "black"
     return "flat" if (picture == picture[0, 0]).all() else None
+
+
+def pictures_below(folder: Path) -> tuple[list[Path], dict[str, int]]:
+    """The pictures of a folder and its subfolders, links followed, in the order of their paths within it.
+
+    Returns:
+        The files, and how many others were passed over by reason.
+
+    Raises:
+        SpecError: there is none, or a file with a picture's suffix is not one.
+    """
+    paths, passed = [], Counter[str]()
+    for path in sorted(files_below(folder), key=lambda p: p.relative_to(folder)):
+        why = unfit(path, folder)
+        if why is None:
+            paths.append(path)
+        else:
+            passed[why] += 1
+    if not paths:
+        found = f" (of its {sum(passed.values())} files {', '.join(passed)})" if passed else ""
+        raise SpecError(f"reference: {str(folder)!r} holds no PNG, JPEG, WebP, BMP, TIFF or GIF pictures{found}")
+    return paths, dict(sorted(passed.items()))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a folder and its subfolders; of a folder that links lead to twice only one."""
+    if not folder.is_dir():
+        raise SpecError(f"reference: {str(folder)!r} is not a folder")
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        yield from (Path(place, name) for name in names)
+
+
+def unreadable(error: OSError) -> NoReturn:
+    raise SpecError(f"reference: {error.filename!r} cannot be read ({error.strerror})")
+
+
+def unfit(path: Path, folder: Path) -> str | None:
+    """Why a file of a folder is not one of its pictures; None of a picture, SpecError of a damaged one."""
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return "hidden"  # AppleDouble files too, which have a picture's suffix
+    if path.exists() and not path.is_file():
+        return "not pictures"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=FORMATS).close()
+    except UnidentifiedImageError:
+        if path.suffix.lower() in SUFFIXES:
+            open_picture(path)
+        return "not pictures"
+    except Exception:
+        open_picture(path)
+    return None
