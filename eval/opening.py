@@ -1,6 +1,7 @@
-"""Pictures of any origin: found in folders, and each read as RGB of 8 bits: upright by EXIF, transparent parts over white, more bits scaled down.
+"""Pictures of any origin, found in folders, and each read as RGB of 8 bits. No torch in here.
 
-What a file is, its content says. PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read. No torch in here.
+What a file is, its content says: PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read. A picture comes upright
+by its EXIF, with white behind its transparent parts, and with more than 8 bits scaled down.
 """
 
 import os

@@ -15,9 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from obsdiff.captions import Row, refuse, rows_of
+from obsdiff.captions import Row, rows_of
 from obsdiff.errors import SpecError
 from obsdiff.files import write_text
+from obsdiff.textfiles import refuse
 
 CHOICES = ("first", "hash")
 LARGE = (".tsv", ".json")
