@@ -114,4 +114,9 @@ def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
             raise SpecError(f"pictures: {path} {what} {min(names)!r:.100}{more}; {again}")
     if (found := manifest.altered(folder, prompts)) is not None:
         raise SpecError(f"pictures: {found[0]} is not the one that was drawn ({found[1]}); {again}")
+    known = {entry["file"] for entry in manifest.pictures.values()}
+    strange = sorted(p.name for p in folder.glob("*.png") if p.name not in known and not p.name.startswith("."))
+    if strange:
+        more = f" and {len(strange) - 1} more" * (len(strange) > 1)
+        raise SpecError(f"pictures: {folder / strange[0]}{more} was not drawn by this run; take it out of there")
     return manifest

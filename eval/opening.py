@@ -46,7 +46,7 @@ def reason(path: Path, error: Exception) -> str:
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
         return "it is not PNG, JPEG, WebP, BMP, TIFF or GIF"
-    return f"{error or type(error).__name__}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:

@@ -163,8 +163,12 @@ def test_what_is_passed_over_is_counted_and_said(tmp_path, capsys):
     notes = [*NOTES, {"image_id": 0, "id": 9, "caption": "another"}, {"image_id": 9, "id": 10, "caption": " "}]
     assert len(read_prompts(file_of(tmp_path, ".json", json.dumps({"annotations": notes})))) == len(CAPTIONS)
     assert "passed over 2: 1 empty, 1 further captions of an image\n" in capsys.readouterr().err
-    read_prompts(file_of(tmp_path, ".csv", WRITTEN[".csv"]))
+    path = file_of(tmp_path, ".csv", WRITTEN[".csv"])
+    read_prompts(path)
     assert capsys.readouterr().err == ""
+    (tmp_path / "benchmark.txt").write_text(CAPTIONS[0])
+    assert len(choose_prompts(path, 2, disjoint_from=tmp_path / "benchmark.txt")) == 2
+    assert re.search(r"captions\.csv: passed over 1: 1 in .*benchmark\.txt too\n", capsys.readouterr().err)
 
 
 IDS = st.one_of(st.text(min_size=1, max_size=300), st.from_regex(r"[A-Za-z0-9._/\\-]{1,90}", fullmatch=True))

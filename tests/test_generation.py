@@ -121,6 +121,10 @@ def test_measure_takes_only_what_was_drawn(pipe, tmp_path):
         drawn(tmp_path, [*PROMPTS, Prompt("z", "a cat")])
     with pytest.raises(SpecError, match=r"is of other prompts: it has a picture of '0'; remove"):
         drawn(tmp_path, PROMPTS[1:])
+    (tmp_path / "mine.png").write_bytes(picture)
+    with pytest.raises(SpecError, match=r"mine\.png was not drawn by this run; take it out of there"):
+        drawn(tmp_path, PROMPTS)
+    (tmp_path / "mine.png").unlink()
     record = json.loads(whole)
     for edit in (
         {"format": 2},
