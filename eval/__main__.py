@@ -8,6 +8,7 @@ import tyro
 
 from eval.jobs import generate, measure, merge, profile, prompts, tiny
 from obsdiff.errors import CheckpointError, LayerError, SpecError
+from obsdiff.files import DamagedFile
 from obsdiff.warm import run
 
 
@@ -159,7 +160,7 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, args=argv, prog="python -m eval")
-    except (SpecError, CheckpointError, LayerError) as error:
+    except (SpecError, CheckpointError, LayerError, DamagedFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

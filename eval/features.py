@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from eval.caching import cached, code_of
-from eval.pictures import PictureFiles, open_picture
+from eval.opening import open_picture
+from eval.pictures import PictureFiles
 from eval.weights import evaluator_weights
 from obsdiff.errors import SpecError
 from obsdiff.files import DamagedFile, known_hash, read_json

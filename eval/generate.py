@@ -98,10 +98,18 @@ def generate(
                 if finished(folder, stamp, batch) is None:
                     pictures, flags = sampled(pipe, family, batch, sampling, seed)
                     saver.give(save_batch, folder, stamp, batch, pictures, flags)
-        made = {i: entry for batch in mine for i, entry in read_manifest(done(folder, batch)).pictures.items()}
+        made = collected(folder, mine)
         if checkpoint.get("spec", {}).get("method") == "dense":
             refuse_nothing(made, folder)
         Manifest(stamp, made).write(record)
+
+
+def collected(folder: Path, batches: Sequence[Sequence[Prompt]]) -> dict[str, Entry]:
+    """The records of batches as one; SpecError where another run has removed one meanwhile."""
+    try:
+        return {i: entry for batch in batches for i, entry in read_manifest(done(folder, batch)).pictures.items()}
+    except (OSError, DamagedFile) as error:
+        raise SpecError(f"pictures: {error}; another run draws into {folder}, let it end and rerun") from None
 
 
 def sampled(

@@ -1,12 +1,12 @@
 """The jobs of cells on the command line: prompts, generate, merge, profile, measure, tiny."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from obsdiff import devices
+from obsdiff.files import read_json
 from obsdiff.leases import lease
 from obsdiff.prompts import choose_prompts, read_prompts, write_prompts
 from obsdiff.spec import Sampling, Source
@@ -26,7 +26,8 @@ def prompts(
     """Choose some prompts of a file.
 
     Args:
-        source: CSV with a column `caption` (and `id`), text, Conceptual Captions TSV or MS-COCO captions JSON.
+        source: CSV or TSV with a column `caption` (and `id`), text, JSON, JSON lines, Conceptual Captions TSV, or
+            MS-COCO captions JSON.
         count: how many.
         out: CSV with id and caption.
         choice: the first ones, or those of the lowest SHA-256 of their ids; hash for TSV and JSON where left out.
@@ -162,6 +163,7 @@ def measure(
 
     from eval.features import Evaluator
     from eval.inception import Inception
+    from eval.manifest import drawn
     from eval.measure import load_pictures, write_json
     from eval.measure import measure as compute
     from eval.model_metrics import Model
@@ -171,16 +173,18 @@ def measure(
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
-    pictures = load_pictures(images, dense, reference, chosen, judge, inception, judges)
-    model = Model(read_manifest(checkpoint), json.loads(profile.read_text()))
+    own, base = drawn(images, chosen), drawn(dense, chosen)
+    files = own.paths(images, chosen), base.paths(dense, chosen)
+    pictures = load_pictures(*files, reference, chosen, judge, inception, judges)
+    model = Model(read_manifest(checkpoint), read_json(profile))
     provenance = {
-        "pictures": json.loads((images / "manifest.json").read_text())["identity"],
+        "pictures": own.identity,
         "prompts": pictures.about["captions"],
         "evaluator": {"name": evaluator, "sha256": judge.hash},
         "fid_features": {"name": inception.name, "sha256": inception.weights} if inception else None,
-        "reference": pictures.about["reference"],
+        "reference": {k: v for k, v in pictures.about["reference"].items() if k != "passed_over"},
     }
-    write_json(out, compute(out.parent, pictures, model, chosen, provenance))
+    write_json(out, compute(out.parent, pictures, model, chosen, provenance, own.faults()))
 
 
 def tiny(family: str, out: Path) -> None:

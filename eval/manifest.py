@@ -57,6 +57,10 @@ class Manifest:
         """Write the whole record or nothing."""
         write_json(path, {"format": FORMAT, "identity": self.identity, "pictures": dict(self.pictures)}, indent=0)
 
+    def paths(self, folder: Path, prompts: Iterable[Prompt]) -> list[Path]:
+        """The pictures of prompts, in their order."""
+        return [folder / self.pictures[prompt.id]["file"] for prompt in prompts]
+
     def faults(self) -> dict[str, int]:
         """How many pictures there are and how many have each of FAULTS; one picture may have several."""
         found = Counter(fault for entry in self.pictures.values() for fault in entry.get("faults", ()))
@@ -103,11 +107,16 @@ def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
     except (OSError, DamagedFile) as error:
         raise SpecError(f"pictures: {error}; {again}") from None
     asked = {prompt.id for prompt in prompts}
-    for kind, names in (("has no", asked - manifest.pictures.keys()), ("has", manifest.pictures.keys() - asked)):
+    missing, extra = asked - manifest.pictures.keys(), manifest.pictures.keys() - asked
+    for names, what in ((missing, "has no picture of"), (extra, "is of other prompts: it has a picture of")):
         if names:
             more = f" and {len(names) - 1} more" * (len(names) > 1)
-            few = "" if kind == "has no" else ", which the prompts have not"
-            raise SpecError(f"pictures: {path} {kind} picture of {min(names)!r}{more}{few}; {again}")
+            raise SpecError(f"pictures: {path} {what} {min(names)!r:.100}{more}; {again}")
     if (found := manifest.altered(folder, prompts)) is not None:
         raise SpecError(f"pictures: {found[0]} is not the one that was drawn ({found[1]}); {again}")
+    known = {entry["file"] for entry in manifest.pictures.values()}
+    strange = sorted(p.name for p in folder.glob("*.png") if p.name not in known and not p.name.startswith("."))
+    if strange:
+        more = f" and {len(strange) - 1} more" * (len(strange) > 1)
+        raise SpecError(f"pictures: {folder / strange[0]}{more} was not drawn by this run; take it out of there")
     return manifest

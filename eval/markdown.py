@@ -1,13 +1,17 @@
 """summary.md: the configurations' quality with intervals and marks, their paired differences, and their cost."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import floor, log10
 
 from tabulate import tabulate
 
 from eval.cells import AXES, Cell, named
 from eval.estimates import Estimate, Record, estimate
+from eval.manifest import FAULTS
 from eval.marks import REAL, TO_DENSE, Comparison, Configurations, best_of, groups
+from eval.words import code, marked
+from obsdiff.prompts import counts_text
 
 DIFFERENCES = ("fid", "clip_score", "psnr_to_dense", "recall_at_1")
 COST = (
@@ -20,7 +24,7 @@ COST = (
     "pruning_memory",
 )
 IN_SHORT = "In short"
-TIED, AS_DENSE, WARNED = "°", "=", "†"
+TIED, AS_DENSE, WARNED, UNSOUND = "°", "=", "†", "‡"
 MARKS = (
     "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
     "bootstrapped, paired by prompt and seed in every comparison, and not corrected for the number of comparisons. "
@@ -58,11 +62,13 @@ def head(configurations: Configurations) -> Iterator[str]:
     first = next(iter(configurations.values()))[0]
     about = first["provenance"]
     own = about.get("fid_features")
-    network = f", FID and KID on the features of `{own['name']}`" if own else ""
+    network = f", FID and KID on the features of {code(own['name'])}" if own else ""
+    real = about["reference"]
+    passed = f" (passed over {counts_text(real['passed_over'])})" if real.get("passed_over") else ""
     yield (
         f"Configurations: {len(configurations)}, of {len(first['prompts'])} pictures a seed, "
-        f"{about['reference']['count']} real pictures, evaluator "
-        f"`{about['evaluator']['name']}`{network}. Pictures of all come from the same prompts and noise."
+        f"{real['count']} real pictures{passed}, evaluator "
+        f"{code(about['evaluator']['name'])}{network}. Pictures of all come from the same prompts and noise."
     )
     yield MARKS
 
@@ -70,13 +76,39 @@ def head(configurations: Configurations) -> Iterator[str]:
 def warnings(configurations: Configurations) -> Iterator[str]:
     """What metrics of a model warn of, once each."""
     found = {
-        f"{WARNED} {metric['title']} of {record['cell']['model']}: {metric['warning']}."
+        f"{WARNED} {metric['title']} of {marked(record['cell']['model'])}: {metric['warning']}."
         for records in configurations.values()
         for record in records
         for metric in record["metrics"].values()
         if "warning" in metric
     }
     yield from sorted(found)
+    unsound = [(cell, counts) for cell, records in configurations.items() if (counts := faults(records))]
+    if unsound:
+        each = "; ".join(f"{marked(name_of(cell, configurations))} {faults_text(counts)}" for cell, counts in unsound)
+        yield (
+            f"{UNSOUND} Not every picture shows something: {each}. Black, of one colour, not finite before rounding or "
+            "flagged by a safety checker, they count in every metric as they are."
+        )
+
+
+def faults(records: Sequence[Record]) -> dict[str, int]:
+    """How many pictures of a configuration have each fault, over its seeds; empty where none has any."""
+    found = Counter[str]()
+    for record in records:
+        found.update({kind: count for kind, count in record.get("pictures", {}).items() if kind in FAULTS})
+    return {kind: found[kind] for kind in FAULTS if found[kind]}
+
+
+def faults_text(counts: Mapping[str, int]) -> str:
+    """`3 black, 1 not finite`"""
+    return ", ".join(f"{count} {kind.replace('non_', 'not ')}" for kind, count in counts.items())
+
+
+def name_of(cell: Cell, configurations: Configurations) -> str:
+    """What a person calls a configuration, after its model where there are several."""
+    several = len({other.model for other in configurations}) > 1
+    return f"{cell.model} {named(cell, 'seed')}" if several else named(cell, "seed")
 
 
 def by_pattern(cells: Sequence[Cell]) -> list[Cell]:
@@ -120,7 +152,7 @@ def differences(cells: Sequence[Cell], configurations: Configurations, found: Se
     if not shown:
         return
     base = {c.first: named(c.second, "seed", "pattern", "sparsity", "sampling") for c in known.values()}
-    columns = {"minus": [base[cell] for cell in shown]}
+    columns = {"minus": [marked(base[cell]) for cell in shown]}
     for name in measured_names(shown, configurations, DIFFERENCES):
         texts = []
         for cell in shown:
@@ -154,7 +186,7 @@ def table(columns: dict[str, list[str]]) -> str:
 
 def axes_columns(cells: Sequence[Cell], configurations: Configurations) -> dict[str, list[str]]:
     """The axes that tell all configurations apart, of some of them."""
-    return {axis: [getattr(cell, axis) for cell in cells] for axis in axes_shown(list(configurations))}
+    return {axis: [marked(getattr(cell, axis)) for cell in cells] for axis in axes_shown(list(configurations))}
 
 
 def axes_shown(cells: Sequence[Cell]) -> list[str]:
@@ -186,9 +218,10 @@ def title(cells: Sequence[Cell], configurations: Configurations, name: str) -> s
 
 
 def pictures(records: Sequence[Record]) -> str:
-    """`256`, or `3 × 256` of three seeds."""
+    """`256`, or `3 × 256` of three seeds, with a mark where some show nothing."""
     count = len(records[0]["prompts"])
-    return f"{len(records)} × {count}" if len(records) > 1 else str(count)
+    mark = f" {UNSOUND}" if faults(records) else ""
+    return (f"{len(records)} × {count}" if len(records) > 1 else str(count)) + mark
 
 
 def formatted(value: float) -> str:

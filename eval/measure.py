@@ -1,7 +1,8 @@
 """A cell's metrics.json: every metric of eval/image_metrics and eval/model_metrics, with unit and direction."""
 
-import json
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -13,32 +14,20 @@ from eval.image_metrics import Pictures
 from eval.inception import Inception
 from eval.model_metrics import Model
 from eval.pictures import PictureFiles
-from eval.shards import MANIFEST
-from obsdiff import registry
+from obsdiff import files, registry
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.identity import combined
-from obsdiff.prompts import Prompt, prompts_hash
+from obsdiff.prompts import Prompt, counts_text, prompts_hash
 
 MORE = {"prompt": "samples", "set": "replicates"}
 """PER of a picture metric → what metrics.json has beside its value"""
 
 
-def paths_of(folder: Path, prompts: list[Prompt]) -> list[Path]:
-    """The pictures of a generated folder in prompt order; SpecError where one is missing."""
-    paths = [folder / f"{p.id}.png" for p in prompts]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise SpecError(
-            f"pictures: {missing[0]} and {len(missing) - 1} more are missing; remove {folder / MANIFEST} and rerun"
-        )
-    return paths
-
-
 @stated_precision()
 def load_pictures(
-    images: Path,
-    dense: Path,
+    images: Sequence[Path],
+    dense: Sequence[Path],
     reference: Path,
     prompts: list[Prompt],
     evaluator: Evaluator,
@@ -48,12 +37,15 @@ def load_pictures(
     """What picture metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
 
     Args:
-        images, dense: folders of `<prompt id>.png`.
-        reference: folder of real pictures, PNG or JPEG, of any size.
+        images, dense: picture files, one per prompt in their order.
+        reference: folder of real pictures of any size and format, subfolders included.
         judges: as Pictures has it.
     """
-    own, base = (PictureFiles(paths_of(folder, prompts)) for folder in (images, dense))
-    real, features = PictureFiles.of_folder(reference), evaluator.pictures(own)
+    own, base, real = PictureFiles.of(images), PictureFiles.of(dense), PictureFiles.of_folder(reference)
+    if real.passed:
+        say = f"reference: {len(real)} pictures; passed over {counts_text(real.passed)}"
+        print(say, file=sys.stderr, flush=True)
+    features = evaluator.pictures(own)
     real_features = evaluator.pictures(real)
     if inception is None:
         scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
@@ -61,11 +53,12 @@ def load_pictures(
     else:
         compared, real_compared = inception.pictures(own), inception.pictures(real)
     judge = (inception or evaluator).about
+    passed_over = {"passed_over": dict(real.passed)} if real.passed else {}
     about = {
         "features": with_version(evaluator.about),
         "captions": {"count": len(prompts), "sha256": prompts_hash(prompts)},
         "fid_features": with_version(judge),
-        "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256},
+        "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256} | passed_over,
         "dense": {"sha256": base.sha256},
     }
     return Pictures(
@@ -99,13 +92,25 @@ def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
 
 @stated_precision()
 def measure(
-    cell_folder: Path, pictures: Pictures, model: Model, prompts: list[Prompt], provenance: dict
+    cell_folder: Path,
+    pictures: Pictures,
+    model: Model,
+    prompts: list[Prompt],
+    provenance: dict,
+    faults: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """All metrics of a cell as a JSON-able record; the folder's path names the cell.
 
     A metric that needs a judge of its own is there only if `pictures` names one.
+
+    Args:
+        faults: as Manifest.faults() has it; by default nothing is known of them.
+
+    Raises:
+        SpecError: a metric is NaN or infinite.
     """
     metrics: dict[str, Any] = {}
+    real = pictures.about["reference"]
     own = {"library": f"obsdiff {version('obsdiff')}"}
     network = "evaluator" if pictures.about["fid_features"] == pictures.about["features"] else "Inception-v3"
     for kind, seen in (("image_metrics", pictures), ("model_metrics", model)):
@@ -114,6 +119,7 @@ def measure(
             if getattr(entry, "NEEDS", None) not in (None, *pictures.judges):
                 continue
             value, more = entry.compute(seen)
+            refuse_not_finite(name, value, more, cell_folder)
             record = {
                 "value": value,
                 "title": entry.TITLE,
@@ -134,10 +140,13 @@ def measure(
         "spec": model.checkpoint["spec"],
         "base": combined(model.checkpoint["base"]),
     } | provenance
+    # what does not define the cell: another hidden file in the reference's folder makes no other cell
+    seen_on = {"versions": model.checkpoint["versions"], "machine": model.profile["machine"], "reference": real}
     return {
         "cell": axes_of(cell),
         "hash": cell_hash(defined),
-        "provenance": defined | {"versions": model.checkpoint["versions"], "machine": model.profile["machine"]},
+        "provenance": defined | seen_on,
+        "pictures": dict(faults or {}),
         "prompts": [p.id for p in prompts],
         "captions": [p.caption for p in prompts],
         "metrics": metrics,
@@ -153,7 +162,19 @@ def timed(name: str) -> bool:
     )
 
 
+def refuse_not_finite(name: str, value: float, more: Iterable[float] | None, cell: Path) -> None:
+    """Raise SpecError where a metric, a sample or a replicate of it is NaN or infinite."""
+    bad = [number for number in (value, *(more or ())) if not math.isfinite(number)]
+    if bad:
+        raise SpecError(
+            f"metrics.{name}: {bad[0]} in {cell} ({len(bad)} numbers are not finite); look at its pictures and at the "
+            "weights of the network that judges them"
+        )
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    side = path.with_suffix(".tmp")
-    side.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    side.rename(path)
+    """Write a record as a cell's files are written; SpecError where a number is not finite, by its key."""
+    try:
+        files.write_json(path, record, indent=1, sort_keys=True)
+    except ValueError as error:
+        raise SpecError(str(error)) from None

@@ -1,91 +1,23 @@
-"""Picture files of any origin: found, hashed, and read one after the other or in batches, never all at once.
+"""Picture files of any origin: found, hashed, and read one after the other or in batches, never all at once."""
 
-What a file is, its content says. PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read; whatever their mode,
-what comes out is RGB of 8 bits: upright by EXIF, transparent parts over white, more bits scaled down.
-"""
-
-import os
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from eval.opening import open_picture, pictures_below
 from obsdiff.errors import SpecError
 from obsdiff.files import file_hash
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names"""
-SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""of files that must be pictures; a file of another name may be one"""
-ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
-WHITE = (255, 255, 255, 255)
-
-
-def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB of 8 bits.
-
-    Raises:
-        SpecError: it is not a picture, is damaged, too large to be read safely, or of values that have no scale.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow says of odd metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(path, formats=FORMATS) as picture:
-                picture.load()
-                return as_rgb(ImageOps.exif_transpose(picture))
-        except Exception as error:  # decoders raise whatever a damaged file leads them to
-            raise SpecError(f"pictures: {str(path)!r} cannot be read: {reason(path, error)}") from None
-
-
-def reason(path: Path, error: Exception) -> str:
-    if path.is_file() and not path.stat().st_size:
-        return "it is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not PNG, JPEG, WebP, BMP, TIFF or GIF"
-    return f"{error or type(error).__name__}"
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Any of Pillow's modes → RGB."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        return Image.fromarray(scaled(np.asarray(picture))).convert("RGB")
-    if picture.mode in ALPHA or "transparency" in picture.info:
-        own = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", own.size, WHITE), own).convert("RGB")
-    return picture.convert("RGB")
-
-
-def scaled(values: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits → uint8: floats of 0 to 1, or integers of 16 or 32 bits, whichever holds them."""
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("it holds NaN or infinity")
-    top = 1.0 if values.dtype.kind == "f" else 65535.0 if high <= 65535 else 4294967295.0
-    if low < 0 or high > top:
-        raise ValueError(f"its values are {low:g} to {high:g}; scale them to 8 bits")
-    return (values.astype(np.float64) * (255 / top)).round().astype(np.uint8)
 
 
 def read_picture(path: Path) -> Tensor:
     """uint8 (3, h, w), RGB; SpecError as open_picture()."""
     return torch.from_numpy(np.array(open_picture(path))).permute(2, 0, 1).contiguous()
-
-
-def fault(picture: np.ndarray) -> str | None:
-    """`black` of a picture without any light, `flat` of one in a single other colour: uint8 (h, w, 3)."""
-    if not picture.any():
-        return "black"
-    return "flat" if (picture == picture[0, 0]).all() else None
 
 
 @dataclass(frozen=True)
@@ -105,22 +37,9 @@ class PictureFiles:
 
     @classmethod
     def of_folder(cls, folder: Path) -> "PictureFiles":
-        """All of a folder and its subfolders, links followed, by their paths within it.
-
-        Raises:
-            SpecError: there is none, or a file with a picture's suffix is not one.
-        """
-        paths, passed = [], Counter[str]()
-        for path in sorted(files_below(folder), key=lambda p: p.relative_to(folder)):
-            why = unfit(path, folder)
-            if why is None:
-                paths.append(path)
-            else:
-                passed[why] += 1
-        if not paths:
-            found = f" (of its {sum(passed.values())} files {', '.join(passed)})" if passed else ""
-            raise SpecError(f"reference: {str(folder)!r} holds no PNG, JPEG, WebP, BMP, TIFF or GIF pictures{found}")
-        return cls(paths, dict(sorted(passed.items())))
+        """All of a folder and its subfolders, as pictures_below() finds them."""
+        paths, passed = pictures_below(folder)
+        return cls(paths, passed)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -144,40 +63,3 @@ class PictureFiles:
                     sizes = [f"{p.shape[2]}×{p.shape[1]}" for p in (picture, made[0])]
                     raise SpecError(f"pictures: {str(path)!r} is {sizes[0]}, {self.paths[start].name} {sizes[1]}")
             yield torch.stack(made)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file of a folder and its subfolders; of a folder that links lead to twice only one."""
-    if not folder.is_dir():
-        raise SpecError(f"reference: {str(folder)!r} is not a folder")
-    seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
-        about = os.stat(place)
-        if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        yield from (Path(place, name) for name in names)
-
-
-def unreadable(error: OSError) -> NoReturn:
-    raise SpecError(f"reference: {error.filename!r} cannot be read ({error.strerror})")
-
-
-def unfit(path: Path, folder: Path) -> str | None:
-    """Why a file of a folder is not one of its pictures; None of a picture, SpecError of a damaged one."""
-    if any(part.startswith(".") for part in path.relative_to(folder).parts):
-        return "hidden"  # AppleDouble files too, which have a picture's suffix
-    if path.exists() and not path.is_file():
-        return "not pictures"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path, formats=FORMATS).close()
-    except Image.UnidentifiedImageError:
-        if path.suffix.lower() in SUFFIXES:
-            open_picture(path)
-        return "not pictures"
-    except Exception:
-        open_picture(path)
-    return None

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -17,10 +18,16 @@ from eval.figures import ordered
 from eval.findings import Table, breaks, count_of, leaders, sentences
 from eval.markdown import IN_SHORT
 from eval.settings import settings
+from eval.words import plain
 from obsdiff import registry
+from obsdiff.files import write_text
 
 TEMPLATE = "report.html.jinja"
 CONFIGS = Path("config")
+ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+"""a sign that Markdown takes for itself, as eval/words.py writes it"""
+HIDDEN = 0xF0000
+"""first of the private code points that stand for such signs while markup is looked for"""
 
 
 def write_report(
@@ -64,9 +71,7 @@ def write_report(
         cells=Table("Cells and their hashes", ["cell", "hash"], [[cell_path(r), r["hash"]] for r in records]),
         command=command(sweep, scale),
     )
-    side = out.with_suffix(".tmp")
-    side.write_text(page)
-    side.rename(out)
+    write_text(out, plain(page))
 
 
 def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple[str, str]]:
@@ -153,11 +158,14 @@ def hashed(record: Any) -> str:
 def command(sweep: str, scale: str) -> str | None:
     """The shell line that runs the sweep; None where no file of config/ has its name."""
     for path in sorted(CONFIGS.rglob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):  # somebody's notes, or an edit that is not done
+            continue
         if isinstance(content, dict) and content.get("name") == sweep:
             parts = ["snakemake --cores all"]
             if path != CONFIGS / "config.yaml":
-                parts.append(f"--configfile {path}")
+                parts.append(f"--configfile {quote(str(path))}")
             return " ".join([*parts, "--config scale=tiny"] if scale == "tiny" else parts)
     return None
 
@@ -184,7 +192,8 @@ def table(lines: Iterable[str]) -> dict[str, Any]:
 
 
 def inline(text: str) -> Markup:
-    """Escaped, with `code` and **bold**."""
-    safe = str(escape(text.replace("\\|", "|")))
-    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", safe))
+    """Escaped, with `code` and **bold**; a sign behind a backslash is itself."""
+    hidden = ESCAPED.sub(lambda found: chr(HIDDEN + ord(found[1])), text)
+    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(hidden)))
+    safe = re.sub(r"`(.+?)`", r"<code>\1</code>", safe)
+    return Markup(re.sub(f"[{chr(HIDDEN)}-{chr(HIDDEN + 127)}]", lambda c: str(escape(chr(ord(c[0]) - HIDDEN))), safe))

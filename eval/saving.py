@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from eval.manifest import Entry
-from eval.pictures import fault
+from eval.opening import fault
 from obsdiff.files import file_hash, replacing
 from obsdiff.prompts import Prompt
 

@@ -1,6 +1,5 @@
 """metrics.json files → results/summary.csv, summary.md and differences.csv: one row a configuration."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,36 @@ from eval.findings import sentences
 from eval.markdown import markdown
 from eval.marks import Configurations, comparisons, tidy
 from eval.settings import settings
+from eval.words import marked
+from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, read_json, write_text
 
 Cell = dict[str, Any]
+KEYS: dict[str, type] = {"cell": dict, "metrics": dict, "prompts": list, "captions": list, "provenance": dict}
+"""what every metrics.json has"""
 
 
 def read_cells(paths: Sequence[Path]) -> list[Cell]:
-    return [json.loads(path.read_text()) for path in paths]
+    """metrics.json files; SpecError, by name, where one is missing, damaged or not of a cell."""
+    return [read_cell(path) for path in paths]
+
+
+def read_cell(path: Path) -> Cell:
+    again = "remove it and measure the cell again"
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise SpecError(f"metrics: {str(path)!r} is not a file; measure the cell first") from None
+    except (OSError, DamagedFile) as error:
+        raise SpecError(f"metrics: {error}; {again}") from None
+    missing = [key for key in KEYS if not isinstance(record, dict) or not isinstance(record.get(key), KEYS[key])]
+    if not missing:
+        missing = [f"cell.{axis}" for axis in AXES if axis not in record["cell"]]
+        missing += [f"metrics.{k}" for k, m in record["metrics"].items() if not isinstance(m, dict) or "value" not in m]
+    if missing:
+        raise SpecError(f"metrics: {str(path)!r} is not of a cell, it has no {missing[0]}; {again}")
+    found: Cell = record
+    return found
 
 
 def frame(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -70,5 +93,5 @@ def write_tables(cells: Sequence[Cell], out: Path) -> None:
     found = comparisons(configurations)
     summary(configurations).to_csv(out / "summary.csv", index=False)
     tidy(found).to_csv(out / "differences.csv", index=False)
-    answers = [f"**{setting.name}.** {' '.join(sentences(setting))}" for setting in settings(cells)]
-    (out / "summary.md").write_text(markdown(configurations, found, answers))
+    answers = [f"**{marked(setting.name)}.** {marked(' '.join(sentences(setting)))}" for setting in settings(cells)]
+    write_text(out / "summary.md", markdown(configurations, found, answers))

@@ -15,9 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from obsdiff.captions import Row, refuse, rows_of
+from obsdiff.captions import Row, rows_of
 from obsdiff.errors import SpecError
 from obsdiff.files import write_text
+from obsdiff.textfiles import refuse
 
 CHOICES = ("first", "hash")
 LARGE = (".tsv", ".json")
@@ -95,29 +96,26 @@ def choose_prompts(
         raise SpecError(f"choice: {choice!r} is not one of {', '.join(CHOICES)}")
     passed: Counter[str] = Counter()
     taken = {prompt.caption for prompt in prompts_of(Path(disjoint_from))} if disjoint_from else set()
-    free = Counted(prompt for prompt in prompts_of(path, passed) if prompt.caption not in taken)
+    total = 0
+
+    def counted() -> Iterator[Prompt]:
+        nonlocal total
+        for prompt in prompts_of(path, passed):
+            if prompt.caption in taken:
+                passed[f"in {disjoint_from} too"] += 1
+                continue
+            total += 1
+            yield prompt
+
     if choice == "hash":
-        found = heapq.nsmallest(count, free, key=lambda p: sha256(p.id.encode()).digest())
+        found = heapq.nsmallest(max(count, 1), counted(), key=lambda p: sha256(p.id.encode()).digest())
     else:
-        found = [prompt for i, prompt in enumerate(free) if i < count]
+        found = [prompt for i, prompt in enumerate(counted()) if i < count]
     say_passed(path, passed)
     if not 0 < count <= len(found):
-        total = free.count or sum(prompt.caption not in taken for prompt in prompts_of(path))
         which = f"{path} that {disjoint_from} has not" if disjoint_from else path
         raise SpecError(f"count: {count} is not in [1, {total}], the prompts of {which}")
     return found
-
-
-class Counted:
-    """An iterator that knows how many it gave."""
-
-    def __init__(self, prompts: Iterable[Prompt]) -> None:
-        self.prompts, self.count = prompts, 0
-
-    def __iter__(self) -> Iterator[Prompt]:
-        for prompt in self.prompts:
-            self.count += 1
-            yield prompt
 
 
 def is_large(path: str | Path) -> bool:

@@ -91,9 +91,13 @@ def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
         (folder / "reference" / path.name).symlink_to(path)
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / "cache")
     judges = {"image_reward": sys.executable, "lpips": f"squeeze:{squeeze}"}
+
+    def placed(images: Path) -> list[Path]:
+        return [images / f"{prompt.id}.png" for prompt in prompts]
+
     good, bad = (
-        load_pictures(images, real, folder / "reference", prompts, judge, judges=judges)
-        for images in (real, folder / "noise")
+        load_pictures(*files, folder / "reference", prompts, judge, judges=judges)
+        for files in ((placed(real), placed(real)), (placed(folder / "noise"), placed(real)))
     )
     return good, bad
 

@@ -4,15 +4,20 @@ TITLE, CAPTION           literals: what it shows, and how to read it
 draw(records, folders)   metrics.json records and their cells' folders → Figure, or None where there is nothing to show
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from PIL import Image
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
+from eval import words
 from eval.estimates import Record
+from eval.opening import open_picture
 from obsdiff import registry
+from obsdiff.prompts import file_name
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -54,15 +59,32 @@ def write_figures(records: Sequence[Record], folders: Sequence[Path], out: Path)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """<name>.svg and <name>.png; the same figure has the same bytes."""
+    """<name>.svg and <name>.png; the same figure has the same bytes. Its texts are drawn as they are, not as formulas.
+
+    A caption may hold letters that the font lacks: they are boxes in the PNG, and themselves in the SVG.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if (engine := figure.get_layout_engine()) is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")  # laid out once, not anew for each file
-    with mpl.rc_context({"svg.hashsalt": "obsdiff", "svg.fonttype": "none"}):
-        figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=130, metadata={"Software": None})
+    as_text(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # laid out once, not anew for each file
+        with mpl.rc_context({"svg.hashsalt": "obsdiff", "svg.fonttype": "none"}):
+            figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=130, metadata={"Software": None})
     plt.close(figure)
+
+
+def as_text(figure: Figure) -> None:
+    """Write every text of a figure so that it shows itself; what a scale writes on its axis stays as it is."""
+    for text in figure.findobj(Text):
+        text.set_text(words.drawn(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = axis.get_major_formatter()
+            if isinstance(labels, FixedFormatter):
+                axis.set_major_formatter(FixedFormatter([words.drawn(label) for label in labels.seq]))
 
 
 def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
@@ -74,5 +96,5 @@ def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
 
 
 def picture(folder: Path, prompt: str) -> np.ndarray:
-    """A cell's picture of a prompt, uint8 (h, w, 3)."""
-    return np.asarray(Image.open(folder / "images" / f"{prompt}.png").convert("RGB"))
+    """A cell's picture of a prompt's id, uint8 (h, w, 3)."""
+    return np.asarray(open_picture(folder / "images" / f"{file_name(prompt)}.png"))

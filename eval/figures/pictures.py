@@ -12,6 +12,7 @@ from eval.cells import cell_path, decimal
 from eval.estimates import Record
 from eval.figures import strip
 from eval.settings import Setting, settings
+from eval.words import line
 
 TITLE = "The same prompts and noise"
 CAPTION = (
@@ -31,7 +32,7 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
     dense, fields = found[0].dense[0], fields_of(alike)
     rows = list(dict.fromkeys(label for label, _ in fields))
     columns = list(dict.fromkeys(sorted((column for _, column in fields), key=order(alike))))
-    prompts, captions = dense["prompts"][:PROMPTS_SHOWN], dense["captions"][:PROMPTS_SHOWN]
+    prompts, captions = dense["prompts"][:PROMPTS_SHOWN], [line(c) for c in dense["captions"][:PROMPTS_SHOWN]]
     figure, axes = plt.subplots(
         len(rows) + 1,
         max(len(columns), 1),
@@ -54,7 +55,7 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
         beside = axes[0][1].text(0, 0.5, words, fontsize=8, va="center", transform=axes[0][1].transAxes)
         beside.set_in_layout(False)
     else:
-        axes[0][0].set_title(words.replace("; ", "\n"), fontsize=7)
+        axes[0][0].set_title("\n".join(captions), fontsize=7)
     for (label, column), record in fields.items():
         if (folder := places.get(cell_path(record))) is not None:
             axes[rows.index(label) + 1][columns.index(column)].imshow(strip(folder, prompts, ACROSS))

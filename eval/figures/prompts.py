@@ -12,6 +12,7 @@ from eval.cells import cell_path
 from eval.estimates import Record
 from eval.figures import picture
 from eval.settings import FLOOR, settings
+from eval.words import line
 
 TITLE = "Worst, median and best prompts"
 CAPTION = (
@@ -45,18 +46,18 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
         squeeze=False,
         layout="constrained",
     )
-    for line, (label, record) in zip(axes, rows.items(), strict=True):
-        for axis, (kind, place) in zip(line, columns, strict=True):
+    for row, (label, record) in zip(axes, rows.items(), strict=True):
+        for axis, (kind, place) in zip(row, columns, strict=True):
             i = int(order[place])
             axis.imshow(picture(own[label], record["prompts"][i]))
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
             if label == "dense":
-                axis.set_title(f"{kind}\n{fill(record['captions'][i], 22)}", fontsize=7)
+                axis.set_title(f"{kind}\n{fill(line(record['captions'][i]), 22)}", fontsize=7)
             else:
                 axis.set_xlabel(f"{measured[label][i]:.1f} dB", fontsize=7, labelpad=2)
-        line[0].set_ylabel(label.replace(" ", "\n", 1), fontsize=8)
+        row[0].set_ylabel(label.replace(" ", "\n", 1), fontsize=8)
     return figure
 
 
