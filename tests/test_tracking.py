@@ -189,6 +189,22 @@ def test_sweep_is_summarised_against_sparsity():
     assert sweep.several_models([*records, other]) and sweep.name_of(other, True) == "other wanda 0.50 uniform"
 
 
+def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    path = write(tmp_path, cell_of("dense", "0.00"), 1.0)
+    where = ["--results", str(tmp_path)]
+    commands = [
+        ["track", "--metrics", str(path), "--sweep", "s", *where, "--out", str(tmp_path / "m.json")],
+        ["ui", *where],
+    ]
+    for command in commands:
+        assert suite(command) == 2
+    assert main(["compare", str(path), "0" * 32, *where]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: MLflow: http://127.0.0.1:1 failed (") for line in errors] == [True] * 3, errors
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Address of a live server with SQLite behind it, and a folder of cells that five processes carried there at once.

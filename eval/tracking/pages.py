@@ -71,7 +71,8 @@ def serve(results: Path, experiment: str, port: int) -> None:
     path = database.file_of(uri)
     if path and not path.is_file():
         raise SpecError(f"results: {path} is not there; run a sweep first (make results), or set MLFLOW_TRACKING_URI")
-    found = store.client_of(results).get_experiment_by_name(experiment)
+    with store.answering(uri):
+        found = store.client_of(results).get_experiment_by_name(experiment)
     if found is None:
         raise SpecError(f"experiment: {experiment!r} is not in {uri}; run a sweep first (make results)")
     print(f"MLflow   {page_of(uri, found.experiment_id, port)}", flush=True)

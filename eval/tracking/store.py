@@ -55,6 +55,20 @@ def client_of(results: Path) -> MlflowClient:
 
 
 @contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Failures of a store as one line: a server that does not answer, a full disk, a folder that cannot be written to.
+
+    Raises:
+        SpecError: in their place.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SpecError(f"MLflow: {uri} failed ({why}); mend that and run again, nothing measured is lost") from error
+
+
+@contextmanager
 def opened(results: Path, experiment: str) -> Iterator[tuple[MlflowClient, str]]:
     """A client and the experiment's id, both made if missing.
 
@@ -69,15 +83,11 @@ def opened(results: Path, experiment: str) -> Iterator[tuple[MlflowClient, str]]
     def fill(side: str) -> None:
         experiment_id(MlflowClient(side), experiment, results)
 
-    try:
-        with locked(path.with_name(f"{path.name}.lock")) if path else nullcontext():
-            if path:
-                database.prepare(path, not os.environ.get("MLFLOW_TRACKING_URI"), fill)
-            client = client_of(results)
-            yield client, experiment_id(client, experiment, results)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SpecError(f"MLflow: {uri} failed ({why}); mend that and run again, nothing measured is lost") from error
+    with answering(uri), locked(path.with_name(f"{path.name}.lock")) if path else nullcontext():
+        if path:
+            database.prepare(path, not os.environ.get("MLFLOW_TRACKING_URI"), fill)
+        client = client_of(results)
+        yield client, experiment_id(client, experiment, results)
 
 
 def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
@@ -197,15 +207,22 @@ def record_of(run: str, results: Path) -> dict[str, Any]:
     if path and not path.is_file():
         raise SpecError(f"run: {run!r} cannot be looked up, {path} is not there; set MLFLOW_TRACKING_URI")
     client = client_of(results)
+    with answering(uri):
+        return carried(client, run, where)
+
+
+def carried(client: MlflowClient, run: str, where: str) -> dict[str, Any]:
     try:
         found = client.get_run(run)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise SpecError(f"run: {run!r} is not in the store of {where} ({error.error_code})") from None
     if not any(a.path == "metrics.json" for a in client.list_artifacts(run)):
         raise SpecError(
             f"run: {run!r} ({found.info.run_name}) carries no metrics.json; give that of a cell, no sweep's"
         )
-    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=uri)
+    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=client.tracking_uri)
     try:
         record: dict[str, Any] = read_json(Path(file))
     except DamagedFile as error:
