@@ -5,7 +5,7 @@ PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env results test lint ui lock clean
+.PHONY: env results test test-kills lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ lint: env
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+
+# a small sweep killed at random moments, 20 times, and started again: ends in the same tables
+test-kills: env
+	$(BIN)/python -m pytest tests/kills/killed_sweep.py
 
 ui: env
 	@$(BIN)/python -m eval ui --port $(PORT)

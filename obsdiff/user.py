@@ -25,13 +25,16 @@ def name() -> str:
 
 
 def settle() -> None:
-    """Give this process the USER and HOME that libraries ask for where its user id has no entry on this machine."""
+    """Give this process the USER and HOME that libraries ask for where its user id has no entry on this machine.
+
+    A HOME that can be written to stays.
+    """
     try:
         pwd.getpwuid(os.getuid())
         return
     except KeyError:
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
-    if not os.environ.get("HOME"):
+    if not os.access(os.environ.get("HOME") or "/nowhere", os.W_OK):
         os.environ["HOME"] = "/"
         with suppress(SpecError, OSError):
             home = private_folder() / "home"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from obsdiff import files, leases
+from obsdiff.errors import SpecError
+
 ROOT = Path(__file__).parents[1]
 HOLD = """
 import sys, time
@@ -118,3 +121,28 @@ def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path
     main = library.main if command == "prune" else suite.main
     assert main([command, *model, *more, *given, "--device", "cuda"]) == 2
     assert capsys.readouterr().err == "error: leased cuda\n" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED))
+def test_file_system_without_locks_leases_nothing_and_says_so(number, monkeypatch, tmp_path, capsys):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setenv("OBSDIFF_LEASES", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,4")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert leases.lease("cuda") is None and os.environ["CUDA_VISIBLE_DEVICES"] == "2,4"
+    said = capsys.readouterr().err
+    assert "this file system has no locks" in said and "GPUs are not shared out" in said
+    with files.locked(tmp_path / "x") as held:
+        assert not held
+
+
+def test_folder_for_leases_that_cannot_be_used_is_an_error_by_name(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OBSDIFF_LEASES", str(tmp_path / "file" / "x"))
+    with pytest.raises(
+        SpecError, match=r"OBSDIFF_LEASES: .*/file/x' cannot be made \(Not a directory\); name a folder"
+    ):
+        leases.folder()

@@ -189,11 +189,27 @@ def test_sweep_is_summarised_against_sparsity():
     assert sweep.several_models([*records, other]) and sweep.name_of(other, True) == "other wanda 0.50 uniform"
 
 
+def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    path = write(tmp_path, cell_of("dense", "0.00"), 1.0)
+    where = ["--results", str(tmp_path)]
+    commands = [
+        ["track", "--metrics", str(path), "--sweep", "s", *where, "--out", str(tmp_path / "m.json")],
+        ["ui", *where],
+    ]
+    for command in commands:
+        assert suite(command) == 2
+    assert main(["compare", str(path), "0" * 32, *where]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: MLflow: http://127.0.0.1:1 failed (") for line in errors] == [True] * 3, errors
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Address of a live server with SQLite behind it, and a folder of cells that three processes carried there at once.
+    """Address of a live server with SQLite behind it, and a folder of cells that five processes carried there at once.
 
-    Two of them carry the same sweep, in opposite orders; a third has another one with some of the same cells.
+    Four of them carry the same sweep, in different orders; a fifth has another one with some of the same cells.
     """
     root = tmp_path_factory.mktemp("served")
     with socket.socket() as free:
@@ -211,7 +227,7 @@ def served(tmp_path_factory):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["eval.tracking"])
         wait_for(uri, server, root / "server.log")
-        jobs = [("one", paths[:4]), ("one", paths[:0:-1]), ("two", paths[2:])]
+        jobs = [*(("one", paths[i:] + paths[:i]) for i in range(4)), ("two", paths[2:])]
         writers = []
         for i, (name, some) in enumerate(jobs):
             arguments = (some, name, "live", paths[:1], root, root / f"{i}.json", {"emoji-sd3/evaluation": "zoo/b.csv"})
@@ -219,7 +235,7 @@ def served(tmp_path_factory):
             writers[-1].start()
         for writer in writers:
             writer.join()
-        assert [writer.exitcode for writer in writers] == [0, 0, 0], (root / "server.log").read_text()[-3000:]
+        assert not any(writer.exitcode for writer in writers), (root / "server.log").read_text()[-3000:]
         del os.environ["MLFLOW_TRACKING_URI"]
         yield uri, root
     finally:
@@ -254,8 +270,33 @@ def test_writers_at_once_make_each_run_once(served):
         assert MEASURED in run.data.tags
         for name, points in (("layers/error", LAYERS), ("steps/deviation", STEPS), ("fid", 1)):
             assert len(client.get_metric_history(run.info.run_id, name)) == points
-    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(2)]
-    assert all(records[0][path] == records[1][path] for path in records[0].keys() & records[1].keys())
+    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(4)]
+    assert all(record == records[0] for record in records)
+    for parent in parents:
+        names = client.get_run(parent).data.metrics
+        points = [(name, p.step) for name in names for p in client.get_metric_history(parent, name)]
+        assert len(points) == len(set(points)) > len(names) > 0, "a point of the parent's curves is there once"
+
+
+def test_damaged_or_incomplete_record_is_refused_before_anything_is_logged(tmp_path):
+    paths = [write(tmp_path, cell, 1.0) for cell in grid("magnitude")]
+    whole = paths[1].read_text()
+    broken = {
+        whole.replace('"value": 1.0', '"value": NaN', 1): "NaN is not a JSON number",
+        whole.replace('"value": 1.0', '"value": -Infinity', 1): "-Infinity is not a JSON number",
+        whole[: len(whole) // 2]: "not JSON",
+        "": "it is empty",
+        "[]": "lacks cell, hash, layers",
+        whole.replace('"metrics"', '"metric"', 1): "lacks metrics",
+    }
+    for content_of, message in broken.items():
+        paths[1].write_text(content_of)
+        with pytest.raises(store.SpecError, match=f"metrics: {paths[1]}.*{message}.*run the sweep again"):
+            track(paths, "sweep", "test", [], tmp_path, tmp_path / "out.json")
+    paths[1].unlink()
+    with pytest.raises(store.SpecError, match=r"metrics\.json is not there"):
+        track(paths, "sweep", "test", [], tmp_path, tmp_path / "out.json")
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_filters_artifacts_and_data_sets_over_http(served):

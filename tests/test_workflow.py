@@ -72,16 +72,13 @@ class Project:
         return table[[c for c in table.columns if not timed(re.sub("_q[13]$", "", c))]]
 
 
-def made_project(folder: Path) -> Project:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    folder = tmp_path_factory.mktemp("clone") / "obsdiff"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     registry.load("obsdiff.models", "sd3").tiny().save_pretrained(folder / "tiny")
     (folder / "config/models/tiny.yaml").write_text(yaml.safe_dump(MODEL))
-    return Project(folder)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    made = made_project(tmp_path_factory.mktemp("clone") / "obsdiff")
+    made = Project(folder)
     made.run()
     return made
 

@@ -5,14 +5,13 @@ cell's hash), so that a rerun resumes an unfinished run, leaves a finished one a
 whose metrics were measured anew (`obsdiff.metrics` differs) is logged again into the same run. A cell defined otherwise
 has another hash, hence a run of its own; the older one is tagged `obsdiff.superseded`.
 
+    database  the SQLite file of a local store
     store     the experiment and runs, made once whoever asks
     content   what a cell's run says
     sweep     what the parent run says
     pages     where MLflow shows them
 """
 
-import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,14 @@ from eval.cells import cell_hash, cell_path
 from eval.figures import strip
 from eval.tracking import content, store, sweep
 from eval.tracking.pages import page_of, views
+from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, read_json, write_json
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
 GRID_PICTURES = 36
+KEYS = {"cell", "hash", "provenance", "prompts", "metrics", "layers"}
+"""of a metrics.json, that a run cannot be made without"""
 
 
 def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any], sources: Mapping[str, str]) -> None:
@@ -41,17 +44,15 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any],
         cell: the content of metrics.json.
         sources: as content.data has it.
     """
-    identity, before, measured = run.info.run_id, run.data.tags.get(MEASURED), cell_hash(cell)
-    if run.info.status == "FINISHED" and before == measured:
+    identity, measured = run.info.run_id, cell_hash(cell)
+    if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
         return
-    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    manifest = read(folder / "checkpoint" / "manifest.json", {"layers"})
     points = [*content.scalars(cell), *content.curves(cell, manifest)]
-    stamp = int(1000 * (folder / "metrics.json").stat().st_mtime)
-    if before is not None:
-        points, stamp = store.news(client, run, points), int(1000 * time.time())
-    store.log(client, identity, content.params(cell), points, stamp, content.tags(cell))
+    pictures = Image.fromarray(grid_of(folder, cell["prompts"]))
+    store.log(client, run, content.params(cell), points, content.tags(cell))
     store.insist(client.log_inputs, identity, content.data(cell, sources))
-    client.log_image(identity, Image.fromarray(grid_of(folder, cell["prompts"])), "pictures.png")
+    client.log_image(identity, pictures, "pictures.png")
     provenance = cell["provenance"]
     client.log_dict(identity, provenance["spec"], "spec.json")
     client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
@@ -59,6 +60,25 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any],
         client.log_artifact(identity, str(file))
     store.insist(client.set_tag, identity, MEASURED, measured)
     client.set_terminated(identity, "FINISHED")
+
+
+def read(path: Path, keys: set[str]) -> dict[str, Any]:
+    """A cell's file that holds these keys.
+
+    Raises:
+        SpecError: it is missing, damaged, holds NaN or infinity, or lacks a key.
+    """
+    again = "remove it and run the sweep again, which makes it anew"
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise SpecError(f"metrics: {path} is not there; run the sweep again") from None
+    except DamagedFile as error:
+        raise SpecError(f"metrics: {error}; {again}") from None
+    if not isinstance(record, dict) or (keys - record.keys()):
+        lacking = sorted(keys - record.keys()) if isinstance(record, dict) else sorted(keys)
+        raise SpecError(f"metrics: {path} lacks {', '.join(lacking)}; {again}")
+    return record
 
 
 def grid_of(folder: Path, prompts: Sequence[str]) -> np.ndarray:
@@ -76,9 +96,8 @@ def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: 
 def log_sweep(client: MlflowClient, parent: Run, records: list[dict], files: Sequence[Path], folder: Path) -> None:
     """The parent's summary; files under `folder` keep their place there among its artifacts."""
     identity = parent.info.run_id
-    points = store.news(client, parent, list(sweep.summary(records)))
     note = sweep.description(records, parent.info.experiment_id)
-    store.log(client, identity, {}, points, int(1000 * time.time()), {"mlflow.note.content": note})
+    store.log(client, parent, {}, list(sweep.summary(records)), {"mlflow.note.content": note})
     for file in files:
         inside = file.resolve().is_relative_to(folder.resolve())
         place = str(file.resolve().relative_to(folder.resolve()).parent) if inside else "."
@@ -104,12 +123,14 @@ def track(
         results: folder of the default store.
         out: JSON file.
         sources: as content.data has it.
+
+    Raises:
+        SpecError: a file is damaged, before anything is logged; or the store cannot be used.
     """
-    records = [json.loads(path.read_text()) for path in paths]
+    paths = sorted(paths)  # sums over cells are the same bits, whoever tracks them
+    records = [read(path, KEYS) for path in paths]
     several, runs = sweep.several_models(records), {}
-    with store.alone(results):
-        client = store.client_of(results)
-        home = store.experiment_id(client, experiment, results)
+    with store.opened(results, experiment) as (client, home):
         parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {})
         for path, cell in zip(tqdm(paths, desc="tracking", unit="cell", mininterval=2), records, strict=True):
             place, called = cell_path(cell), sweep.name_of(cell, several)
@@ -123,7 +144,5 @@ def track(
         log_sweep(client, parent, records, files, out.parent)
         for key, state in views(records).items():
             store.insist(client.set_experiment_tag, home, key, state)
-    side = out.with_suffix(".tmp")
     page = page_of(client.tracking_uri, home)
-    side.write_text(json.dumps({"experiment": experiment, "page": page, "parent": parent.info.run_id, "runs": runs}))
-    side.rename(out)
+    write_json(out, {"experiment": experiment, "page": page, "parent": parent.info.run_id, "runs": runs})

@@ -11,12 +11,11 @@ from eval.cells import decimal
 from eval.estimates import Record, estimate
 from eval.markdown import formatted
 from eval.marks import HEADLINE
+from eval.tracking.store import Point
 from obsdiff import registry
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""
-Point = tuple[str, float, int]
-"""name, value and step of a metric"""
 
 
 def text(value: Any) -> str:

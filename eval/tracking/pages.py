@@ -14,7 +14,7 @@ from typing import Any
 from eval.cells import decimal
 from eval.estimates import Record
 from eval.marks import HEADLINE
-from eval.tracking import store
+from eval.tracking import database, store
 from obsdiff.errors import SpecError
 
 VIEW = "mlflow.sharedViewState."
@@ -25,7 +25,7 @@ SECTION = "quality"
 
 
 def chart(metric: str) -> dict[str, Any]:
-    """Bars of a metric, a bar a run or group of runs."""
+    """Bars of a metric, one for each run or group of runs."""
     own = {"uuid": metric, "metricKey": metric, "metricSectionId": SECTION}
     return own | {"type": "BAR", "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
 
@@ -68,10 +68,11 @@ def serve(results: Path, experiment: str, port: int) -> None:
         SpecError: nothing was tracked yet.
     """
     uri = store.uri_of(results)
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.is_file():
+    path = database.file_of(uri)
+    if path and not path.is_file():
         raise SpecError(f"results: {path} is not there; run a sweep first (make results), or set MLFLOW_TRACKING_URI")
-    found = store.client_of(results).get_experiment_by_name(experiment)
+    with store.answering(uri):
+        found = store.client_of(results).get_experiment_by_name(experiment)
     if found is None:
         raise SpecError(f"experiment: {experiment!r} is not in {uri}; run a sweep first (make results)")
     print(f"MLflow   {page_of(uri, found.experiment_id, port)}", flush=True)

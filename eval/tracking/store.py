@@ -1,13 +1,10 @@
 """The MLflow store: an experiment and runs that are there once however many processes ask for them at once."""
 
-import fcntl
-import getpass
-import json
 import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +15,12 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
+from eval.tracking import database
+from obsdiff import user
 from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, locked, read_json
 
 SETTLED = "obsdiff.settled"
 ABANDONED_SECONDS = 30
@@ -28,11 +29,13 @@ ATTEMPTS = 6
 METRICS_A_BATCH, PARAMS_A_BATCH = 900, 90
 """MLflow takes 1000 and 100"""
 Result = TypeVar("Result")
+Point = tuple[str, float, int]
+"""name, value and step of a metric"""
 
 
 def uri_of(results: Path) -> str:
     """MLFLOW_TRACKING_URI, by default results/mlflow.db."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or database.address(results.resolve() / "mlflow.db")
 
 
 def is_served(uri: str) -> bool:
@@ -40,24 +43,51 @@ def is_served(uri: str) -> bool:
 
 
 def client_of(results: Path) -> MlflowClient:
-    """A client of the store that `results` stands for, see uri_of."""
+    """A client of the store that `results` stands for, see uri_of; a file that is there can be used.
+
+    Raises:
+        SpecError: it is damaged, or another MLflow's.
+    """
     uri = uri_of(results)
+    database.require_sound(uri)
     mlflow.set_tracking_uri(uri)
     return MlflowClient(uri)
 
 
 @contextmanager
-def alone(results: Path) -> Iterator[None]:
-    """One process at a time on a SQLite file, until it ends however it ends; a server takes several."""
+def answering(uri: str) -> Iterator[None]:
+    """Failures of a store as one line: a server that does not answer, a full disk, a folder that cannot be written to.
+
+    Raises:
+        SpecError: in their place.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SpecError(f"MLflow: {uri} failed ({why}); mend that and run again, nothing measured is lost") from error
+
+
+@contextmanager
+def opened(results: Path, experiment: str) -> Iterator[tuple[MlflowClient, str]]:
+    """A client and the experiment's id, both made if missing.
+
+    A store of files is one process's at a time, until it ends however it ends; a server takes several.
+
+    Raises:
+        SpecError: the store cannot be used, cannot be reached or has no room.
+    """
     uri = uri_of(results)
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    path = Path(uri.removeprefix("sqlite:///") + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    path = database.file_of(uri)
+
+    def fill(side: str) -> None:
+        experiment_id(MlflowClient(side), experiment, results)
+
+    with answering(uri), locked(path.with_name(f"{path.name}.lock")) if path else nullcontext():
+        if path:
+            database.prepare(path, not os.environ.get("MLFLOW_TRACKING_URI"), fill)
+        client = client_of(results)
+        yield client, experiment_id(client, experiment, results)
 
 
 def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
@@ -102,7 +132,7 @@ def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str
         more: further tags, if it is made.
     """
     begun = time.monotonic()
-    more = more | {"mlflow.user": getpass.getuser(), "mlflow.source.name": "obsdiff", "mlflow.source.type": "LOCAL"}
+    more = more | {"mlflow.user": user.name(), "mlflow.source.name": "obsdiff", "mlflow.source.type": "LOCAL"}
     while True:
         found = find(client, experiment, keys)
         for run in found:
@@ -132,36 +162,37 @@ def insist(call: Callable[..., Result], *args: Any) -> Result:
     raise AssertionError
 
 
-def log(
-    client: MlflowClient,
-    run: str,
-    params: dict[str, str],
-    points: Sequence[tuple[str, float, int]],
-    stamp: int,
-    tags: dict[str, str],
-) -> None:
-    """Params, metrics and tags of a run; what several processes log alike is there once.
+def log(client: MlflowClient, run: Run, params: dict[str, str], points: Sequence[Point], tags: dict[str, str]) -> None:
+    """Params, metrics and tags of a run; a point is there once, however many processes log it and however often.
 
     Args:
         points: name, value and step of metrics.
-        stamp: the metrics' time in ms; those of the same name, value, step and time are one.
     """
-    metrics = [Metric(name, value, stamp, step) for name, value, step in points]
+    identity, metrics = run.info.run_id, news(client, run, points)
     for i in range(0, len(metrics), METRICS_A_BATCH):
-        insist(client.log_batch, run, metrics[i : i + METRICS_A_BATCH])
+        insist(client.log_batch, identity, metrics[i : i + METRICS_A_BATCH])
     entities = [Param(k, v) for k, v in params.items()]
     for i in range(0, len(entities), PARAMS_A_BATCH):
-        insist(client.log_batch, run, (), entities[i : i + PARAMS_A_BATCH])
-    insist(client.log_batch, run, (), (), [RunTag(k, v) for k, v in tags.items()])
+        insist(client.log_batch, identity, (), entities[i : i + PARAMS_A_BATCH])
+    insist(client.log_batch, identity, (), (), [RunTag(k, v) for k, v in tags.items()])
 
 
-def news(client: MlflowClient, run: Run, points: Sequence[tuple[str, float, int]]) -> list[tuple[str, float, int]]:
-    """The points that differ from what the run has: a history keeps all that it was ever given."""
+def news(client: MlflowClient, run: Run, points: Sequence[Point]) -> list[Metric]:
+    """The points that differ from the newest that the run has: a history keeps all that it was ever given.
+
+    No clock is asked. The first point of a name and step has the time at which the run began, a later one that of its
+    predecessor and a millisecond: processes that log at once give it the same time, and MLflow keeps equal ones once.
+    """
     known: dict[tuple[str, int], tuple[int, float]] = {}
-    for name in {name for name, _, _ in points} & run.data.metrics.keys():
+    for name in {name for name, _, _ in points} & client.get_run(run.info.run_id).data.metrics.keys():
         for m in client.get_metric_history(run.info.run_id, name):
-            known[name, m.step] = max(known.get((name, m.step), (0, 0.0)), (m.timestamp, m.value))
-    return [(name, value, step) for name, value, step in points if known.get((name, step), (0, None))[1] != value]
+            known[name, m.step] = max(known.get((name, m.step), (0, m.value)), (m.timestamp, m.value))
+    found = []
+    for name, value, step in points:
+        stamp, last = known.get((name, step), (run.info.start_time - 1, None))
+        if last != value:
+            found.append(Metric(name, value, stamp + 1, step))
+    return found
 
 
 def record_of(run: str, results: Path) -> dict[str, Any]:
@@ -172,18 +203,28 @@ def record_of(run: str, results: Path) -> dict[str, Any]:
     """
     uri = uri_of(results)
     where = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{results}/mlflow.db"
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.is_file():
+    path = database.file_of(uri)
+    if path and not path.is_file():
         raise SpecError(f"run: {run!r} cannot be looked up, {path} is not there; set MLFLOW_TRACKING_URI")
     client = client_of(results)
+    with answering(uri):
+        return carried(client, run, where)
+
+
+def carried(client: MlflowClient, run: str, where: str) -> dict[str, Any]:
     try:
         found = client.get_run(run)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise SpecError(f"run: {run!r} is not in the store of {where} ({error.error_code})") from None
     if not any(a.path == "metrics.json" for a in client.list_artifacts(run)):
         raise SpecError(
             f"run: {run!r} ({found.info.run_name}) carries no metrics.json; give that of a cell, no sweep's"
         )
-    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=uri)
-    record: dict[str, Any] = json.loads(Path(file).read_text())
+    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=client.tracking_uri)
+    try:
+        record: dict[str, Any] = read_json(Path(file))
+    except DamagedFile as error:
+        raise SpecError(f"run: {run!r} carries a damaged file, {error}; track the sweep again") from None
     return record

@@ -8,8 +8,8 @@ from eval.estimates import Record
 from eval.markdown import formatted
 from eval.marks import HEADLINE
 from eval.tables import frame
-from eval.tracking.content import Point
 from eval.tracking.pages import SECTION, view_page
+from eval.tracking.store import Point
 
 LONGEST_TAG = 8000
 """MLflow's limit, in characters"""

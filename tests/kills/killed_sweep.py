@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pytest
-from test_workflow import Project, made_project
+from test_workflow import Project, project
 
 from eval.tracking import store
 
+__all__ = ["project"]
 KILLS = int(os.environ.get("KILLS", "20"))
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(10**6)))
 LONGEST_PAUSE = 30.0
@@ -27,11 +27,6 @@ LONGEST_PAUSE = 30.0
 STUCK_SECONDS = 400
 VICTIMS = ("all", "all", "snakemake", "job", "server")
 GARBAGE = re.compile(r"\.tmp$|\.tmp-journal$|damaged|^progress$|-journal$|-wal$")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    return made_project(tmp_path_factory.mktemp("clone") / "obsdiff")
 
 
 class Run:
@@ -43,8 +38,6 @@ class Run:
         self.process = self.begin()
 
     def begin(self) -> subprocess.Popen:
-        if any((self.project.folder / ".snakemake/locks").glob("*")):
-            self.project.run("--unlock", results=self.results)
         with self.log.open("a") as log:
             command = self.project.command(results=self.results)
             return subprocess.Popen(command, cwd=self.project.folder, start_new_session=True, stdout=log, stderr=log)
@@ -56,7 +49,7 @@ class Run:
         mine = [p for p, line, folder in processes() if folder == self.project.folder and p != self.process.pid]
         if victim == "job":
             return [p for p, line, _ in processes() if p in mine and re.search(r"-m (eval|obsdiff) ", line)]
-        return [p for p, line, _ in processes() if "forkserver.py" in line]
+        return [p for p, line, _ in processes() if f"{self.project.folder}/obsdiff/forkserver.py" in line]
 
     def kill(self, victim: str, chance: random.Random) -> bool:
         found = self.pids(victim)
@@ -84,7 +77,6 @@ def processes() -> Iterator[tuple[int, str, Path]]:
 
 def test_killed_sweeps_end_in_the_tables_of_an_undisturbed_one(project, capsys):
     chance, killed, sweeps = random.Random(SEED), dict.fromkeys(VICTIMS, 0), 1
-    project.run()
     run = Run(project, "killed-1")
     while sum(killed.values()) < KILLS:
         status = run.ended(chance.uniform(0.0, LONGEST_PAUSE))
