@@ -71,7 +71,8 @@ def read_record(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     require(isinstance(other, str), f"{path}: like", other, "the name of a model file")
     for part, value in read_record(other, (*seen, name)).items():
         own = record.get(part)
-        record[part] = value | own if isinstance(own, dict) and isinstance(value, dict) else value if own is None else own
+        both = isinstance(own, dict) and isinstance(value, dict)
+        record[part] = value | own if both else value if own is None else own
     return record
 
 
@@ -94,7 +95,7 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
         check_values(record)
     except (SpecError, registry.UnknownEntry) as error:
         raise SpecError(f"{path}: {error}") from None
-    if files and (problem := missing(list(needs_of(str(path), record)))):
+    if files and (problem := missing(needs_of(str(path), record))):
         raise SpecError(problem)
     return record
 
@@ -103,7 +104,9 @@ def check_values(record: Mapping[str, Any]) -> None:
     """Raise SpecError, or UnknownEntry, where a value of a model file is not allowed whatever lies on this machine."""
     registry.check("obsdiff.models", record["family"], "family")
     source = made(Source, record["source"], "source")
-    require(source.offload != "sequential", "source.offload", "sequential", "one that prune can run under; none or model")
+    require(
+        source.offload != "sequential", "source.offload", "sequential", "one that prune can run under; none or model"
+    )
     ok = source.offload == "none" or not source.device.startswith("cpu")
     require(ok, "source.offload", source.offload, f"free with device: {source.device}; none")
     require_device(record["evaluation"].get("device", "cpu"), "evaluation.device")
@@ -119,7 +122,9 @@ def check_paper(config: Mapping[str, Any]) -> None:
     if "paper" in config:
         with PAPER.open(newline="", encoding="utf-8") as file:
             known = sorted({int(row["table"]) for row in csv.DictReader(file)})
-        require(config["paper"] in known, "paper", config["paper"], f"a table of {PAPER} ({', '.join(map(str, known))})")
+        require(
+            config["paper"] in known, "paper", config["paper"], f"a table of {PAPER} ({', '.join(map(str, known))})"
+        )
 
 
 def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
@@ -143,7 +148,7 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
         models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
         return Sweep(list(cells), models, **shrunk(texts))
     sweep = Sweep(list(cells), models, **texts)
-    if files and (problem := missing(list(needs(sweep)))):
+    if files and (problem := missing(needs(sweep))):
         raise SpecError(problem)
     return sweep
 

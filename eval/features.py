@@ -60,7 +60,9 @@ class Evaluator:
             self.hash = sha256(b"".join(sha256(p.read_bytes()).digest() for p in files)).hexdigest()
         elif ":" in name:
             architecture, _, weights = name.partition(":")
-            self.hash = sha256(f"{architecture} {file_hash(evaluator_weights(architecture, weights))}".encode()).hexdigest()
+            self.hash = sha256(
+                f"{architecture} {file_hash(evaluator_weights(architecture, weights))}".encode()
+            ).hexdigest()
         else:
             raise SpecError(f"evaluator: {name!r} is neither an open_clip folder nor architecture:weights")
 

@@ -129,7 +129,11 @@ def test_judges_are_checked_before_any_job(tmp_path):
     for key, value, message in (
         ("evaluator", "ViT-B-16-quickgelu:/no/such.pt", "'/no/such.pt', the weights of ViT-B-16-quickgelu, is not a"),
         ("fid_features", "inception:/no/such.pth", "finds no weights at /no/such.pth"),
-        ("image_reward", "/no/python", "is not a Python interpreter; make one by `conda env create -f envs/image-reward"),
+        (
+            "image_reward",
+            "/no/python",
+            "is not a Python interpreter; make one by `conda env create -f envs/image-reward",
+        ),
     ):
         with pytest.raises(SpecError, match=rf"evaluation\.{key}: .*{message}"):
             check_judges(good | {key: value})

@@ -117,5 +117,7 @@ def test_large_files_are_not_read_before_a_job(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.config.MODELS", tmp_path)
     assert read_model("mine")["calibration"]["count"] == 100
     (tmp_path / "Train_GCC-training.tsv").unlink()
-    with pytest.raises(SpecError, match=r"mine\.yaml: calibration\.prompts: .*Train_GCC-training\.tsv' is not a file; get"):
+    with pytest.raises(
+        SpecError, match=r"mine\.yaml: calibration\.prompts: .*Train_GCC-training\.tsv' is not a file; get"
+    ):
         read_model("mine")
