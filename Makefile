@@ -19,9 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$$uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-# a run that was killed leaves its lock behind; nothing else of this folder is running when make starts
 results: env
-	@if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --quiet; fi
 	$(BIN)/snakemake --cores $(CORES)
 	@echo; echo "table    results/summary.md (and summary.csv)"; echo "report   results/report.html"; \
 	echo "MLflow   make ui prints the address of its page"

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from eval.cells import listed
 from eval.jobs import generate, measure, merge, profile, prompts, tiny
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.files import DamagedFile
@@ -16,12 +17,13 @@ def summarise(metrics: list[Path], out: Path) -> None:
     """Tables and figures of finished cells.
 
     Args:
-        metrics: their metrics.json files, in the order of the rows.
+        metrics: their metrics.json files in the order of the rows, or a .txt file that lists them.
         out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
     from eval.figures import write_figures
     from eval.tables import read_cells, write_tables
 
+    metrics = listed(metrics)
     cells = read_cells(metrics)
     write_tables(cells, out)
     write_figures(cells, [path.parent for path in metrics], out / "figures")
@@ -38,7 +40,7 @@ def report(
     """Bind a summarised sweep into one HTML page that needs nothing beside it.
 
     Args:
-        metrics: the cells' metrics.json files, in the order of the rows.
+        metrics: the cells' metrics.json files in the order of the rows, or a .txt file that lists them.
         tables: folder of summary.md and figures/.
         sweep: the sweep's name.
         out: the page.
@@ -48,6 +50,7 @@ def report(
     from eval.report import write_report
     from eval.tables import read_cells
 
+    metrics = listed(metrics)
     write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
 
 
@@ -76,6 +79,26 @@ def progress(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) ->
     print(overview(read_config(configfile, config)))
 
 
+def check(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
+    """Say whether a sweep can run here: checkpoints, data, networks, devices and disk, one line each.
+
+    The exit status is 0 where nothing is missing, else 2.
+
+    Args:
+        configfile: as snakemake is given them; config/config.yaml is always there.
+        config: KEY=VALUE, as snakemake is given them.
+    """
+    from eval.check import items
+    from eval.progress import read_config
+
+    lost = 0
+    for item in items(read_config(configfile, config)):
+        print(f"{'ok     ' if item.ok else 'missing'}  {item.text}", flush=True)
+        lost += not item.ok
+    if lost:
+        raise SpecError(f"{lost} things are missing; their lines say what to do")
+
+
 def paper(
     metrics: list[Path],
     table: int,
@@ -86,7 +109,7 @@ def paper(
     """A table of the paper with its numbers and those of finished cells side by side.
 
     Args:
-        metrics: the cells' metrics.json files, in the order of the rows.
+        metrics: the cells' metrics.json files in the order of the rows, or a .txt file that lists them.
         table: its number.
         out: folder of paper.md, paper.csv and paper.tex.
         scale: what the cells are of.
@@ -95,7 +118,7 @@ def paper(
     from eval.paper import write_paper
     from eval.tables import read_cells
 
-    write_paper(read_cells(metrics), table, out, scale, values)
+    write_paper(read_cells(listed(metrics)), table, out, scale, values)
 
 
 def compare(first: list[Path], second: list[Path]) -> None:
@@ -124,7 +147,7 @@ def track(
     """Carry finished cells to MLflow: one parent run a sweep, one child a cell; what is there already is resumed.
 
     Args:
-        metrics: the cells' metrics.json files.
+        metrics: the cells' metrics.json files, or a .txt file that lists them.
         sweep: name of the parent run.
         results: folder of the default store, mlflow.db; MLFLOW_TRACKING_URI names another.
         out: a JSON record of the runs.
@@ -133,7 +156,7 @@ def track(
     """
     from eval.tracking import track as carry
 
-    carry(metrics, sweep, experiment, files, results, out, sources)
+    carry(listed(metrics), sweep, experiment, files, results, out, sources)
 
 
 def ui(results: Path = Path("results"), experiment: str = "obsdiff", port: int = 5000) -> None:
@@ -152,7 +175,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(tiny, prompts, generate, merge, profile, measure),
-        *(summarise, report, publish, paper, compare, track, ui, progress),
+        *(summarise, report, publish, paper, compare, track, ui, progress, check),
     )
 }
 

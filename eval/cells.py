@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -117,6 +117,15 @@ def axes_of(cell: Cell) -> dict[str, Any]:
     """The axes as a table's columns: sparsity a float, the seed an integer."""
     record: dict[str, Any] = asdict(cell)
     return record | {"sparsity": float(cell.sparsity), "seed": int(cell.seed)}
+
+
+def listed(files: Iterable[Path]) -> list[Path]:
+    """The files, a .txt file among them standing for those that it lists, one per line."""
+    found: list[Path] = []
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.suffix == ".txt" else [str(file)]
+        found += [Path(line) for line in lines]
+    return found
 
 
 def cell_path(record: dict[str, Any]) -> str:

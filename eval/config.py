@@ -71,9 +71,8 @@ def read_record(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     require(isinstance(other, str), f"{path}: like", other, "the name of a model file")
     for part, value in read_record(other, (*seen, name)).items():
         own = record.get(part)
-        record[part] = (
-            value | own if isinstance(own, dict) and isinstance(value, dict) else value if own is None else own
-        )
+        both = isinstance(own, dict) and isinstance(value, dict)
+        record[part] = value | own if both else value if own is None else own
     return record
 
 
@@ -96,7 +95,7 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
         check_values(record)
     except (SpecError, registry.UnknownEntry) as error:
         raise SpecError(f"{path}: {error}") from None
-    if files and (problem := missing(list(needs_of(str(path), record)))):
+    if files and (problem := missing(needs_of(str(path), record))):
         raise SpecError(problem)
     return record
 
@@ -149,7 +148,7 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
         models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
         return Sweep(list(cells), models, **shrunk(texts))
     sweep = Sweep(list(cells), models, **texts)
-    if files and (problem := missing(list(needs(sweep)))):
+    if files and (problem := missing(needs(sweep))):
         raise SpecError(problem)
     return sweep
 

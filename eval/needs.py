@@ -1,6 +1,6 @@
-"""What a sweep needs on this machine before a job can start: checkpoints, prompts, pictures, networks. No torch in here."""
+"""What a sweep needs on this machine before a job starts: checkpoints, prompts, pictures, networks. No torch here."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,16 @@ class Need:
     problem: str | None
     """what is wrong with it and the next step; None where it is here"""
 
+    @property
+    def text(self) -> str:
+        return f"{self.where}: {self.problem or f'{self.key}: {self.value}'}"
+
 
 def need(where: str, key: str, value: str, check: Callable[[], Any]) -> Need:
     try:
         check()
     except SpecError as error:
-        return Need(where, key, value, f"{where}: {error}")
+        return Need(where, key, value, str(error))
     return Need(where, key, value, None)
 
 
@@ -93,9 +97,19 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def missing(needs: list[Need]) -> str | None:
-    """All problems as one message; None where there are none."""
-    problems = list(dict.fromkeys(need.problem for need in needs if need.problem))
-    if len(problems) < 2:
-        return problems[0] if problems else None
-    return "\n".join([f"{len(problems)} things are missing or unusable:", *(f"  {problem}" for problem in problems)])
+def once(needs: Iterable[Need]) -> list[Need]:
+    """Each need once, of all that ask for it."""
+    asking: dict[tuple[str, str, str | None], list[str]] = {}
+    for found in needs:
+        names = asking.setdefault((found.key, found.value, found.problem), [])
+        names += [found.where] if found.where not in names else []
+    return [Need(", ".join(names), *rest) for rest, names in asking.items()]
+
+
+def missing(needs: Iterable[Need]) -> str | None:
+    """All problems as one message, a line each; None where there are none."""
+    lines = [found.text for found in once(needs) if found.problem]
+    if len(lines) < 2:
+        return lines[0] if lines else None
+    head = f"{len(lines)} things are missing or unusable (`python -m eval check` lists them with their sizes):"
+    return "\n  ".join([head, *lines])

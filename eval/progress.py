@@ -9,6 +9,7 @@ import yaml
 
 from eval.cells import Cell, named
 from eval.config import read_sweep, results_of
+from eval.reading import read_mapping, said
 from obsdiff.errors import SpecError
 
 CONFIG = Path("config/config.yaml")
@@ -25,7 +26,7 @@ def read_config(files: Iterable[Path], values: Sequence[str]) -> dict[str, Any]:
     """The configuration as snakemake merges it: config/config.yaml, files, then KEY=VALUE.
 
     Raises:
-        SpecError: a file is not there, or a value has no key.
+        SpecError: a file is not there or cannot be read, or a value has no key.
     """
     from snakemake.utils import update_config
 
@@ -33,18 +34,21 @@ def read_config(files: Iterable[Path], values: Sequence[str]) -> dict[str, Any]:
     for path in (CONFIG, *files):
         if not path.is_file():
             raise SpecError(f"configfile: {str(path)!r} is not a file; give one as `snakemake --configfile` has it")
-        update_config(config, yaml.safe_load(path.read_text()) or {})
+        update_config(config, read_mapping(path))
     for value in values:
         key, equals, text = value.partition("=")
         if not equals:
             raise SpecError(f"config: {value!r} is not KEY=VALUE")
-        update_config(config, {key: yaml.safe_load(text)})
+        try:
+            update_config(config, {key: yaml.safe_load(text)})
+        except yaml.YAMLError as error:
+            raise SpecError(f"config: {value!r} is not YAML ({said(error)})") from None
     return config
 
 
 def overview(config: Mapping[str, Any]) -> str:
     """Finished cells, a line a stage, and a line a job that has begun and not ended, the most recent first."""
-    sweep, results = read_sweep(config), Path(results_of(config))
+    sweep, results = read_sweep(config, files=False), Path(results_of(config))
     cells = [(cell, results / "cells" / cell.path) for cell in sweep.cells]
     done = {stage: [cell for cell, folder in cells if (folder / file).is_file()] for stage, file in STAGES.items()}
     total = len(cells)

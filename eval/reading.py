@@ -20,7 +20,7 @@ class Strict(yaml.SafeLoader):
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 raise problem(
-                    f"the key {key.value if isinstance(key.value, str) else '[…]'} is not text; quote it", key
+                    f"the key {key.value if isinstance(key.value, str) else '[…]'} is not text; put it in quotes", key
                 )
             if key.value in seen:
                 raise problem(f"the key {key.value!r} is there twice; keep one", key)

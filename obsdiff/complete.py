@@ -1,4 +1,4 @@
-"""Whether a model that is on this machine has all that opening it needs: told from its files, before any weights load."""
+"""Whether a model on this machine has all that opening it needs: told from its files, before any weights load."""
 
 import json
 from pathlib import Path

@@ -56,7 +56,7 @@ def check_types(record: Any) -> None:
 
 
 @cache
-def hints(cls: type) -> dict[str, Any]:
+def hints(cls: Any) -> dict[str, Any]:
     """Field → annotation."""
     found = get_type_hints(cls)
     return {field.name: found[field.name] for field in fields(cls)}

@@ -1,8 +1,8 @@
-# The checked sweep, where things lie, and the options that jobs are called with.
+# The checked sweep, where things lie, and what jobs depend on and are called with.
 import os
 import re
 import sys
-from glob import glob
+from glob import escape, glob
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,25 +11,43 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
+from eval import dag, live
 from eval.cells import AXES, PATTERN, Cell, flags
-from eval.config import read_sweep, results_of
+from eval.config import is_tiny, read_sweep, results_of
+from eval.grid import relevant
+from eval.reading import read_mapping
 from eval.scale import LAYERS
 from eval.weights import judge_files
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.spec import PruneSpec
+from obsdiff.files import write_text
+from obsdiff.sources import component_files, files_below
+from obsdiff.spec import PruneSpec, Source
 
 try:
+    for file in workflow.configfiles:
+        read_mapping(Path(file))
     SWEEP = read_sweep(config)
+    if workflow.is_main_process:
+        live.join(Path(".snakemake"))
 except SpecError as error:
     raise WorkflowError(str(error)) from None
 
-TINY = config.get("scale") == "tiny"
+TINY = is_tiny(config)
 RESULTS = results_of(config)
 TABLES = RESULTS if config["name"] == "default" else f"{RESULTS}/sweeps/{config['name']}"
 CELL = f"{RESULTS}/cells/{PATTERN}"
 LOGS = f"{RESULTS}/logs"
 CELLS = [f"{RESULTS}/cells/{cell.path}" for cell in SWEEP.cells]
+METRICS = [f"{cell}/metrics.json" for cell in CELLS]
+
+# the cells' files by name, one per line: a shell's command line cannot hold thousands of them
+LISTED = f"{TABLES}/cells.txt"
+
+
+onstart:
+    write_text(Path(LISTED), "\n".join(METRICS) + "\n")
+
 
 # libraries imported once for all short jobs of this sweep (obsdiff/warm.py); a GPU wants a process a job
 if all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
@@ -40,26 +58,37 @@ wildcard_constraints:
     **{axis: "[^/]+" for axis in AXES},
 
 
-def code(*modules):
-    """Source files that a stage depends on: these modules and all that they import."""
-    return list(registry.sources(*modules))
+def code(command, *modules):
+    """State of the sources and libraries of a job: `module:function`, and modules that it finds by name."""
+    return dag.code(f"{command.partition(':')[0].partition('.')[0]}.__main__:main", command, "obsdiff.warm", *modules)
 
 
 def entries(package):
     return [f"{package}.{name}" for name in registry.names(package)]
 
 
-def weights_in(place):
-    """Configuration and weights in a local folder; nothing for a hub id."""
-    return sorted(str(p) for p in Path(place).rglob("*") if p.suffix in (".json", ".safetensors"))
+def several(paths):
+    """A rule's input of one name as a list, however many files it has."""
+    return [str(paths)] if isinstance(paths, str) else list(paths)
 
 
-def model_files(wildcards):
-    """The family's code and, where the model is a local folder, its files."""
-    model = SWEEP.models[wildcards.model]
-    place = model["source"]["model"]
-    files = [f"{place}/model_index.json"] if TINY else weights_in(place)
-    return [*code(f"obsdiff.models.{model['family']}"), *files]
+def folder(path):
+    return str(Path(str(path)).parent)
+
+
+def family(wildcards):
+    return f"obsdiff.models.{SWEEP.models[wildcards.model]['family']}"
+
+
+def tiny_model(wildcards):
+    """At tiny scale the pipeline that another job writes."""
+    return f"{SWEEP.models[wildcards.model]['source']['model']}/model_index.json" if TINY else []
+
+
+def model_state(wildcards):
+    """State of all files that a model's pipeline is opened from."""
+    found = {} if TINY else component_files(Source(**SWEEP.models[wildcards.model]["source"]))
+    return dag.state("model", [path for files in found.values() for path in files])
 
 
 def evaluation(wildcards, key, default=None):
@@ -74,7 +103,7 @@ def gpus(wildcards):
 def options(wildcards, *parts):
     """Command-line options of parts of the model's file, the sampling as the cell has it."""
     values = SWEEP.models[wildcards.model] | {"sampling": sampling(wildcards)}
-    return " ".join(flag for part in parts for flag in flags(values[part]))
+    return [argument for part in parts for argument in flags(values[part])]
 
 
 def sampling(wildcards):
@@ -85,7 +114,7 @@ def sampling(wildcards):
 def calibration(wildcards):
     """Command-line options of the sampling in calibration; none where the cell has no calibration."""
     own = SWEEP.calibration[wildcards.calibration].get("sampling", {})
-    return " ".join(flags(sampling(wildcards) | own)) if calibrates(wildcards) else ""
+    return list(flags(sampling(wildcards) | own)) if calibrates(wildcards) else []
 
 
 def captions(wildcards):
@@ -94,25 +123,40 @@ def captions(wildcards):
     return SWEEP.models[wildcards.model][part] | (SWEEP.calibration[text] if text else {})
 
 
+def others(wildcards):
+    """The benchmark's prompt file, which a calibration passes over."""
+    return [] if wildcards.split == "evaluation" else [evaluation(wildcards, "prompts")]
+
+
 def calibrates(wildcards):
     """Whether a cell depends on calibration prompts."""
     return spec_of(wildcards).calibrates
 
 
+def axes_of(wildcards):
+    own = {key: getattr(wildcards, key) for key in ("method", "pattern", "weighting", "packages")}
+    return own | {"sparsity": float(wildcards.sparsity)}
+
+
 def spec_of(wildcards):
-    axes = {key: getattr(wildcards, key) for key in ("method", "pattern", "weighting", "packages")}
-    return PruneSpec(**{**pruning(wildcards), **axes, "sparsity": float(wildcards.sparsity)})
+    return PruneSpec(**{**pruning(wildcards), **axes_of(wildcards)})
 
 
 def pruning(wildcards):
-    """The config's fields of PruneSpec, with the cell's options."""
+    """The config's fields of PruneSpec, with the cell's options, as far as they change what this cell's method does."""
     own = {key: value for key, value in config["pruning"].items() if not (TINY and key in LAYERS)}
-    return own | SWEEP.options[wildcards.options]
+    return relevant(own | SWEEP.options[wildcards.options], axes_of(wildcards))
 
 
 def dense(wildcards, file):
     """A file of the dense cell that a cell is compared with."""
     return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).dense().path}/{file}"
+
+
+def pictures_state(wildcards):
+    """Whether the pictures of a cell, and of the dense one beside it, are still those that were drawn."""
+    own = dag.pictures(Path(f"{CELL}/images".format(**wildcards)))
+    return own, dag.pictures(Path(dense(wildcards, "images")))
 
 
 def prompt_sources():

@@ -11,8 +11,7 @@ rule generate:
     input:
         checkpoint=rules.prune.output,
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
-        model=model_files,
-        code=code("eval.generate", "obsdiff.checkpoint", "obsdiff.loading", "obsdiff.prompts"),
+        model=tiny_model,
     output:
         f"{CELL}/images/manifest.json",
     log:
@@ -24,14 +23,17 @@ rule generate:
     resources:
         gpu=gpus,
     params:
+        code=lambda w: code("eval.jobs:generate", "obsdiff.checkpoint", "obsdiff.loading", family(w)),
+        model=model_state,
         source=lambda w: options(w, "source", "sampling"),
-        shard=lambda w: f"--shard {w.shard} --shards {w.shards}" if "shard" in w.keys() else "",
+        shard=lambda w: ["--shard", w.shard, "--shards", w.shards] if "shard" in w.keys() else [],
+        checkpoint=lambda w, input: folder(input.checkpoint[0]),
         folder=f"{CELL}/images",
         threads=config["threads"],
     shell:
-        "python -m eval generate {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
-        " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {params.threads} {params.shard}"
-        " --out {params.folder} > {log} 2>&1"
+        "python -m eval generate {params.source:q} --checkpoint {params.checkpoint:q}"
+        " --prompts-file {input.prompts:q} --seed {wildcards.seed:q} --threads {params.threads} {params.shard:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
 
 
 # the same by several jobs, where a model file asks for it
@@ -53,7 +55,6 @@ if max(SHARDS.values()) > 1:
                 f"{CELL}/images/shards/{i + 1}of{SHARDS[w.model]}.json".format(**w) for i in range(SHARDS[w.model])
             ],
             prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
-            code=code("eval.shards"),
         output:
             f"{CELL}/images/manifest.json",
         log:
@@ -63,7 +64,9 @@ if max(SHARDS.values()) > 1:
         conda:
             "../../environment.yml"
         params:
+            code=code("eval.jobs:merge"),
             shards=lambda w: SHARDS[w.model],
+            folder=lambda w, output: folder(output),
         shell:
-            "python -m eval merge --images $(dirname {output}) --prompts-file {input.prompts}"
-            " --shards {params.shards} > {log} 2>&1"
+            "python -m eval merge --images {params.folder:q} --prompts-file {input.prompts:q}"
+            " --shards {params.shards} > {log:q} 2>&1"

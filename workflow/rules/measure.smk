@@ -3,8 +3,7 @@ rule profile:
     input:
         checkpoint=rules.prune.output,
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
-        model=model_files,
-        code=code("eval.deviation", "eval.latency", "eval.profile", "obsdiff.loading", "obsdiff.prompts"),
+        model=tiny_model,
     output:
         f"{CELL}/profile.json",
     log:
@@ -15,10 +14,16 @@ rule profile:
     resources:
         gpu=gpus,
     params:
+        code=lambda w: code("eval.jobs:profile", "obsdiff.loading", family(w)),
+        model=model_state,
         source=lambda w: options(w, "source", "sampling"),
+        checkpoint=lambda w, input: folder(input.checkpoint[0]),
     shell:
-        "python -m eval profile {params.source} --checkpoint $(dirname {input.checkpoint[0]})"
-        " --prompts-file {input.prompts} --seed {wildcards.seed} --threads {threads} --out {output} > {log} 2>&1"
+        "python -m eval profile {params.source:q} --checkpoint {params.checkpoint:q} --prompts-file {input.prompts:q}"
+        " --seed {wildcards.seed:q} --threads {threads} --out {output:q} > {log:q} 2>&1"
+
+
+JUDGES = ("reference", "evaluator", "fid_features", "lpips", "image_reward", "device")
 
 
 rule measure:
@@ -28,11 +33,6 @@ rule measure:
         images=f"{CELL}/images/manifest.json",
         dense=lambda w: dense(w, "images/manifest.json"),
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
-        reference=lambda w: evaluation(w, "reference"),
-        evaluator=lambda w: weights_in(evaluation(w, "evaluator")),
-        networks=lambda w: judge_files(SWEEP.models[w.model]["evaluation"]),
-        worker="eval/image_reward_worker.py",
-        code=code("eval.measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
     output:
         f"{CELL}/metrics.json",
     log:
@@ -42,15 +42,18 @@ rule measure:
     resources:
         gpu=lambda w: int(evaluation(w, "device", "cpu").startswith("cuda")),
     params:
-        evaluator=lambda w: evaluation(w, "evaluator"),
-        networks=lambda w: " ".join(flags({key: evaluation(w, key) for key in ("fid_features", "lpips")})),
-        image_reward=lambda w: " ".join(flags({"image_reward": evaluation(w, "image_reward")})),
-        device=lambda w: " ".join(flags({"device": evaluation(w, "device")})),
+        code=code("eval.jobs:measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
+        worker=dag.state("worker", ["eval/image_reward_worker.py"]),
+        pictures=pictures_state,
+        reference=lambda w: dag.state("reference", sorted(files_below(Path(evaluation(w, "reference"))))),
+        networks=lambda w: dag.state("networks", judge_files(SWEEP.models[w.model]["evaluation"])),
+        judges=lambda w: list(flags({key: evaluation(w, key) for key in JUDGES})),
         cache=f"{RESULTS}/cache/features",
         threads=config["threads"],
+        folders=lambda w, input: [
+            *("--checkpoint", folder(input.checkpoint), "--images", folder(input.images)),
+            *("--dense", folder(input.dense)),
+        ],
     shell:
-        "python -m eval measure --checkpoint $(dirname {input.checkpoint}) --profile {input.profile}"
-        " --images $(dirname {input.images}) --dense $(dirname {input.dense}) --prompts-file {input.prompts}"
-        " --reference {input.reference} --evaluator {params.evaluator} {params.networks} {params.image_reward}"
-        " {params.device} --cache {params.cache}"
-        " --threads {params.threads} --out {output} > {log} 2>&1"
+        "python -m eval measure {params.folders:q} --profile {input.profile:q} --prompts-file {input.prompts:q}"
+        " {params.judges:q} --cache {params.cache:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"

@@ -1,9 +1,5 @@
 # The captions of a model's benchmark, and of its calibrations, which pass over the benchmark's.
 rule prompts:
-    input:
-        source=lambda w: captions(w)["prompts"],
-        other=lambda w: SWEEP.models[w.model]["evaluation"]["prompts"] if w.split != "evaluation" else [],
-        code=code("obsdiff.prompts"),
     output:
         f"{RESULTS}/prompts/{{model}}/{{split}}.csv",
     log:
@@ -13,9 +9,11 @@ rule prompts:
     conda:
         "../../environment.yml"
     params:
-        number=lambda w: captions(w)["count"],
-        disjoint=lambda w, input: f"--disjoint-from {input.other}" if input.other else "",
-        choice=lambda w: " ".join(flags({"choice": captions(w).get("choice")})),
+        code=code("eval.jobs:prompts"),
+        state=lambda w: dag.state("prompts", [captions(w)["prompts"], *others(w)]),
+        source=lambda w: captions(w)["prompts"],
+        choice=lambda w: list(flags({"count": captions(w)["count"], "choice": captions(w).get("choice")})),
+        disjoint=lambda w: ["--disjoint-from", *others(w)] if others(w) else [],
     shell:
-        "python -m eval prompts --source {input.source} {params.disjoint} --count {params.number}"
-        " {params.choice} --out {output} > {log} 2>&1"
+        "python -m eval prompts --source {params.source:q} {params.choice:q} {params.disjoint:q}"
+        " --out {output:q} > {log:q} 2>&1"

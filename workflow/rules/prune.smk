@@ -3,14 +3,7 @@
 rule prune:
     input:
         prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration-{w.calibration}.csv" if calibrates(w) else [],
-        model=model_files,
-        code=code("obsdiff.pruning", "obsdiff.checkpoint", "obsdiff.loading", "obsdiff.prompts"),
-        entries=lambda w: [
-            *code(f"obsdiff.methods.{w.method}"),
-            f"obsdiff/patterns/{spec_of(w).resolved.entry}.py",
-            f"obsdiff/weightings/{w.weighting}.py",
-            f"obsdiff/allocations/{spec_of(w).allocation}.py",
-        ],
+        model=tiny_model,
     output:
         manifest=f"{CELL}/checkpoint/manifest.json",
         weights=f"{CELL}/checkpoint/weights.safetensors",
@@ -21,14 +14,26 @@ rule prune:
     resources:
         gpu=gpus,
     params:
+        code=lambda w: code(
+            "obsdiff.__main__:prune",
+            "obsdiff.pruning",
+            "obsdiff.checkpoint",
+            "obsdiff.loading",
+            family(w),
+            f"obsdiff.methods.{w.method}",
+            f"obsdiff.patterns.{spec_of(w).resolved.entry}",
+            f"obsdiff.weightings.{w.weighting}",
+            f"obsdiff.allocations.{spec_of(w).allocation}",
+        ),
+        model=model_state,
         source=lambda w: options(w, "source"),
         sampling=calibration,
-        pruning=lambda w: " ".join(flags(pruning(w))),
-        prompts=lambda w, input: f"--prompts-file {input.prompts}" if input.prompts else "",
+        pruning=lambda w: list(flags(pruning(w))),
+        prompts=lambda w, input: ["--prompts-file", str(input.prompts)] if input.prompts else [],
         threads=config["threads"],
+        out=lambda w, output: folder(output.manifest),
     shell:
-        "python -m obsdiff prune {params.source} {params.sampling} {params.pruning} {params.prompts}"
-        " --method {wildcards.method}"
-        " --pattern {wildcards.pattern} --sparsity {wildcards.sparsity} --weighting {wildcards.weighting}"
-        " --packages {wildcards.packages} --seed {wildcards.seed} --threads {params.threads}"
-        " --out $(dirname {output.manifest}) > {log} 2>&1"
+        "python -m obsdiff prune {params.source:q} {params.sampling:q} {params.pruning:q} {params.prompts:q}"
+        " --method {wildcards.method:q} --pattern {wildcards.pattern:q} --sparsity {wildcards.sparsity:q}"
+        " --weighting {wildcards.weighting:q} --packages {wildcards.packages:q} --seed {wildcards.seed:q}"
+        " --threads {params.threads} --out {params.out:q} > {log:q} 2>&1"

@@ -1,8 +1,7 @@
 # The tables and figures of the sweep. A figure that has nothing to show is not drawn, so their folder is the output.
 rule summarise:
     input:
-        metrics=expand("{cell}/metrics.json", cell=CELLS),
-        code=code("eval.tables", "eval.figures", *entries("eval.figures"), *entries("obsdiff.weightings")),
+        metrics=METRICS,
     output:
         table=report(f"{TABLES}/summary.csv", category="Tables", caption="../report/table.rst"),
         markdown=f"{TABLES}/summary.md",
@@ -17,18 +16,20 @@ rule summarise:
         f"{LOGS}/summarise/{config['name']}.log",
     conda:
         "../../environment.yml"
+    params:
+        code=code("eval.__main__:summarise", *entries("eval.figures"), *entries("obsdiff.weightings")),
+        cells=LISTED,
+        out=TABLES,
     shell:
-        "python -m eval summarise --metrics {input.metrics} --out $(dirname {output.table}) > {log} 2>&1"
+        "python -m eval summarise --metrics {params.cells:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 # One page of all of it. The default sweep's shows the tables of the others, as far as they are there, as ablations.
 rule report:
     input:
-        metrics=expand("{cell}/metrics.json", cell=CELLS),
+        metrics=METRICS,
         tables=rules.summarise.output,
-        others=sorted(glob(f"{RESULTS}/sweeps/*/summary.md")) if config["name"] == "default" else [],
-        code=code("eval.report"),
-        template="eval/report.html.jinja",
+        others=lambda w: sorted(glob(f"{escape(RESULTS)}/sweeps/*/summary.md")) if config["name"] == "default" else [],
     output:
         f"{TABLES}/report.html",
     log:
@@ -36,12 +37,16 @@ rule report:
     conda:
         "../../environment.yml"
     params:
+        code=code("eval.__main__:report"),
+        template=dag.state("template", ["eval/report.html.jinja"]),
+        cells=LISTED,
+        tables=TABLES,
         sweep=config["name"],
         scale=config.get("scale", "full"),
-        others=lambda w, input: f"--others {input.others}" if input.others else "",
+        others=lambda w, input: ["--others", *several(input.others)] if input.others else [],
     shell:
-        "python -m eval report --metrics {input.metrics} --tables $(dirname {input.tables[0]}) --sweep {params.sweep}"
-        " --scale {params.scale} {params.others} --out {output} > {log} 2>&1"
+        "python -m eval report --metrics {params.cells:q} --tables {params.tables:q} --sweep {params.sweep:q}"
+        " --scale {params.scale} {params.others:q} --out {output:q} > {log:q} 2>&1"
 
 
 # the paper's numbers and ours side by side, of a sweep that says which table it is
@@ -49,9 +54,7 @@ if "paper" in config:
 
     rule paper:
         input:
-            metrics=expand("{cell}/metrics.json", cell=CELLS),
-            values="config/paper/values.csv",
-            code=code("eval.paper"),
+            metrics=METRICS,
         output:
             expand(f"{TABLES}/paper.{{kind}}", kind=("md", "csv", "tex")),
         log:
@@ -59,8 +62,13 @@ if "paper" in config:
         conda:
             "../../environment.yml"
         params:
+            code=code("eval.__main__:paper"),
+            state=dag.state("values", ["config/paper/values.csv"]),
+            values="config/paper/values.csv",
+            cells=LISTED,
             table=config["paper"],
             scale=config.get("scale", "full"),
+            out=TABLES,
         shell:
-            "python -m eval paper --metrics {input.metrics} --table {params.table} --scale {params.scale}"
-            " --values {input.values} --out $(dirname {output[0]}) > {log} 2>&1"
+            "python -m eval paper --metrics {params.cells:q} --table {params.table} --scale {params.scale}"
+            " --values {params.values:q} --out {params.out:q} > {log:q} 2>&1"

@@ -1,7 +1,5 @@
 # `scale: tiny`: randomly initialised pipelines in the models' place, see eval/scale.py.
 rule tiny:
-    input:
-        code=lambda w: code(f"obsdiff.models.{w.family}"),
     output:
         f"{RESULTS}/models/{{family}}/model_index.json",
     log:
@@ -10,5 +8,8 @@ rule tiny:
         family="[^/]+",
     conda:
         "../../environment.yml"
+    params:
+        code=lambda w: code("eval.jobs:tiny", f"obsdiff.models.{w.family}"),
+        out=lambda w: f"{RESULTS}/models/{w.family}",
     shell:
-        "python -m eval tiny --family {wildcards.family} --out $(dirname {output}) > {log} 2>&1"
+        "python -m eval tiny --family {wildcards.family:q} --out {params.out:q} > {log:q} 2>&1"

@@ -3,13 +3,12 @@
 
 rule track:
     input:
-        metrics=expand("{cell}/metrics.json", cell=CELLS),
+        metrics=METRICS,
         files=[
             *rules.summarise.output,
-            *(rules.report.output if rules.has("report") else []),
+            *rules.report.output,
             "requirements.lock",
         ],
-        code=code("eval.tracking"),
     output:
         f"{TABLES}/mlflow.json",
     log:
@@ -17,10 +16,12 @@ rule track:
     conda:
         "../../environment.yml"
     params:
+        code=code("eval.__main__:track"),
+        cells=LISTED,
         sweep=config["name"],
-        results=lambda w: RESULTS,
-        sources=" ".join(flags({"sources": prompt_sources()})),
+        results=RESULTS,
+        sources=list(flags({"sources": prompt_sources()})),
         store=sha256(os.getenv("MLFLOW_TRACKING_URI", "").encode()).hexdigest(),  # another store is filled anew
     shell:
-        "python -m eval track --metrics {input.metrics} --files {input.files} --sweep {params.sweep}"
-        " --results {params.results} {params.sources} --out {output} > {log} 2>&1"
+        "python -m eval track --metrics {params.cells:q} --files {input.files:q} --sweep {params.sweep:q}"
+        " --results {params.results:q} {params.sources:q} --out {output:q} > {log:q} 2>&1"
