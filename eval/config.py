@@ -142,6 +142,11 @@ def read_sweep(config: Mapping[str, Any]) -> Sweep:
     for cell, overrides in cells.items():
         for axis, values in overrides._asdict().items():
             texts[axis][getattr(cell, axis)] = values
+        if (pruned := cell.pruned_as()) != cell:
+            texts["sampling"][pruned.sampling] = {}
+            texts["calibration"][pruned.calibration] = {
+                key: value for key, value in overrides.calibration.items() if key != "sampling"
+            }
     if full:
         for cell, overrides in cells.items():
             if overrides.calibration.keys() & {"prompts", "count"}:

@@ -1,8 +1,19 @@
 """Dynamic Sparse no Training (Zhang et al. 2024): kept and pruned weights swapped until a row's mean error is gone.
 
-Starts from OBS saliencies w²/[H⁻¹]_jj, compared within a row, as the OBS-Diff paper has it. With D = W ⊙ E[x] the
-row's error is e = Σ D over its pruned weights; a swap grows the pruned weight whose D/var(x) lowers |e| most, and
-prunes the kept one of lowest Wanda score whose D has the sign that e lacks. No weight is updated.
+With D = W ⊙ E[x] a row's error is e = Σ D over its pruned weights. While |e| exceeds the threshold, up to 50 times: the
+pruned weight whose D/var(x) is the largest (e > 0) or the most negative (e < 0) grows back, and the kept one of lowest
+Wanda score whose D has the sign that e lacks goes (N:M: the one of lowest score in the same group). None is updated.
+
+Unlike its authors' code (https://github.com/zyxxmu/DSnoT):
+
+- A swap that does not lower |e| is not made and ends the row; theirs makes it, of N:M unless e would change sign. A
+  weight may be moved again; theirs moves each once.
+- The mask at the start is by w²/[H⁻¹]_jj, as in OBS-Diff; in their `sparsegpt` start H⁻¹ is of the columns from j on.
+- E[x] and var(x) are weighted by timestep, and var(x) is over all tokens; theirs is the mean of each sample's variance.
+- The threshold, 0.1 on errors summed over a sample of 2048 tokens, is per token, so that it does not depend on a
+  picture's size.
+- A row that has no weight left with the sign it needs ends there; theirs goes on with other weights.
+- Every layer is refined; theirs leaves a language model's MLPs at the first mask by default.
 """
 
 import torch

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
-from eval.cells import AXES, PATTERN, Cell, flags
+from eval.cells import AXES, PATTERN, PINNED, Cell, flags
 from eval.config import read_sweep, results_of
 from eval.scale import LAYERS
 from eval.weights import judge_files
@@ -113,6 +113,11 @@ def pruning(wildcards):
 def dense(wildcards, file):
     """A file of the dense cell that a cell is compared with."""
     return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).dense().path}/{file}"
+
+
+def pruned_as(wildcards, file):
+    """A file of the cell that prunes the model of a cell pinned to it."""
+    return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).pruned_as().path}/{file}"
 
 
 def prompt_sources():

@@ -32,3 +32,26 @@ rule prune:
         " --pattern {wildcards.pattern} --sparsity {wildcards.sparsity} --weighting {wildcards.weighting}"
         " --packages {wildcards.packages} --seed {wildcards.seed} --threads {params.threads}"
         " --out $(dirname {output.manifest}) > {log} 2>&1"
+
+
+# A cell whose calibration is pinned to the model file's sampling has the checkpoint of the plain cell.
+rule share:
+    input:
+        manifest=lambda w: pruned_as(w, "checkpoint/manifest.json"),
+        weights=lambda w: pruned_as(w, "checkpoint/weights.safetensors"),
+        code=code("eval.sharing"),
+    output:
+        manifest=f"{CELL}/checkpoint/manifest.json",
+        weights=f"{CELL}/checkpoint/weights.safetensors",
+    log:
+        f"{LOGS}/share/{PATTERN}.log",
+    wildcard_constraints:
+        calibration=rf"(?:[^/]+\+)?{PINNED}",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m eval share --checkpoint $(dirname {input.manifest:q}) --out $(dirname {output.manifest:q})"
+        " > {log:q} 2>&1"
+
+
+ruleorder: share > prune
