@@ -16,9 +16,12 @@ from conftest import spec_of
 from eval.cells import PLAIN
 from eval.config import read_record, read_sweep
 from eval.grid import sampling_of
+from eval.profile import as_the_paper_counts
 from eval.sharing import share
-from obsdiff import load_pruned, prune, registry, save_pruned
+from obsdiff import PruneSpec, Source, load_pruned, models, plan, prune, registry, save_pruned
+from obsdiff.checkpoint import read_pruned
 from obsdiff.errors import CheckpointError, SpecError
+from obsdiff.planning import paper_flops
 
 ROOT = Path(__file__).parents[1]
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))
@@ -173,6 +176,24 @@ def test_a_shared_checkpoint_is_verified(tmp_path):
     with pytest.raises(CheckpointError, match="damaged or altered"):
         share(tmp_path / "one", tmp_path / "three")
     assert not list((tmp_path / "three").iterdir())
+
+
+def test_work_is_counted_without_weights_in_every_family(family, tmp_path):
+    """As the paper counts it falls with heads and neurons, and zeros leave it."""
+    found = {}
+    for pattern in ("unstructured", "structured"):
+        pipe = family.tiny()
+        save_pruned(pipe, tmp_path / pattern, prune(pipe, spec_of("random", pattern=pattern)))
+        found[pattern] = as_the_paper_counts(family.tiny(), read_pruned(tmp_path / pattern))
+    denoiser = models.denoiser_of(family.tiny())
+    assert 0 < found["structured"] < found["unstructured"] == paper_flops(family, denoiser.to("meta"))
+
+
+@pytest.mark.parametrize("name", ["sd35-large", "sd35-large-latency", "flux1-dev"])
+def test_large_models_fit_80_gb_as_they_are(name):
+    model = read_record(name)
+    source, spec = Source(**model["source"]), PruneSpec(sampling=sampling_of(model))
+    assert source.offload == "none" and plan(source, spec, budget=80 * 10**9).fits == "as it is"
 
 
 def test_pictures_are_512_and_tables_as_the_paper_says():
