@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ from obsdiff.spec import require
 
 PLAIN = "plain"
 """options, sampling and calibration of a cell that has none of its own"""
+MODEL = "model"
+"""`calibration: {sampling: model}`: calibrated with the model file's sampling, whatever the cell's in use"""
+PINNED = f"sampling={MODEL}"
+"""that, in a cell's path"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class Cell:
         """The dense cell of the same model, sampling and seed."""
         return Cell(self.model, "dense", "unstructured", "0.00", "uniform", "1", PLAIN, self.sampling, PLAIN, self.seed)
 
+    def pruned_as(self) -> "Cell":
+        """The cell that prunes this one's model: itself, or the one of plain sampling that it is pinned to."""
+        *rest, last = self.calibration.split("+")
+        pinned = last == PINNED
+        return replace(self, sampling=PLAIN, calibration="+".join(rest) or PLAIN) if pinned else self
+
 
 AXES = tuple(f.name for f in fields(Cell))
 PREFIXED = AXES[AXES.index("packages") :]
@@ -65,7 +75,7 @@ def text_of(values: dict[str, Any], shared: Collection[str] = ()) -> str:
     """
     parts = []
     for key, value in values.items():
-        if key == "sampling":
+        if isinstance(value, dict) and key == "sampling":
             parts += [f"{key}.{text_of({inner: v})}" for inner, v in value.items()]
             continue
         text = "_".join(map(str, value)) if isinstance(value, list | tuple) else json.dumps(value).strip('"')

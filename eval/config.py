@@ -144,6 +144,11 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
     for cell, overrides in cells.items():
         for axis, values in overrides._asdict().items():
             texts[axis][getattr(cell, axis)] = values
+        if (pruned := cell.pruned_as()) != cell:
+            texts["sampling"][pruned.sampling] = {}
+            texts["calibration"][pruned.calibration] = {
+                key: value for key, value in overrides.calibration.items() if key != "sampling"
+            }
     if is_tiny(config):
         models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
         return Sweep(list(cells), models, **shrunk(texts))

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.cells import PLAIN, Cell, decimal, text_of
+from eval.cells import MODEL, PLAIN, Cell, decimal, text_of
 from obsdiff import patterns, registry, schedulers, sizes
 from obsdiff.errors import SpecError
 from obsdiff.spec import PruneSpec, Sampling, Source
@@ -41,7 +41,7 @@ class Overrides(NamedTuple):
     sampling: dict[str, Any]
     """fields of Sampling, in calibration and in use"""
     calibration: dict[str, Any]
-    """count, prompts and choice, and under `sampling` fields of Sampling that hold in calibration alone"""
+    """count, prompts and choice, and under `sampling` fields of Sampling that hold in calibration alone, or `model`"""
 
 
 def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -92,9 +92,14 @@ def changed(key: str, asked: Mapping[str, Any], model: Model, *under: Mapping[st
 
 
 def calibration_of(asked: Mapping[str, Any], model: Model, sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a calibration override what differs from the model's calibration and the cell's sampling."""
+    """Of a calibration override what differs from the model's calibration and the cell's sampling.
+
+    `sampling: model` calibrates with the model file's sampling however the cell samples in use.
+    """
     own = model["calibration"]
     found = {k: asked[k] for k in ("choice", "count", "prompts") if k in asked and asked[k] != own.get(k)}
+    if asked.get("sampling") == MODEL:
+        return found | ({"sampling": MODEL} if sampling else {})
     inner = changed("grid.calibration.sampling", asked.get("sampling", {}), model, sampling)
     return found | ({"sampling": inner} if inner else {})
 

@@ -1,4 +1,4 @@
-"""The jobs of cells on the command line: prompts, generate, merge, profile, measure, tiny."""
+"""The jobs of cells on the command line: prompts, share, generate, merge, profile, measure, tiny."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,6 +34,18 @@ def prompts(
         disjoint_from: a prompt file whose captions are passed over.
     """
     write_prompts(out, choose_prompts(source, count, choice, disjoint_from))
+
+
+def share(checkpoint: Path, out: Path) -> None:
+    """Copy the checkpoint of the cell that this one is pinned to, verified.
+
+    Args:
+        checkpoint: that cell's.
+        out: this cell's.
+    """
+    from eval.sharing import share as copy
+
+    copy(checkpoint, out)
 
 
 def generate(

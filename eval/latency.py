@@ -36,6 +36,9 @@ SECONDS = 0.02
 BLOCK = r".*transformer_blocks\.\d+"
 """names of transformer blocks, in every family"""
 
+SPEEDUPS = {"block": "block_speedup", "denoiser": "speedup"}
+"""call → the name of its speed-up"""
+
 Calls = Mapping[str, Callable[[], Any]]
 
 
@@ -190,15 +193,17 @@ def latency(
     Returns:
         block_ms (of the block in the middle), denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned, one
         prompt; block_speedup, speedup of block and denoiser: the median ratio, and its 25th and 75th percentile under
-        block_speedup_quartiles, speedup_quartiles. batch: the denoiser at full batch, {size, denoiser_ms, speedup,
-        speedup_quartiles}. flops of a denoiser call for one prompt: dense, pruned, and ideal (of the pruned one without
-        products with zeros). memory of that call: peak bytes, the denoiser's weights included, dense and pruned.
-        threads.
+        block_speedup_quartiles, speedup_quartiles. batch: the same at full batch, {size, block_ms, denoiser_ms,
+        block_speedup, speedup and their quartiles}. flops of a denoiser call for one prompt: dense, pruned, and ideal
+        (of the pruned one without products with zeros). memory of that call: peak bytes, the denoiser's weights
+        included, dense and pruned. threads.
     """
     size = sampling.batch_size
     record: dict[str, Any] = {"threads": torch.get_num_threads()}
     with ready(pipe, prompt, sampling, sorted({1, size})) as calls, installing(pipe, pruned) as install:
-        timed = {**calls[1], **({"batch": calls[size]["denoiser"]} if size > 1 else {})}
+        timed = {what: calls[1][what] for what in SPEEDUPS}
+        if size > 1:
+            timed |= {f"batch_{what}": calls[size][what] for what in SPEEDUPS}
         record |= work_of(models.denoiser_of(pipe), pruned, install, calls[1]["denoiser"])
 
         def turn(which: str, timed: Calls = timed) -> Calls:
@@ -211,12 +216,17 @@ def latency(
         install["pruned"]()
         pipelines = in_turns({"pruned": lambda: whole}, min(rounds, PIPELINES), seconds)
     record |= {"pipeline_ms": quartiles(pipelines["pruned", "pipeline"])}
-    for what, speedup in (("block", "block_speedup"), ("denoiser", "speedup")):
-        record[f"{what}_ms"] = quartiles(times["pruned", what])
-        record |= named(speedup, ratios(times["dense", what], times["pruned", what]))
-    what = "batch" if size > 1 else "denoiser"
-    ratio = named("speedup", ratios(times["dense", what], times["pruned", what]))
-    return record | {"batch": {"size": size, "denoiser_ms": quartiles(times["pruned", what])} | ratio}
+    record |= of_rounds(times, "")
+    return record | {"batch": {"size": size} | of_rounds(times, "batch_" if size > 1 else "")}
+
+
+def of_rounds(times: Mapping[tuple[str, str], Sequence[float]], prefix: str) -> dict[str, Any]:
+    """Quartiles of a block's and a denoiser call's times, pruned, and of their speed-ups."""
+    found: dict[str, Any] = {}
+    for what, speedup in SPEEDUPS.items():
+        dense, pruned = (times[which, f"{prefix}{what}"] for which in ("dense", "pruned"))
+        found |= {f"{what}_ms": quartiles(pruned)} | named(speedup, ratios(dense, pruned))
+    return found
 
 
 def work_of(

@@ -4,6 +4,7 @@ config/paper/values.csv holds the paper's numbers, a number a line: table, axes 
 is whatever the sweep has), metric, value. What only one side has is shown all the same, as `–` on the other.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,22 +22,31 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of the paper: its title, our metric, the factor from our unit to the paper's, digits shown."""
+    """A metric of the paper.
+
+    Attributes:
+        ours: our metric of it.
+        factor: from our unit to the paper's.
+        digits: shown.
+        beside: another column, of our numbers alone, that belongs to it.
+    """
 
     title: str
     ours: str
     factor: float
     digits: int
+    beside: str = ""
 
 
 COLUMNS = {
     "params_B": Column("parameters, B", "nonzero_parameters", 1e-3, 2),
-    "tflops": Column("TFLOPs", "denoiser_tflops", 1.0, 2),
+    "tflops": Column("TFLOPs as the paper counts", "paper_tflops", 1.0, 2, "tflops_in_use"),
+    "tflops_in_use": Column("TFLOPs of a call in use, ours", "denoiser_tflops", 1.0, 2),
     "fid": Column("FID", "fid", 1.0, 2),
     "clip": Column("CLIP score", "clip_score", 1.0, 4),
     "imagereward": Column("ImageReward", "image_reward", 1.0, 4),
-    "block_ms": Column("block, ms", "block_ms", 1.0, 2),
-    "speedup": Column("block speed-up", "block_speedup", 1.0, 2),
+    "block_ms": Column("block, ms", "batch_block_ms", 1.0, 2),
+    "speedup": Column("block speed-up", "batch_block_speedup", 1.0, 2),
     "memory_GB": Column("memory, GB", "pruning_memory", 2**20 / 1e9, 2),
     "seconds": Column("pruning, s", "pruning_seconds", 1.0, 1),
     "minutes": Column("pruning, min", "pruning_seconds", 1 / 60, 2),
@@ -102,8 +112,9 @@ def join(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:
-    """Those that the paper reports, in its order."""
-    return list(dict.fromkeys(name for row in rows for name in row.paper))
+    """Those that the paper reports, in its order, each with what belongs beside it."""
+    found = dict.fromkeys(name for row in rows for name in row.paper)
+    return [each for name in found for each in (name, COLUMNS[name].beside) if each]
 
 
 def ours(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, float]:
@@ -130,10 +141,14 @@ def tidy(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows for people: the axes that tell the paper's rows apart, and a metric in three columns."""
+    """Titles and rows for people: the axes that tell the paper's rows apart, and a metric in three columns.
+
+    A metric that the paper does not report has one column, ours.
+    """
     stated = [axis for axis in AXES if len({row.axes.get(axis) for row in rows if row.paper}) > 1]
     axes = [axis for axis in AXES if axis in ("model", "method", *stated)]
     metrics = metrics_of(rows)
+    alone = {COLUMNS[name].beside for name in metrics}
     lines = []
     for row in rows:
         dense = row.axes["method"] == "dense"
@@ -143,11 +158,19 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             line[axes.index("method")] = row.name
         for name in metrics:
             paper, mine, digits = row.paper.get(name), row.ours.get(name), COLUMNS[name].digits
+            if name in alone:
+                line.append(NONE if mine is None else f"{mine:.{digits}f}")
+                continue
             difference = None if paper is None or mine is None else mine - paper
             line += [NONE if value is None else f"{value:.{digits}f}" for value in (paper, mine)]
             line.append(NONE if difference is None else f"{difference:+.{digits}f}")
         lines.append(line)
-    return axes + [part for name in metrics for part in (f"{COLUMNS[name].title}: paper", "ours", "Δ")], lines
+    titles = [
+        part
+        for name, title in ((name, COLUMNS[name].title) for name in metrics)
+        for part in ((title,) if name in alone else (f"{title}: paper", "ours", "Δ"))
+    ]
+    return axes + titles, lines
 
 
 def circumstances(cells: Sequence[Cell], scale: str) -> Iterator[str]:
@@ -159,21 +182,46 @@ def circumstances(cells: Sequence[Cell], scale: str) -> Iterator[str]:
         return " and ".join(dict.fromkeys(values))
 
     machines = all_of(f"{m['device']}, {m['dtype']}" for m in (cell["provenance"]["machine"] for cell in cells))
-    yield f"Ours: {machines}; {all_of(str(len(cell['prompts'])) for cell in cells)} prompts."
+    seeds = all_of(str(seed) for seed in sorted({cell["cell"]["seed"] for cell in cells}))
+    yield f"Ours: {machines}; {all_of(str(len(cell['prompts'])) for cell in cells)} prompts; seed {seeds}."
+    yield from calibrations(cells)
     real = all_of(str(cell["provenance"]["reference"]["count"]) for cell in cells)
     yield f"FID on {all_of(cell['metrics']['fid']['unit'] for cell in cells)} against {real} real pictures."
     yield f"CLIP score by `{all_of(cell['provenance']['evaluator']['name'] for cell in cells)}`."
+    yield "docs/paper.md says which choices are ours."
     yield "The paper's: one RTX 4090 with 48 GB (Flux: A100 with 80 GB), 5,000 prompts (ablations: 1,000)."
     if not any("image_reward" in cell["metrics"] for cell in cells):
         yield "ImageReward was not measured: no model file names its environment (`evaluation.image_reward`)."
 
 
+def calibrations(cells: Sequence[Cell]) -> Iterator[str]:
+    """How the cells that calibrate did, a sentence for each way."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        spec = cell["provenance"].get("spec") or {}
+        if sampling := spec.get("sampling"):
+            size = "×".join(str(sampling[key]) for key in ("width", "height") if sampling.get(key)) or "own size"
+            guidance, sampler = sampling["guidance_scale"], sampling.get("scheduler") or "its own sampler"
+            run = f"{sampling['steps']} steps, guidance {guidance:g}, {size}, {sampler}"
+            captions = f"captions {spec['prompts'][:12]} (SHA-256)"
+            weights = f"α in [{spec['alpha_min']:g}, {spec['alpha_max']:g}], damping {spec['damping']:g}"
+            who = f"{cell['cell']['model']} {cell['cell']['method']}"
+            found.setdefault(f"{run}; {captions}; {weights}", []).append(who)
+    for how, several in found.items():
+        yield f"Calibrated ({', '.join(dict.fromkeys(several))}): {how}."
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and what cannot be printed, which would end a comment or a row."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def latex(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A booktabs tabular."""
-    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", NONE: "--", "Δ": r"$\Delta$"})
-    head, *body = (" & ".join(v.translate(escape) for v in line) + r" \\" for line in (titles, *lines))
-    begin = rf"\begin{{tabular}}{{{'l' * len(titles)}}}"
-    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+    """A booktabs tabular of any text."""
+    safe = [[one_line(text) for text in line] for line in (titles, *lines)]
+    table = tabulate(safe[1:], safe[0], tablefmt="latex_booktabs", disable_numparse=True)
+    table = re.sub(r"(?m)^( *)(?=[\[*])", r"\1{}", table)  # the end of a row takes these for its own arguments
+    return table.replace(NONE, "--").replace("Δ", r"$\Delta$") + "\n"
 
 
 def write_paper(cells: Sequence[Cell], table: int, out: Path, scale: str = "full", values: Path = VALUES) -> None:
@@ -188,8 +236,9 @@ def write_paper(cells: Sequence[Cell], table: int, out: Path, scale: str = "full
     rows = join(read_values(table, values), cells)
     out.mkdir(parents=True, exist_ok=True)
     tidy(rows).to_csv(out / "paper.csv", index=False)
-    (titles, lines), about = shown(rows), list(circumstances(cells, scale))
-    plain = tabulate(lines, titles, tablefmt="pipe", disable_numparse=True)
+    (titles, lines), about = shown(rows), [one_line(sentence) for sentence in circumstances(cells, scale)]
+    cellwise = [[one_line(text).replace("|", r"\|") for text in line] for line in lines]
+    plain = tabulate(cellwise, titles, tablefmt="pipe", disable_numparse=True)
     title = f"# Table {table} of the OBS-Diff paper (arXiv 2510.06751v3), and ours"
     note = f"Δ is ours − the paper's; {NONE} was not reported, or not measured."
     (out / "paper.md").write_text("\n\n".join([title, " ".join(about), note, plain]) + "\n")

@@ -11,6 +11,7 @@ from eval.work import nbytes
 from obsdiff import models, packages
 from obsdiff.checkpoint import Pruned
 from obsdiff.devices import stated_precision
+from obsdiff.planning import paper_flops
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 from obsdiff.staging import denoising
@@ -75,7 +76,20 @@ def hook_of(layer: nn.Linear, pruned: State, sums: Tensor) -> Callable[[nn.Modul
     return hook
 
 
-def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:
+def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int:
+    """FLOPs of the pruned denoiser as obsdiff.planning.paper_flops counts them, without its weights.
+
+    Args:
+        pipe: the dense pipeline.
+    """
+    family, dense = models.family_of(pipe), models.denoiser_of(pipe)
+    with torch.device("meta"):
+        denoiser = type(dense).from_config(dense.config)
+    pruned.install(family, denoiser)
+    return paper_flops(family, denoiser)
+
+
+def counts(pipe: Any, pruned: Pruned) -> dict[str, Any]:
     """Parameters and bytes, the dense model's and after pruning.
 
     Args:
@@ -85,7 +99,7 @@ def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:
         prunable, denoiser: parameters of the prunable layers' weights and of the whole denoiser, `total` of the dense
         model and `nonzero` after pruning. bytes: of the denoiser's parameters, all in the pipeline's dtype: `dense`;
         `memory`, pruned, as dense kernels need them, zeros included; `disk`, the pruned layers' file and the parameters
-        that are not in it.
+        that are not in it. paper_flops: of the pruned denoiser as the paper counts (obsdiff.planning.paper_flops).
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     names = packages.layers(family.units(denoiser))
@@ -97,6 +111,7 @@ def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:
     layers = {models.linear(denoiser, name): state for name, state in pruned.states.items()}
     replaced = [layer.weight for layer in layers]
     replaced += [layer.bias for layer, state in layers.items() if layer.bias is not None and state.bias is not None]
+    paper = as_the_paper_counts(pipe, pruned)
     size = {"dense": nbytes(denoiser.parameters())}
     size["disk"] = size["dense"] - nbytes(replaced) + pruned.manifest["weights_bytes"]
     pruned.install(family, denoiser)
@@ -104,4 +119,4 @@ def counts(pipe: Any, pruned: Pruned) -> dict[str, dict[str, int]]:
     return {
         kind: {"total": total[kind], "nonzero": sum(int(t.count_nonzero()) for t in found)}
         for kind, found in tensors().items()
-    } | {"bytes": size}
+    } | {"bytes": size, "paper_flops": paper}

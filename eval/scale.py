@@ -45,7 +45,6 @@ def shrunk(texts: Texts) -> Texts:
     for axis, meanings in texts.items():
         for text, values in meanings.items():
             found[axis][text] = {k: v for k, v in values.items() if k not in dropped[axis]}
-            if "sampling" in values:
-                inner = values["sampling"].items()
-                found[axis][text]["sampling"] = {k: v for k, v in inner if k not in dropped["sampling"]}
+            if isinstance(inner := values.get("sampling"), dict):
+                found[axis][text]["sampling"] = {k: v for k, v in inner.items() if k not in dropped["sampling"]}
     return found

@@ -11,9 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from obsdiff import models, surgery, targets
 from obsdiff.loading import configuration
 from obsdiff.memory import Memory, component_bytes, estimate, fitting
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.spec import PruneSpec, Sampling, Source
 from obsdiff.surgery import State
 from obsdiff.targets import Target
+
+PAPER_TOKENS = 77
+PAPER_MULTIPLY_ADD = {"transformer": 1, "unet": 2}
+"""denoiser → FLOPs of a multiply-add in the paper's tables 4 and 9, and 3"""
 
 
 @dataclass(frozen=True)
@@ -157,12 +161,44 @@ class Work(NamedTuple):
     """numbers that the layer with the most reads and writes"""
 
 
+def own_side(denoiser: nn.Module) -> int:
+    """Side of the latents where no size is asked for; FluxTransformer2DModel's configuration does not say it."""
+    side: int = getattr(denoiser.config, "sample_size", 128)
+    return side
+
+
 def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Work:
+    """Of a call for one prompt as the spec samples.
+
+    Args:
+        denoiser: on the meta device.
+        vae: its configuration.
+    """
     sampling = spec.sampling
     scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    side = getattr(denoiser.config, "sample_size", 128)
-    height, width = (sampling.height or side * scale) // scale, (sampling.width or side * scale) // scale
-    arguments = family.example(denoiser, height, width, sampling)
+    side = own_side(denoiser)
+    sides = (given // scale if given else side for given in (sampling.height, sampling.width))
+    return work_of(denoiser, family.example(denoiser, *sides, sampling))
+
+
+def paper_flops(family: Any, denoiser: nn.Module) -> int:
+    """Work of one call as the OBS-Diff paper's tables count it (docs/paper.md), in its "FLOPs".
+
+    The call is unguided, for one prompt, on the pipeline's own size (1024² for Stable Diffusion 3, 3.5 and XL), with 77
+    text tokens, and attention's own products are left out. A multiply-add is one for transformers and two for UNets.
+
+    Args:
+        denoiser: on the meta device, dense or with heads and neurons removed.
+    """
+    side = own_side(denoiser)
+    tokens = PAPER_TOKENS - getattr(family, "CLIP_TOKENS", 0)
+    unguided = Sampling(guidance_scale=1.0, max_sequence_length=tokens)
+    work = work_of(denoiser, family.example(denoiser, side, side, unguided))
+    return (work.total - work.attention) * PAPER_MULTIPLY_ADD[family.DENOISER] // 2
+
+
+def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:
+    """Of a call with these arguments, both on the meta device."""
     by_layer: dict[str, int] = {}
     numbers: list[int] = []
     handles = []

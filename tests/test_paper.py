@@ -1,12 +1,15 @@
 """The paper's numbers and ours side by side."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eval.cells import Cell, axes_of
-from eval.paper import COLUMNS, read_values, tidy, write_paper
+from eval.paper import COLUMNS, latex, one_line, read_values, tidy, write_paper
 from eval.paper import join as joined
 from obsdiff.errors import SpecError
 
@@ -90,10 +93,65 @@ def test_files(values, tmp_path):
     assert ["m", "obs_diff", "structured", "0.20", "2.10", "2.10", "+0.00", "31.00", "32.00", "+1.00"] in rows
     assert ["m", "ecodiff", "structured", "0.20", "–", "–", "–", "40.00", "–", "–"] in rows
     assert len(list(csv.DictReader((tmp_path / "out/paper.csv").read_text().splitlines()))) == 8
-    tex = (tmp_path / "out/paper.tex").read_text()
+    tex = re.sub(" +", " ", (tmp_path / "out/paper.tex").read_text())
     assert r"obs\_diff & structured & 0.20 & 2.10" in tex and tex.count(r" \\") == len(rows)
     write_paper(CELLS, 9, tmp_path / "full", "full", values)
     assert "mean nothing" not in (tmp_path / "full/paper.md").read_text()
+
+
+def calibrated(method: str, **changed: object) -> dict:
+    """The record of a cell that calibrated."""
+    made, sampling = cell(method, "0.20"), {"steps": 25, "guidance_scale": 7.0, "height": 512, "width": 512}
+    spec = {"alpha_min": 0.8, "alpha_max": 1.2, "damping": 0.01, "prompts": "abcdef" * 10}
+    made["provenance"]["spec"] = spec | {"sampling": sampling | {"scheduler": "euler"} | changed}
+    return made
+
+
+def test_head_says_what_defines_the_run(values, tmp_path):
+    write_paper([CELLS[0], calibrated("obs_diff"), calibrated("wanda", steps=15)], 3, tmp_path, "full", values)
+    text = (tmp_path / "paper.md").read_text()
+    how = "25 steps, guidance 7, 512×512, euler; captions abcdefabcdef (SHA-256); α in [0.8, 1.2], damping 0.01"
+    assert f"Calibrated (m obs_diff): {how}." in text and "Calibrated (m wanda): 15 steps," in text
+    assert "some GPU, float16; 2 prompts; seed 0." in text and "docs/paper.md" in text
+
+
+def test_tflops_have_ours_in_use_beside_them(tmp_path):
+    (tmp_path / "values.csv").write_text(VALUES.replace("params_B,2.1", "tflops,2.1"))
+    made = cell("obs_diff", "0.20", paper_tflops=2.2, denoiser_tflops=7.0)
+    write_paper([CELLS[0], made], 3, tmp_path, "full", tmp_path / "values.csv")
+    lines = [[part.strip() for part in x.split("|")[1:-1]] for x in (tmp_path / "paper.md").read_text().splitlines()]
+    titles, *rows = [line for line in lines if len(line) > 3]
+    at = titles.index("TFLOPs as the paper counts: paper")
+    assert titles[at + 1 : at + 4] == ["ours", "Δ", "TFLOPs of a call in use, ours"]
+    assert ["2.10", "2.20", "+0.10", "7.00"] in [row[at : at + 4] for row in rows]
+
+
+TEX = {
+    **{rf"\{c}": c for c in "&%$#_{}"},
+    r"\^{}": "^",
+    r"\textasciitilde{}": "~",
+    r"\textbackslash{}": "\\",
+    r"\ensuremath{<}": "<",
+    r"\ensuremath{>}": ">",
+    r"$\Delta$": "Δ",
+}
+TOKEN = re.compile("|".join(sorted(map(re.escape, TEX), key=len, reverse=True)))
+NASTY = (*"\\${}^~&%#_*Δ–猫|", "\n\n", "\x00", "\x01", "[x]", "---", "a b")
+
+
+@given(st.lists(st.lists(st.one_of(st.sampled_from(NASTY), st.text()), min_size=2, max_size=2), min_size=2, max_size=5))
+def test_latex_is_right_for_any_text(lines):
+    """Every cell is read back as it was; nothing in it ends a row, a cell or a comment, or is taken for a command."""
+    tex = latex(lines[0], lines[1:])
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == len(lines) and not re.search(r"(?m)^ *[\[*]", tex)
+    for row, line in zip(rows, lines, strict=True):
+        found = re.split(r"(?<!\\)&", row.removesuffix(r"\\"))
+        plain = [re.sub(r"^\{\}(?=[\[*])", "", text.strip()) for text in found]
+        assert all(not re.search(r"[\\$^~&%#_{}]", TOKEN.sub("", text)) for text in plain)
+        assert [TOKEN.sub(lambda m: TEX[m[0]], text) for text in plain] == [
+            one_line(text).replace("–", "--") for text in line
+        ]
 
 
 def test_unknown_table_is_refused(values):

@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
 from eval import dag, live
-from eval.cells import AXES, PATTERN, Cell, flags
+from eval.cells import AXES, PATTERN, PINNED, Cell, flags
 from eval.config import is_tiny, read_sweep, results_of
 from eval.grid import relevant
 from eval.reading import read_mapping
@@ -157,6 +157,11 @@ def pictures_state(wildcards):
     """Whether the pictures of a cell, and of the dense one beside it, are still those that were drawn."""
     own = dag.pictures(Path(f"{CELL}/images".format(**wildcards)))
     return own, dag.pictures(Path(dense(wildcards, "images")))
+
+
+def pruned_as(wildcards, file):
+    """A file of the cell that prunes the model of a cell pinned to it."""
+    return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).pruned_as().path}/{file}"
 
 
 def prompt_sources():

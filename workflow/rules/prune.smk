@@ -37,3 +37,28 @@ rule prune:
         " --method {wildcards.method:q} --pattern {wildcards.pattern:q} --sparsity {wildcards.sparsity:q}"
         " --weighting {wildcards.weighting:q} --packages {wildcards.packages:q} --seed {wildcards.seed:q}"
         " --threads {params.threads} --out {params.out:q} > {log:q} 2>&1"
+
+
+# A cell whose calibration is pinned to the model file's sampling has the checkpoint of the plain cell.
+rule share:
+    input:
+        manifest=lambda w: pruned_as(w, "checkpoint/manifest.json"),
+        weights=lambda w: pruned_as(w, "checkpoint/weights.safetensors"),
+    output:
+        manifest=f"{CELL}/checkpoint/manifest.json",
+        weights=f"{CELL}/checkpoint/weights.safetensors",
+    log:
+        f"{LOGS}/share/{PATTERN}.log",
+    wildcard_constraints:
+        calibration=rf"(?:[^/]+\+)?{PINNED}",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("eval.__main__:share", "eval.sharing"),
+        checkpoint=lambda w, input: folder(input.manifest),
+        out=lambda w, output: folder(output.manifest),
+    shell:
+        "python -m eval share --checkpoint {params.checkpoint:q} --out {params.out:q} > {log:q} 2>&1"
+
+
+ruleorder: share > prune

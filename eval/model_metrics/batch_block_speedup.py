@@ -1,0 +1,14 @@
+"""How many times faster the middle block is for a full batch: median and quartiles over rounds, as of `speedup`."""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "block speed-up, full batch"
+UNIT = "×"
+HIGHER_IS_BETTER = True
+TIMED = True
+
+
+def compute(model: Model) -> Value:
+    batch = model.profile["latency"]["batch"]
+    low, high = batch["block_speedup_quartiles"]
+    return batch["block_speedup"], (low, high)

@@ -1,0 +1,16 @@
+"""Work of one denoiser call as the OBS-Diff paper's tables count it, see obsdiff.planning.paper_flops.
+
+One unguided call on the pipeline's own size with 77 text tokens, without attention's own products; multiply-adds of a
+transformer, FLOPs of a UNet. Counted without weights, and so the same on any machine.
+"""
+
+from eval.model_metrics import Model, Value
+
+TITLE = "work of a call, as the paper counts"
+UNIT = "TFLOP"
+HIGHER_IS_BETTER = None
+TIMED = False
+
+
+def compute(model: Model) -> Value:
+    return model.profile["paper_flops"] / 1e12, None
