@@ -54,7 +54,7 @@ rule share:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:share", "eval.sharing"),
+        code=code("eval.jobs:share", "eval.sharing"),
         checkpoint=lambda w, input: folder(input.manifest),
         out=lambda w, output: folder(output.manifest),
     shell:
