@@ -122,10 +122,26 @@ class Calibration:
         return stats
 
     def run(self, rows: slice, steps: "Steps") -> None:
-        """Sample one batch."""
+        """Sample one batch.
+
+        Raises:
+            SpecError: the pipeline refuses the call, its components do not fit each other, or memory is short.
+        """
         steps.now = 0
         identities = [f"{i}/{self.spec.prompts[i]}" for i in range(rows.start, rows.stop)]
-        sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, steps)
+        try:
+            sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, steps)
+        except torch.OutOfMemoryError as error:
+            raise SpecError(
+                f"batch_size: {self.spec.sampling.batch_size} prompts at once need more memory than the device has; "
+                "give a smaller one, offload: model, or packages: 2GiB (`obsdiff plan` says what fits)"
+            ) from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            why = (str(error).splitlines() or [""])[0]
+            raise SpecError(
+                f"sampling: the {type(self.pipe).__name__} fails on {self.where(rows)} "
+                f"({type(error).__name__}: {why}); its components or the sampling's settings do not fit each other"
+            ) from error
 
     def blame(self, denoiser: nn.Module, rows: slice) -> None:
         """Sample a batch again and raise LayerError where NaN or infinity arises first."""

@@ -26,13 +26,14 @@ AGAIN = "download or save the model again"
 
 @contextmanager
 def explained(component: str, folder: Path) -> Iterator[None]:
-    """Turn what a library raises in the block into one SpecError with the component's name.
+    """Turn what a library raises in the block into one SpecError with the component's name, and silence its reports.
 
     The libraries read files that anybody may have edited, and raise whatever their code runs into; so only a single
     call of theirs belongs into the block.
     """
     try:
-        yield
+        with quiet():
+            yield
     except SpecError:
         raise
     except Exception as error:
@@ -41,6 +42,23 @@ def explained(component: str, folder: Path) -> Iterator[None]:
             f"model: {component} of {folder} cannot be loaded ({type(error).__name__}: {lines[0][:300]}); "
             f"check {folder / component}, or {AGAIN}"
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' own reports on standard error: what is wrong becomes an error, the rest is noise."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    logs = (diffusers_logging, transformers_logging)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -148,13 +166,7 @@ def check_network(folder: Path, name: str, cls: Any, variant: str | None, exact:
     """Configuration and weights belong together, and to the class."""
     place = folder / name
     config = read_record(place / "config.json")
-    described = config.get("_class_name", cls.__name__)
-    kind = getattr(getattr(cls, "config_class", None), "model_type", None)
-    if described != cls.__name__:
-        raise SpecError(f"model: {place / 'config.json'} is of a {described}, and {INDEX} says {cls.__name__}; {AGAIN}")
-    given = config.get("model_type", kind)
-    if kind and not (isinstance(given, str) and kind.startswith(given)):
-        raise SpecError(f"model: {place / 'config.json'} is of a {given}, and {cls.__name__} needs a {kind}; {AGAIN}")
+    check_kind(place, cls, config)
     if "quantization_config" in config:
         if exact:
             raise SpecError(f"model: {name} of {folder} is quantised, which leaves nothing to prune; give the original")
@@ -173,6 +185,17 @@ def check_network(folder: Path, name: str, cls: Any, variant: str | None, exact:
     renamed = any(getattr(module, "_from_deprecated_attn_block", False) for module in network.modules())
     if shapes and is_diffusers(cls) and not renamed:
         check_names(name, folder, wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys())
+
+
+def check_kind(place: Path, cls: Any, config: Mapping[str, Any]) -> None:
+    """Refuse a component's configuration that says it is of another class."""
+    described = config.get("_class_name", cls.__name__)
+    kind = getattr(getattr(cls, "config_class", None), "model_type", None)
+    if described != cls.__name__:
+        raise SpecError(f"model: {place / 'config.json'} is of a {described}, and {INDEX} says {cls.__name__}; {AGAIN}")
+    given = config.get("model_type", kind)
+    if kind and not (isinstance(given, str) and kind.startswith(given)):
+        raise SpecError(f"model: {place / 'config.json'} is of a {given}, and {cls.__name__} needs a {kind}; {AGAIN}")
 
 
 def check_names(name: str, folder: Path, missing: Any, unexpected: Any) -> None:

@@ -1,8 +1,7 @@
 """Opening a diffusers pipeline: hub id or folder, revision, variant, dtype, device, offload."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,13 +28,24 @@ def place(pipe: Any, source: Source) -> None:
     """Put an opened pipeline on its device, or give it diffusers' offload hooks.
 
     Under sequential ones its weights cannot be changed any more.
+
+    Raises:
+        SpecError: the device has not enough memory for it.
     """
-    if source.offload == "model":
-        pipe.enable_model_cpu_offload(device=source.device)
-    elif source.offload == "sequential":
-        pipe.enable_sequential_cpu_offload(device=source.device)
-    else:
-        pipe.to(source.device)
+    import torch
+
+    try:
+        if source.offload == "model":
+            pipe.enable_model_cpu_offload(device=source.device)
+        elif source.offload == "sequential":
+            pipe.enable_sequential_cpu_offload(device=source.device)
+        else:
+            pipe.to(source.device)
+    except torch.OutOfMemoryError:
+        raise SpecError(
+            f"offload: {source.offload!r} needs more memory than {source.device} has; give offload: model (`obsdiff "
+            "plan` says what fits)"
+        ) from None
 
 
 def open_pipeline(source: Source, sampling: Sampling | None = None, own_scheduler: bool = False) -> Any:
@@ -59,14 +69,13 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
         schedulers.check(family, sampling)
     parts = components.components(index)
     check_without(source, family, index)
+    denoiser_class(family, index)
     classes = {n: components.class_of(n, *parts[n]) for n in parts if n not in source.without}
-    check_denoiser(family, parts, classes)
-    with quiet():
-        for name in sorted(classes, key=lambda name: name != family.DENOISER):
-            components.check(folder, name, classes[name], source.variant, exact=name == family.DENOISER)
-        loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items()}
-        check_vocabularies(loaded)
-        pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
+    for name in sorted(classes, key=lambda name: name != family.DENOISER):
+        components.check(folder, name, classes[name], source.variant, exact=name == family.DENOISER)
+    loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items()}
+    check_vocabularies(loaded)
+    pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
     if sampling and not own_scheduler:
         schedulers.use(pipe, sampling)
     return pipe
@@ -137,13 +146,18 @@ def check_without(source: Source, family: ModuleType, index: Mapping[str, Any]) 
         require(name not in needed, "without", name, f"a component that can be left out, as {', '.join(needed)} cannot")
 
 
-def check_denoiser(family: ModuleType, parts: Mapping[str, tuple[str, str]], classes: Mapping[str, Any]) -> None:
-    """The denoiser is listed, and of the class that the family prunes."""
+def denoiser_class(family: ModuleType, index: Mapping[str, Any]) -> Any:
+    """The class of the denoiser that an index lists; SpecError unless it is one that the family prunes."""
     name = family.DENOISER
-    if name not in classes:
-        raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; download or save the model again")
-    if family.NETWORK not in (cls.__name__ for cls in classes[name].__mro__):
-        raise SpecError(f"model: the {name} is a {parts[name][1]}; what can be pruned is a {family.NETWORK}")
+    entry = components.components(index).get(name)
+    if entry is None:
+        raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; {components.AGAIN}")
+    found = components.class_of(name, *entry)
+    if family.NETWORK not in (cls.__name__ for cls in found.__mro__):
+        raise SpecError(
+            f"model: {INDEX} says that the {name} is a {entry[1]}; what can be pruned is a {family.NETWORK}"
+        )
+    return found
 
 
 def load_component(folder: Path, name: str, cls: Any, source: Source) -> Any:
@@ -184,23 +198,6 @@ def assemble(folder: Path, index: Mapping[str, Any], parts: Mapping[str, Any]) -
     cls = getattr(diffusers, index["_class_name"])
     with components.explained("pipeline", folder):
         return cls.from_pretrained(folder, local_files_only=True, **parts)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' own reports on standard error: what is wrong becomes an error, the rest is noise."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    logs = (diffusers_logging, transformers_logging)
-    levels = [log.get_verbosity() for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.set_verbosity(level)
 
 
 def configuration(source: Source, name: str) -> dict[str, Any]:

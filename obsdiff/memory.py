@@ -7,14 +7,16 @@ the start. Weights and statistics are exact; activations and the solver's worksp
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from obsdiff import models, targets
+from obsdiff import components, models, targets
 from obsdiff.errors import SpecError
 from obsdiff.loading import configuration
+from obsdiff.sources import INDEX
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.targets import Target
 
@@ -39,21 +41,18 @@ class Memory:
 
 def component_bytes(source: Source) -> dict[str, int]:
     """Bytes of every component whose configuration is at hand, in the source's dtype."""
-    import diffusers
-    import transformers
-
     size = torch.finfo(getattr(torch, source.dtype)).bits // 8
     found = {}
-    for name, entry in configuration(source, "model_index.json").items():
-        if not isinstance(entry, list) or entry[0] not in ("diffusers", "transformers") or name in source.without:
+    for name, (library, kind) in components.components(configuration(source, INDEX)).items():
+        if library not in ("diffusers", "transformers") or name in source.without:
             continue
-        library: Any = {"diffusers": diffusers, "transformers": transformers}[entry[0]]
-        cls = getattr(library, entry[1])
+        cls: Any = components.class_of(name, library, kind)
         if not issubclass(cls, nn.Module):
             continue
         config = configuration(source, f"{name}/config.json")
-        with torch.device("meta"):
-            made = cls.from_config(config) if entry[0] == "diffusers" else cls(cls.config_class(**config))
+        components.check_kind(Path(source.model, name), cls, config)
+        with components.explained(name, Path(source.model)), torch.device("meta"):
+            made = cls.from_config(config) if components.is_diffusers(cls) else cls(cls.config_class(**config))
         found[name] = size * sum(p.numel() for p in made.parameters())
     return found
 

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import models, surgery, targets
-from obsdiff.loading import configuration
+from obsdiff import components, models, surgery, targets
+from obsdiff.loading import class_named, configuration, denoiser_class
 from obsdiff.memory import Memory, component_bytes, estimate, fitting
+from obsdiff.sources import INDEX
 from obsdiff.spec import PruneSpec, Sampling, Source
 from obsdiff.surgery import State
 from obsdiff.targets import Target
@@ -72,13 +74,11 @@ def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
     Raises:
         SpecError: no configuration is on this machine, or the class is not supported.
     """
-    import diffusers
-
-    index = configuration(source, "model_index.json")
-    family = models.family_named(index["_class_name"])
-    cls = getattr(diffusers, index[family.DENOISER][1])
+    index = configuration(source, INDEX)
+    family = models.family_named(class_named(index))
+    cls = denoiser_class(family, index)
     config = configuration(source, f"{family.DENOISER}/config.json")
-    with torch.device("meta"):
+    with components.explained(family.DENOISER, Path(source.model)), torch.device("meta"):
         return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 
@@ -94,6 +94,7 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
         LayerError: a layer does not fit the pattern.
     """
     family, denoiser, vae = meta_denoiser(source)
+    weights = component_bytes(source)
     chosen = targets.find(family, denoiser, spec) if spec.facts["PRUNES"] else []
     cuts = targets.cut(denoiser, chosen, spec)
     packages = [
@@ -105,7 +106,6 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
     ]
     parameters, in_reach = sum(p.numel() for p in denoiser.parameters()), targets.reach(family, denoiser)
     work = count_flops(family, denoiser, spec, vae)
-    weights = component_bytes(source)
     memory = estimate(source, spec, weights, denoiser, cuts, work.widest)
     fits = fitting(budget, source, spec, weights, denoiser, chosen, work.widest)
     layers: dict[str, float] = {}

@@ -9,9 +9,10 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn.utils import parametrize
 
-from obsdiff import guard, models, packages, prune, registry, targets
+from obsdiff import Source, guard, models, packages, prune, registry, targets
 from obsdiff.calibration import Calibration
 from obsdiff.errors import LayerError, SpecError
+from obsdiff.loading import place
 from obsdiff.models import _tiny
 
 
@@ -374,6 +375,29 @@ def test_text_encoders_that_overflow_are_named_before_sampling(family):
             next(pipe.text_encoder_2.parameters()).fill_(float("nan"))
     with pytest.raises(SpecError, match=r"prompts: the text encoders give NaN or infinity .* prompts 1 to 2 .*'a cat'"):
         prune(pipe, spec_of("obs_diff"))
+
+
+def test_components_that_do_not_fit_each_other_are_one_error():
+    pipe = registry.load("obsdiff.models", "sd").tiny()
+    pipe.unet = UNet2DConditionModel(**_tiny.UNET, cross_attention_dim=24)
+    with pytest.raises(SpecError, match=r"sampling: the StableDiffusionPipeline fails on .*'a cat'.*RuntimeError"):
+        prune(pipe, spec_of("obs_diff"))
+    pipe.unet = UNet2DConditionModel(**_tiny.UNET, cross_attention_dim=16, class_embed_type="timestep")
+    with pytest.raises(SpecError, match="class_labels should be provided"):
+        prune(pipe, spec_of("obs_diff"))
+
+
+def test_memory_that_runs_out_is_one_error(family, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pipe = family.tiny()
+    monkeypatch.setattr(type(pipe), "__call__", full)
+    with pytest.raises(SpecError, match=r"batch_size: 2 prompts at once need more memory .* give a smaller one"):
+        prune(pipe, spec_of("obs_diff"))
+    monkeypatch.setattr(type(pipe), "to", full)
+    with pytest.raises(SpecError, match="offload: 'none' needs more memory than cuda has; give offload: model"):
+        place(pipe, Source("x/y", device="cuda"))
 
 
 def test_every_family_names_its_network():

@@ -41,8 +41,14 @@ def family_named(cls: str) -> ModuleType:
         return registry.load(__name__, supported()[cls])
     import diffusers
 
-    known = getattr(diffusers, str(cls), None)
-    return family_among([c.__name__ for c in known.__mro__] if isinstance(known, type) else [str(cls)])
+    known = getattr(diffusers, cls, None)
+    if not isinstance(known, type):
+        raise SpecError(
+            f"model: a {cls} is not supported ({', '.join(supported())}), and diffusers has no class of that name; if "
+            "it is your own and inherits from one of these, write that one as _class_name into model_index.json, or "
+            "give the pipeline itself to obsdiff.prune()"
+        )
+    return family_among([c.__name__ for c in known.__mro__])
 
 
 def family_among(classes: Sequence[str]) -> ModuleType:
