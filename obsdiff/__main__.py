@@ -124,14 +124,13 @@ def export(
     from obsdiff import export_pruned, load_pruned
     from obsdiff.exporting import opened_by, require_exportable, require_size
     from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from obsdiff.loading import open_pipeline
     from obsdiff.manifest import read_manifest
 
     require_size(max_shard_size)
     require_exportable(read_manifest(checkpoint))
     pipe = open_pipeline(source)
     manifest = load_pruned(pipe, checkpoint, identity_of_source(source, pipe), any_components)
-    place(pipe, source)
     export_pruned(pipe, out, manifest, max_shard_size)
     print(f"{out}: {opened_by(pipe, out)}")
 

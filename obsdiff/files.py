@@ -117,6 +117,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, record: Any, **options: Any) -> None:
     """Write a JSON file, or nothing.
 
+    Args and errors: as json_text().
+    """
+    write_text(path, json_text(record, path, **options))
+
+
+def json_text(record: Any, path: Path, **options: Any) -> str:
+    """A record as JSON that is to be written to `path`.
+
     Args:
         options: of json.dumps.
 
@@ -124,10 +132,9 @@ def write_json(path: Path, record: Any, **options: Any) -> None:
         ValueError: a number is NaN or infinite; JSON has no such number. The message says which key holds it.
     """
     try:
-        text = json.dumps(record, allow_nan=False, **options)
+        return json.dumps(record, allow_nan=False, **options) + "\n"
     except ValueError:
         raise ValueError(f"{path}: {not_finite(record) or 'a value'} is not a finite number") from None
-    write_text(path, text + "\n")
 
 
 def not_finite(record: Any, key: str = "") -> str | None:

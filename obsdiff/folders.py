@@ -44,7 +44,7 @@ class Kind:
         return isinstance(record, dict) and record.keys() >= self.keys
 
 
-OF_A_RUN = frozenset({"spec", "base", "weights_sha256"})
+OF_A_RUN = frozenset({"spec", "base", "layers", "sites"})
 PROGRESS = Kind(
     "the progress of a pruning run",
     ".progress.lock",
