@@ -40,8 +40,8 @@ def prune(
     spec = replace(spec, prompts=tuple(prompts))
     if spec.calibrates and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
-    lease(source.device)
     with claimed(out, CHECKPOINT):
+        lease(source.device)
         report = pruned(source, spec, out, threads)
     errors = [layer.weight_error for layer in report.layers]
     print(

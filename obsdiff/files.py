@@ -69,12 +69,12 @@ def known_hash(path: Path) -> str:
     if not os.environ.get("OBSDIFF_VERIFY"):
         with suppress(OSError, DamagedFile):
             record = read_json(entry)
-            if isinstance(record, dict) and record.get("file") == times and isinstance(record.get("sha256"), str):
-                return str(record["sha256"])
+            if isinstance(record, dict) and sealed(record) and record["file"] == times:
+                return str(record["content"])
     found = file_hash(real)
     if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED_SECONDS:
         with suppress(OSError):
-            write_json(entry, {"path": str(real), "file": times, "sha256": found})
+            write_json(entry, seal({"path": str(real), "file": times, "content": found}))
     return found
 
 

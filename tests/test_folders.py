@@ -44,6 +44,13 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_a_link_to_a_folder_that_is_not_there_makes_it(place):
+    (place / "later").symlink_to("made/now")
+    pipe = tiny()
+    save_pruned(pipe, "later", prune(pipe, spec_of("magnitude")))
+    assert (place / "made/now/manifest.json").is_file()
+
+
 REFUSED = {
     "dense": "is a diffusers model, which would be overwritten; give another folder",
     "empty/../dense/": "is a diffusers model, which would be overwritten",

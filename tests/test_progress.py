@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PROMPTS, SAMPLING, spec_of
+from conftest import PROMPTS, spec_of
 
 from obsdiff import SpecError, models, progress, prune, registry, save_pruned
 from obsdiff.__main__ import main
@@ -165,7 +165,7 @@ def test_a_run_killed_at_any_write_goes_on(run, tmp_path, monkeypatch):
 def command(tmp_path) -> list[str]:
     tiny().save_pretrained(tmp_path / "dense")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    sampling = {"steps": SAMPLING.steps, "height": 32, "width": 32, "max-sequence-length": 4, "packages": "unit"}
+    sampling = {"steps": 12, "height": 32, "width": 32, "max-sequence-length": 4, "packages": "unit"}
     options = [text for key, value in sampling.items() for text in (f"--{key}", str(value))]
     return ["prune", "--model", str(tmp_path / "dense"), "--prompts-file", str(tmp_path / "prompts.txt"), *options]
 
