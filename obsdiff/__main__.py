@@ -42,8 +42,8 @@ def prune(
     spec = replace(spec, prompts=tuple(prompts))
     if spec.calibrates and not prompts:
         raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
-    lease(source.device)
     with claimed(out, CHECKPOINT):
+        lease(source.device)
         report = pruned(source, spec, out, threads)
     errors = [layer.weight_error for layer in report.layers]
     print(
@@ -126,14 +126,13 @@ def export(
     from obsdiff import export_pruned, load_pruned
     from obsdiff.exporting import opened_by, require_exportable, require_size
     from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from obsdiff.loading import open_pipeline
     from obsdiff.manifest import read_manifest
 
     require_size(max_shard_size)
     require_exportable(read_manifest(checkpoint))
     pipe = open_pipeline(source)
     manifest = load_pruned(pipe, checkpoint, identity_of_source(source, pipe), any_components)
-    place(pipe, source)
     export_pruned(pipe, out, manifest, max_shard_size)
     print(f"{out}: {opened_by(pipe, out)}")
 

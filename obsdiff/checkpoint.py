@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from obsdiff import models, patterns, surgery
 from obsdiff.errors import CheckpointError
-from obsdiff.files import DamagedFile, file_hash, replacing, write_json
+from obsdiff.files import DamagedFile, file_hash, json_text, replacing
 from obsdiff.folders import CHECKPOINT, claimed
 from obsdiff.identity import ABSENT, SCHEDULER, Identity, different, identity_of
 from obsdiff.manifest import MANIFEST, manifest_of, read_manifest
@@ -102,7 +102,7 @@ def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
         dtype = str(denoiser.dtype).removeprefix("torch.")
         about = manifest_of(report, dtype, file_hash(weights), weights.stat().st_size)
         try:
-            write_json(manifest, about, indent=1)
+            manifest.write_text(json_text(about, folder / MANIFEST, indent=1))
         except ValueError as error:
             raise CheckpointError(f"{error}; the pruned weights are of no use, look at the model's weights") from None
     return folder
@@ -172,11 +172,11 @@ def taken(tensors: dict[str, Tensor], layer: Mapping[str, Any], record: Mapping[
         weight = unpack(parts, (rows, columns), **n_m(record))
         if int(weight.count_nonzero()) > left:
             raise ValueError(f"has {int(weight.count_nonzero())} weights, and {left} should be left")
-    expected = getattr(torch, record["dtype"])
     moved = layer["bias_moved"] and not record["sites"]
     bias = tensors.pop(f"{name}.bias") if moved else tensors.pop(f"{name}.bias", None) if record["sites"] else None
-    if weight.dtype != expected or (bias is not None and (bias.dtype != expected or bias.shape != weight.shape[:1])):
-        raise ValueError(f"its tensors are not {record['dtype']}, or its bias does not fit")
+    fits = bias is None or (bias.dtype, bias.shape) == (weight.dtype, weight.shape[:1])
+    if not (weight.is_floating_point() and fits):
+        raise ValueError("its weight is not floating-point, or its bias does not fit the weight")
     return State(weight, bias)
 
 
@@ -234,8 +234,10 @@ def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
     hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
     expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
     for name, state in pruned.states.items():
-        if tuple(state.weight.shape) != expected.get(name, tuple(linear[name].weight.shape)):
-            yield f"{name!r} has shape {tuple(state.weight.shape)}, and {expected.get(name)} should be left"
+        shape, dtype = expected.get(name, tuple(linear[name].weight.shape)), linear[name].weight.dtype
+        if (tuple(state.weight.shape), state.weight.dtype) != (shape, dtype):
+            yield f"{name!r} is {tuple(state.weight.shape)} {state.weight.dtype}, and should be {shape} {dtype}"
+            return
 
 
 @torch.no_grad()

@@ -91,8 +91,7 @@ def follow_umask(side: Path) -> None:
 
 
 def move_in(side: Path, folder: Path) -> None:
-    """Put a finished export into its folder: what it is known by first, the index last."""
-    (side / EXPORT.record).replace(folder / EXPORT.record)
+    """Put a finished export into its folder, the index last."""
     (folder / INDEX).unlink(missing_ok=True)
     for part in sorted(side.iterdir(), key=lambda path: path.name == INDEX):
         target = folder / part.name

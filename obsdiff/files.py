@@ -75,12 +75,12 @@ def known_hash(path: Path) -> str:
     if not os.environ.get("OBSDIFF_VERIFY"):
         with suppress(OSError, DamagedFile):
             record = read_json(entry)
-            if isinstance(record, dict) and record.get("file") == times and isinstance(record.get("sha256"), str):
-                return str(record["sha256"])
+            if isinstance(record, dict) and sealed(record) and record["file"] == times:
+                return str(record["content"])
     found = file_hash(real)
     if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED_SECONDS:
         with suppress(OSError):
-            write_json(entry, {"path": str(real), "file": times, "sha256": found})
+            write_json(entry, seal({"path": str(real), "file": times, "content": found}))
     return found
 
 
@@ -163,6 +163,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, record: Any, **options: Any) -> None:
     """Write a JSON file, or nothing.
 
+    Args and errors: as json_text().
+    """
+    write_text(path, json_text(record, path, **options))
+
+
+def json_text(record: Any, path: Path, **options: Any) -> str:
+    """A record as JSON that is to be written to `path`.
+
     Args:
         options: of json.dumps.
 
@@ -170,10 +178,9 @@ def write_json(path: Path, record: Any, **options: Any) -> None:
         ValueError: a number is NaN or infinite; JSON has no such number. The message says which key holds it.
     """
     try:
-        text = json.dumps(record, allow_nan=False, **options)
+        return json.dumps(record, allow_nan=False, **options) + "\n"
     except ValueError:
         raise ValueError(f"{path}: {not_finite(record) or 'a value'} is not a finite number") from None
-    write_text(path, text + "\n")
 
 
 def not_finite(record: Any, key: str = "") -> str | None:

@@ -44,7 +44,7 @@ class Kind:
         return isinstance(record, dict) and record.keys() >= self.keys
 
 
-OF_A_RUN = frozenset({"spec", "base", "weights_sha256"})
+OF_A_RUN = frozenset({"spec", "base", "layers", "sites"})
 PROGRESS = Kind(
     "the progress of a pruning run",
     ".progress.lock",
@@ -91,9 +91,10 @@ def claimed(folder: Path, kind: Kind, key: str = "out") -> Iterator[None]:
         SpecError: it must not be written to (see require_free), or another run is writing to it.
     """
     require_free(folder, kind, key)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / kind.lock
+    real = folder.resolve()
+    made = not real.exists()
+    real.mkdir(parents=True, exist_ok=True)
+    lock = real / kind.lock
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(lock, wait=False))
@@ -102,7 +103,7 @@ def claimed(folder: Path, kind: Kind, key: str = "out") -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if made and [*folder.iterdir()] == [lock]:  # nothing was written, so nothing is left behind
+            if made and [*real.iterdir()] == [lock]:  # nothing was written, so nothing is left behind
                 lock.unlink()
-                folder.rmdir()
+                real.rmdir()
             raise

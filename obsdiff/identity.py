@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, cache_folder, file_hash, hash_of, known_hash, read_json, write_json
+from obsdiff.files import DamagedFile, cache_folder, file_hash, hash_of, known_hash, read_json, seal, sealed, write_json
 from obsdiff.sources import component_files
 from obsdiff.spec import Source
 
@@ -59,12 +59,14 @@ def identity_of_source(source: Source, pipe: Any) -> Identity:
         about = [type(part).__name__, source.dtype, source.variant, code_identity([Path(__file__)])]
         key = hash_of(json.dumps([content, about]).encode())[:32]
         entry = cache_folder() / "components" / f"{key}.json"
-        with suppress(OSError, DamagedFile, KeyError, TypeError):
-            found[name] = str(read_json(entry)["sha256"])
-            continue
+        with suppress(OSError, DamagedFile):
+            record = read_json(entry)
+            if isinstance(record, dict) and sealed(record):
+                found[name] = str(record["component"])
+                continue
         found[name] = component_hash(name, part)
         with suppress(OSError):
-            write_json(entry, {"sha256": found[name]})
+            write_json(entry, seal({"component": found[name]}))
     return found
 
 

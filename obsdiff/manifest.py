@@ -97,8 +97,14 @@ def problems(record: dict[str, Any]) -> Iterator[str]:
         yield f"written by an older obsdiff (format {number}, and this one reads {FORMAT}); prune again"
     for error in validator().iter_errors(record):
         message = error.message if len(error.message) < 200 else f"not a valid {error.validator} of the format"
-        yield f"{error.json_path.removeprefix('$.')}: {message}; the file was edited, restore it or prune again"
-    for message in (*amount_problems(record), *site_problems(record)):
+        place = error.json_path.removeprefix("$").removeprefix(".") or "manifest"
+        yield f"{place}: {message}; the file was edited, restore it or prune again"
+    try:
+        spec = spec_of(record)
+    except SpecError as error:
+        yield f"spec.{error}; the file was edited, restore it or prune again"
+        return
+    for message in (*amount_problems(record, spec), *site_problems(record, spec)):
         yield f"{message}; the file was edited, restore it or prune again"
     if not sealed(record):
         yield "edited after it was written (its digest differs); restore it or prune again"
@@ -115,13 +121,8 @@ def spec_of(record: dict[str, Any]) -> PruneSpec:
     return PruneSpec(**told | several | {"prompts": (), "sampling": Sampling(**told["sampling"])})
 
 
-def amount_problems(record: dict[str, Any]) -> Iterator[str]:
-    """Whether layers and counts are what the spec asks for."""
-    try:
-        spec = spec_of(record)
-    except SpecError as error:
-        yield f"spec.{error}"
-        return
+def amount_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
+    """Where layers and counts are not what the spec asks for."""
     layers = record["layers"]
     names = [layer["name"] for layer in layers]
     wanted = bool(spec.facts["PRUNES"] and (spec.amount > 0 or spec.layer_sparsity))
@@ -148,12 +149,8 @@ def amount_problems(record: dict[str, Any]) -> Iterator[str]:
         yield f"sparsity: {record['sparsity']:g} is not that of the layers"
 
 
-def site_problems(record: dict[str, Any]) -> Iterator[str]:
-    """Whether heads and neurons that stay are possible, and as many as the spec asks for."""
-    try:
-        spec = spec_of(record)
-    except SpecError:
-        return
+def site_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
+    """Where heads and neurons that stay are impossible, or not as many as the spec asks for."""
     names = {layer["name"] for layer in record["layers"]}
     if bool(record["sites"]) != (spec.resolved.structured and bool(names)):
         yield f"sites: {len(record['sites'])} of them, which pattern {spec.pattern!r} cannot have"
