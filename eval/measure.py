@@ -12,7 +12,7 @@ from eval.cells import axes_of, cell_hash, parse
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
-from eval.manifest import Manifest, drawn
+from eval.manifest import Manifest, drawn, refuse_nothing
 from eval.model_metrics import Model
 from eval.pictures import PictureFiles
 from obsdiff import files, registry
@@ -24,8 +24,13 @@ MORE = {"prompt": "samples", "set": "replicates"}
 
 
 def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Manifest, list[Path], list[Path]]:
-    """A cell's manifest, its pictures and the dense model's in prompt order; SpecError as drawn()."""
+    """A cell's manifest, its pictures and the dense model's in prompt order.
+
+    Raises:
+        SpecError: as drawn(), or all of the dense model's pictures show nothing.
+    """
     own, base = drawn(images, prompts), drawn(dense, prompts)
+    refuse_nothing(base, dense)
     return own, own.paths(images, prompts), base.paths(dense, prompts)
 
 

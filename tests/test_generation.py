@@ -18,6 +18,7 @@ from PIL import Image
 
 from eval.generate import DONE, alone, generate
 from eval.manifest import Manifest, drawn, read_manifest
+from eval.measure import drawn_pictures
 from eval.saving import Saver
 from obsdiff import registry
 from obsdiff.errors import SpecError
@@ -184,6 +185,8 @@ def test_a_dense_model_that_draws_nothing_is_an_error(pipe, tmp_path, colour, fl
         draw(nothing, tmp_path, checkpoint={"spec": {"method": "dense"}})
     assert not (tmp_path / "manifest.json").exists()
     assert draw(nothing, tmp_path, checkpoint={"spec": {"method": "random"}}).faults()["black"] == 5
+    with pytest.raises(SpecError, match=message):  # shards are not looked at one by one, but as the dense cell
+        drawn_pictures(tmp_path, tmp_path, PROMPTS)
 
 
 def test_the_next_batch_is_sampled_while_the_last_is_saved_and_errors_come_out(pipe, tmp_path, monkeypatch):
