@@ -165,8 +165,8 @@ def measure(
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
-    own, *files = drawn_pictures(images, dense, chosen)
-    pictures = load_pictures(*files, reference, chosen, judge, inception, judges)
+    own, files, dense_files = drawn_pictures(images, dense, chosen)
+    pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
     model = Model(read_manifest(checkpoint), read_json(profile))
     provenance = {
         "pictures": own.identity,

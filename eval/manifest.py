@@ -129,7 +129,7 @@ def refuse_nothing(dense: Manifest, folder: Path) -> None:
         return
     flagged = dense.faults()["flagged"]
     raise SpecError(
-        f"pictures: all {len(entries)} of the dense model in {folder} are black or not finite ({flagged} flagged by its "
-        "safety checker); give source.dtype: bfloat16 or float32, because many VAEs overflow in float16 (SDXL has "
+        f"pictures: all {len(entries)} of the dense model in {folder} are black or not finite ({flagged} flagged by "
+        "its safety checker); give source.dtype: bfloat16 or float32, because many VAEs overflow in float16 (SDXL has "
         "madebyollin/sdxl-vae-fp16-fix), and leave a safety checker out by source.without: [safety_checker]"
     )
