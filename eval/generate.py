@@ -1,4 +1,4 @@
-"""Pictures of a cell: one PNG a prompt, each from its own seed, in batches, going on where a killed run stopped.
+"""Pictures of a cell: one PNG per prompt, each from its own seed, in batches, going on where a killed run stopped.
 
 What a picture depends on: weights, caption, noise (of the prompt's id and the seed), sampling. The number of shards and
 where a run was killed change no byte of it, because a batch always holds the same prompts. Another batch size changes
@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from eval.cells import cell_hash
-from eval.manifest import MANIFEST, Entry, Manifest, read_manifest
+from eval.manifest import MANIFEST, Entry, Manifest, read_manifest, refuse_nothing
 from eval.saving import Saver, save
 from eval.shards import record_of, share
 from obsdiff import models, registry
@@ -98,10 +98,10 @@ def generate(
                 if finished(folder, stamp, batch) is None:
                     pictures, flags = sampled(pipe, family, batch, sampling, seed)
                     saver.give(save_batch, folder, stamp, batch, pictures, flags)
-        made = collected(folder, mine)
-        if checkpoint.get("spec", {}).get("method") == "dense":
+        made = Manifest(stamp, collected(folder, mine))
+        if shards == 1 and checkpoint.get("spec", {}).get("method") == "dense":
             refuse_nothing(made, folder)
-        Manifest(stamp, made).write(record)
+        made.write(record)
 
 
 def collected(folder: Path, batches: Sequence[Sequence[Prompt]]) -> dict[str, Entry]:
@@ -149,18 +149,6 @@ def finished(folder: Path, stamp: str, batch: Sequence[Prompt]) -> Manifest | No
         made_anew(*altered)
         return None
     return found
-
-
-def refuse_nothing(made: dict[str, Entry], folder: Path) -> None:
-    """Raise SpecError where the dense model draws nothing: no comparison with it would mean anything."""
-    if not made or not all({"black", "non_finite"} & set(entry.get("faults", ())) for entry in made.values()):
-        return
-    flagged = sum("flagged" in entry.get("faults", ()) for entry in made.values())
-    raise SpecError(
-        f"pictures: all {len(made)} of the dense model in {folder} are black or not finite ({flagged} flagged by its "
-        "safety checker); give source.dtype: bfloat16 or float32, for many VAEs overflow in float16 (SDXL has "
-        "madebyollin/sdxl-vae-fp16-fix), and leave a safety checker out by source.without: [safety_checker]"
-    )
 
 
 @contextmanager

@@ -175,8 +175,7 @@ def measure(
 
     from eval.features import Evaluator
     from eval.inception import Inception
-    from eval.manifest import drawn
-    from eval.measure import load_pictures, write_json
+    from eval.measure import drawn_pictures, load_pictures, write_json
     from eval.measure import measure as compute
     from eval.model_metrics import Model
     from obsdiff.manifest import read_manifest
@@ -185,9 +184,8 @@ def measure(
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
-    own, base = drawn(images, chosen), drawn(dense, chosen)
-    files = own.paths(images, chosen), base.paths(dense, chosen)
-    pictures = load_pictures(*files, reference, chosen, judge, inception, judges)
+    own, files, dense_files = drawn_pictures(images, dense, chosen)
+    pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
     model = Model(read_manifest(checkpoint), read_json(profile))
     provenance = {
         "pictures": own.identity,

@@ -120,3 +120,16 @@ def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
         more = f" and {len(strange) - 1} more" * (len(strange) > 1)
         raise SpecError(f"pictures: {folder / strange[0]}{more} was not drawn by this run; take it out of there")
     return manifest
+
+
+def refuse_nothing(dense: Manifest, folder: Path) -> None:
+    """Raise SpecError where the dense model draws nothing: no comparison with it would mean anything."""
+    entries = dense.pictures.values()
+    if not entries or not all({"black", "non_finite"} & set(entry.get("faults", ())) for entry in entries):
+        return
+    flagged = dense.faults()["flagged"]
+    raise SpecError(
+        f"pictures: all {len(entries)} of the dense model in {folder} are black or not finite ({flagged} flagged by "
+        "its safety checker); give source.dtype: bfloat16 or float32, because many VAEs overflow in float16 (SDXL has "
+        "madebyollin/sdxl-vae-fp16-fix), and leave a safety checker out by source.without: [safety_checker]"
+    )

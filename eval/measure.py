@@ -12,6 +12,7 @@ from eval.cells import axes_of, cell_hash, parse
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
+from eval.manifest import Manifest, drawn, refuse_nothing
 from eval.model_metrics import Model
 from eval.pictures import PictureFiles
 from obsdiff import files, registry
@@ -22,6 +23,17 @@ from obsdiff.prompts import Prompt, counts_text, prompts_hash
 
 MORE = {"prompt": "samples", "set": "replicates"}
 """PER of a picture metric → what metrics.json has beside its value"""
+
+
+def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Manifest, list[Path], list[Path]]:
+    """A cell's manifest, its pictures and the dense model's in prompt order.
+
+    Raises:
+        SpecError: as drawn(), or all of the dense model's pictures show nothing.
+    """
+    own, base = drawn(images, prompts), drawn(dense, prompts)
+    refuse_nothing(base, dense)
+    return own, own.paths(images, prompts), base.paths(dense, prompts)
 
 
 @stated_precision()

@@ -20,6 +20,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names"""
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """of files that must be pictures; a file of another name may be one"""
+UNREAD = (".avif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".pgm", ".ppm", ".psd", ".svg", ".tga")
+"""suffixes of pictures in formats that are not read"""
 ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 WHITE = (255, 255, 255, 255)
 
@@ -130,7 +132,7 @@ def unfit(path: Path, folder: Path) -> str | None:
     except UnidentifiedImageError:
         if path.suffix.lower() in SUFFIXES:
             open_picture(path)
-        return "not pictures"
+        return "of formats that are not read" if path.suffix.lower() in UNREAD else "not pictures"
     except Exception:
         open_picture(path)
     return None

@@ -12,10 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import SAMPLING
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from eval.generate import DONE, alone, generate
 from eval.manifest import Manifest, drawn, read_manifest
+from eval.measure import drawn_pictures
 from eval.saving import Saver
 from obsdiff import registry
 from obsdiff.errors import SpecError
@@ -144,6 +147,22 @@ def test_measure_takes_only_what_was_drawn(pipe, tmp_path):
             read_manifest(path)
 
 
+WHOLE = json.dumps({"format": 1, "identity": "x", "pictures": {"0": {"file": "0.png", "sha256": "0" * 64}}})
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.sampled_from(["cut", "flip"]), st.integers(0, 7))
+def test_a_damaged_manifest_is_named_or_has_its_form(tmp_path_factory, place, how, bit):
+    path, data = tmp_path_factory.mktemp("manifest") / "manifest.json", WHOLE.encode()
+    path.write_bytes(data[:place] + (bytes([data[place] ^ 1 << bit]) + data[place + 1 :] if how == "flip" else b""))
+    try:
+        found = read_manifest(path)
+        assert len(found.pictures) <= 1 and all(len(e["sha256"]) == 64 for e in found.pictures.values())
+    except DamagedFile as error:
+        assert str(path) in str(error)
+    with pytest.raises(SpecError, match=r"manifest\.json|0\.png"):
+        drawn(path.parent, [Prompt("0", "a cat")])  # there is no picture
+
+
 def test_pictures_that_show_nothing_are_counted(pipe, tmp_path):
     def damaged(images: np.ndarray) -> np.ndarray:
         images = images.copy()
@@ -166,6 +185,8 @@ def test_a_dense_model_that_draws_nothing_is_an_error(pipe, tmp_path, colour, fl
         draw(nothing, tmp_path, checkpoint={"spec": {"method": "dense"}})
     assert not (tmp_path / "manifest.json").exists()
     assert draw(nothing, tmp_path, checkpoint={"spec": {"method": "random"}}).faults()["black"] == 5
+    with pytest.raises(SpecError, match=message):  # shards are not looked at one by one, but as the dense cell
+        drawn_pictures(tmp_path, tmp_path, PROMPTS)
 
 
 def test_the_next_batch_is_sampled_while_the_last_is_saved_and_errors_come_out(pipe, tmp_path, monkeypatch):

@@ -123,6 +123,34 @@ def test_pictures_stand_as_their_exif_says(tmp_path):
         assert found.shape == (8, 16, 3) and abs(found[..., 0].astype(int) - np.rot90(RAMP, -1)).max() <= 3
 
 
+def png(colour: int, depth: int, pixel: list[int]) -> bytes:
+    """A PNG of one pixel, by hand: Pillow writes no colours of 16 bits."""
+    bits = "".join(f"{value:0{depth}b}" for value in pixel)
+    row = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 1, 1, depth, colour, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" + row)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in (*chunks, (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth", "pixel", "expected"),
+    [
+        (0, 1, [1], [255] * 3),
+        (0, 2, [2], [170] * 3),
+        (0, 4, [4], [68] * 3),
+        (0, 16, [0x8080], [128] * 3),
+        (2, 16, [0x1010, 0x8080, 0xFFFF], [16, 128, 255]),
+        (4, 16, [0, 0], [255] * 3),
+        (6, 16, [0x1010, 0x2020, 0x3030, 0xFFFF], [16, 32, 48]),
+        (6, 16, [0x1010, 0x2020, 0x3030, 0], [255] * 3),
+    ],
+)
+def test_every_depth_of_png_is_scaled_to_8_bits(colour, depth, pixel, expected, tmp_path):
+    assert read(tmp_path, png(colour, depth, pixel)).tolist() == [[expected]]
+
+
 def test_first_frame_of_several(tmp_path):
     file = BytesIO()
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
@@ -181,14 +209,16 @@ def test_a_folder_is_read_with_all_below_it_and_what_is_passed_over_is_counted(t
     (other / "z.tif").write_bytes(FILES["RGB", "TIFF"])
     for name in ("._b.PNG", "__MACOSX/._a.jpeg", ".DS_Store", ".thumbnails/a.png"):
         (real / name).write_bytes(FILES["RGB", "PNG"] if name.endswith("a.png") else b"\0\5\x16\7")
-    for name in ("Thumbs.db", "cats/labels.txt"):
+    for name in ("Thumbs.db", "cats/labels.txt", "c.heic"):
         (real / name).write_bytes(b"labels")
     (real / "dogs").symlink_to(other)
     (real / "cats" / "up").symlink_to(real)
     os.mkfifo(real / "pipe.png")
     found = PictureFiles.of_folder(real)
     assert [str(p.relative_to(real)) for p in found.paths] == ["a.jpeg", "b.PNG", "cats/x.webp", "cats/y", "dogs/z.tif"]
-    assert found.passed == {"hidden": 4, "not pictures": 3} and len(found.digests) == 5
+    assert (
+        found.passed == {"hidden": 4, "not pictures": 3, "of formats that are not read": 1} and len(found.digests) == 5
+    )
     (real / "gone.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(SpecError, match=r"gone\.png' cannot be read: .*No such file"):
         PictureFiles.of_folder(real)
