@@ -1,12 +1,16 @@
 """MLflow: a local store, and a live server with a database behind it and several writers at once; `obsdiff compare`."""
 
+import copy
+import functools
 import json
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -140,10 +144,11 @@ def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "ABANDONED_SECONDS", 0)
     client = store.client_of(tmp_path)
     home = store.experiment_id(client, "test", tmp_path)
-    left = client.create_run(home, tags={"k": "v"}).info.run_id
-    made = store.obtain(client, home, "name", {"k": "v"}, {}).info.run_id
-    assert made != left and store.obtain(client, home, "name", {"k": "v"}, {}).info.run_id == made
-    assert [r.info.run_id for r in store.find(client, home, {"k": "v"})] == [made]
+    for tags in ({"k": "v"}, {"k": "v", "path": 'it\'s "so"'}):
+        left = client.create_run(home, tags=tags).info.run_id
+        made = store.obtain(client, home, "name", tags, {}).info.run_id
+        assert made != left and store.obtain(client, home, "name", tags, {}).info.run_id == made
+        assert [r.info.run_id for r in store.find(client, home, tags)] == [made]
 
 
 def test_deleted_experiment_is_an_error_by_name(tmp_path):
@@ -187,6 +192,42 @@ def test_sweep_is_summarised_against_sparsity():
     assert "| 0.7 | obs_diff 0.70 log_decrease | 6 |" in note and "#/experiments/7/runs?viewStateShareKey=" in note
     other = record_of(cell_of("wanda", "0.50", model="other"), 1.0)
     assert sweep.several_models([*records, other]) and sweep.name_of(other, True) == "other wanda 0.50 uniform"
+
+
+def leaves(record: object, path: tuple = ()) -> Iterator[tuple]:
+    """The paths to all values of a JSON record, of long lists to the first two."""
+    yield path
+    keys = list(record) if isinstance(record, dict) else range(min(len(record), 2)) if isinstance(record, list) else ()
+    for key in keys:
+        yield from leaves(record[key], (*path, key))
+
+
+def malformed(record: dict) -> Iterator[tuple[tuple, dict]]:
+    """Every value of a record in turn left out, or of another type."""
+    for path in list(leaves(record))[1:]:
+        for value in (None, "x", "", [], {}, -1, 1e300, True, [[1]], "left out"):
+            changed = copy.deepcopy(record)
+            place = functools.reduce(lambda inner, key: inner[key], path[:-1], changed)
+            if value == "left out":
+                del place[path[-1]]
+            else:
+                place[path[-1]] = value
+            yield path, changed
+
+
+def test_malformed_record_is_carried_or_refused_by_name(tmp_path):
+    path = write(tmp_path, cell_of("obs_diff", "0.50"), 1.0)
+    chance, accepted, refused = random.Random(1), 0, 0
+    for _, record in chance.sample(list(malformed(record_of(cell_of("obs_diff", "0.50"), 1.0))), 400):
+        path.write_text(json.dumps(record))
+        try:
+            sweep.said([content.read(path, content.KEYS)], [path])
+            content.said(path.parent, record, {})
+            accepted += 1
+        except store.SpecError as error:
+            assert str(error).startswith(f"metrics: {path} ")
+            refused += 1
+    assert accepted > 20 and refused > 100
 
 
 def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):

@@ -16,43 +16,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from PIL import Image
 from tqdm import tqdm
 
-from eval.cells import cell_hash, cell_path
-from eval.figures import strip
+from eval.cells import cell_hash
 from eval.tracking import content, store, sweep
-from eval.tracking.pages import page_of, views
-from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json, write_json
+from eval.tracking.pages import page_of
+from obsdiff.files import write_json
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
-GRID_PICTURES = 36
-KEYS = {"cell", "hash", "provenance", "prompts", "metrics", "layers"}
-"""of a metrics.json, that a run cannot be made without"""
 
 
 def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any], sources: Mapping[str, str]) -> None:
     """Carry one cell into its run, unless it is there.
 
     Args:
-        folder: the cell's, with metrics.json, images/ and checkpoint/.
+        folder: the cell's.
         cell: the content of metrics.json.
         sources: as content.data has it.
     """
     identity, measured = run.info.run_id, cell_hash(cell)
     if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
         return
-    manifest = read(folder / "checkpoint" / "manifest.json", {"layers"})
-    points = [*content.scalars(cell), *content.curves(cell, manifest)]
-    pictures = Image.fromarray(grid_of(folder, cell["prompts"]))
-    store.log(client, run, content.params(cell), points, content.tags(cell))
-    store.insist(client.log_inputs, identity, content.data(cell, sources))
-    client.log_image(identity, pictures, "pictures.png")
+    found = content.said(folder, cell, sources)
+    store.log(client, run, found.params, found.points, found.tags)
+    store.insist(client.log_inputs, identity, found.data)
+    client.log_image(identity, found.pictures, "pictures.png")
     provenance = cell["provenance"]
     client.log_dict(identity, provenance["spec"], "spec.json")
     client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
@@ -60,29 +51,6 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any],
         client.log_artifact(identity, str(file))
     store.insist(client.set_tag, identity, MEASURED, measured)
     client.set_terminated(identity, "FINISHED")
-
-
-def read(path: Path, keys: set[str]) -> dict[str, Any]:
-    """A cell's file that holds these keys.
-
-    Raises:
-        SpecError: it is missing, damaged, holds NaN or infinity, or lacks a key.
-    """
-    again = "remove it and run the sweep again, which makes it anew"
-    try:
-        record = read_json(path)
-    except FileNotFoundError:
-        raise SpecError(f"metrics: {path} is not there; run the sweep again") from None
-    except DamagedFile as error:
-        raise SpecError(f"metrics: {error}; {again}") from None
-    if not isinstance(record, dict) or (keys - record.keys()):
-        lacking = sorted(keys - record.keys()) if isinstance(record, dict) else sorted(keys)
-        raise SpecError(f"metrics: {path} lacks {', '.join(lacking)}; {again}")
-    return record
-
-
-def grid_of(folder: Path, prompts: Sequence[str]) -> np.ndarray:
-    return strip(folder, prompts[:GRID_PICTURES], columns=12)
 
 
 def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: Run) -> None:
@@ -93,11 +61,18 @@ def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: 
             client.update_run(older.info.run_id, name=f"{older.info.run_name} (superseded)")
 
 
-def log_sweep(client: MlflowClient, parent: Run, records: list[dict], files: Sequence[Path], folder: Path) -> None:
+def log_sweep(
+    client: MlflowClient,
+    parent: Run,
+    records: list[dict],
+    points: Sequence[store.Point],
+    files: Sequence[Path],
+    folder: Path,
+) -> None:
     """The parent's summary; files under `folder` keep their place there among its artifacts."""
     identity = parent.info.run_id
     note = sweep.description(records, parent.info.experiment_id)
-    store.log(client, parent, {}, list(sweep.summary(records)), {"mlflow.note.content": note})
+    store.log(client, parent, {}, points, {"mlflow.note.content": note})
     for file in files:
         inside = file.resolve().is_relative_to(folder.resolve())
         place = str(file.resolve().relative_to(folder.resolve()).parent) if inside else "."
@@ -127,13 +102,13 @@ def track(
     Raises:
         SpecError: a file is damaged, before anything is logged; or the store cannot be used.
     """
-    paths = sorted(paths)  # sums over cells are the same bits, whoever tracks them
-    records = [read(path, KEYS) for path in paths]
-    several, runs = sweep.several_models(records), {}
+    paths, runs = sorted(paths), {}  # sorted, so that sums over cells are the same bits, whoever tracks them
+    records = [content.read(path, content.KEYS) for path in paths]
+    found = sweep.said(records, paths)
     with store.opened(results, experiment) as (client, home):
         parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {})
-        for path, cell in zip(tqdm(paths, desc="tracking", unit="cell", mininterval=2), records, strict=True):
-            place, called = cell_path(cell), sweep.name_of(cell, several)
+        progress = tqdm(paths, desc="tracking", unit="cell", mininterval=2)
+        for path, cell, (place, called) in zip(progress, records, found.names, strict=True):
             more = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: place, ROLE: "cell"}
             run = store.obtain(client, home, called, {SWEEP: name, CELL: cell["hash"]}, more)
             log_cell(client, run, path.parent, cell, sources or {})
@@ -141,8 +116,8 @@ def track(
             if run.info.run_name != called:
                 client.update_run(run.info.run_id, name=called)
             runs[place] = run.info.run_id
-        log_sweep(client, parent, records, files, out.parent)
-        for key, state in views(records).items():
+        log_sweep(client, parent, records, found.points, files, out.parent)
+        for key, state in found.views.items():
             store.insist(client.set_experiment_tag, home, key, state)
     page = page_of(client.tracking_uri, home)
     write_json(out, {"experiment": experiment, "page": page, "parent": parent.info.run_id, "runs": runs})

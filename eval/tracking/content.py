@@ -2,20 +2,81 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag
+from PIL import Image
 
 from eval.cells import decimal
 from eval.estimates import Record, estimate
+from eval.figures import strip
 from eval.markdown import formatted
 from eval.marks import HEADLINE
 from eval.tracking.store import Point
 from obsdiff import registry
+from obsdiff.errors import SpecError
+from obsdiff.files import DamagedFile, read_json
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""
+GRID_PICTURES = 36
+KEYS = {"cell", "hash", "provenance", "prompts", "metrics", "layers"}
+"""of a metrics.json, that a run cannot be made without"""
+AGAIN = "remove it and run the sweep again, which makes it anew"
+
+
+class Said(NamedTuple):
+    """What a cell's run will say, made before any of it is logged."""
+
+    params: dict[str, str]
+    points: list[Point]
+    tags: dict[str, str]
+    data: list[DatasetInput]
+    pictures: Image.Image
+
+
+def said(folder: Path, record: Record, sources: Mapping[str, str]) -> Said:
+    """Of a cell's folder, with metrics.json, images/ and checkpoint/, and the content of metrics.json.
+
+    Raises:
+        SpecError: a file is missing or damaged, or a value is not of a cell.
+    """
+    manifest = read(folder / "checkpoint" / "manifest.json", {"layers"})
+    with of_a_cell(folder / "metrics.json"):
+        points = [*scalars(record), *curves(record, manifest)]
+        pictures = Image.fromarray(strip(folder, record["prompts"][:GRID_PICTURES], columns=12))
+        return Said(params(record), points, tags(record), data(record, sources), pictures)
+
+
+@contextmanager
+def of_a_cell(path: Path) -> Iterator[None]:
+    """What a damaged record leads to, as one line that names its file."""
+    try:
+        yield
+    except Exception as error:
+        what = f"is not of a cell ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise SpecError(f"metrics: {path} {what}; {AGAIN}") from error
+
+
+def read(path: Path, keys: set[str]) -> dict[str, Any]:
+    """A cell's file that holds these keys.
+
+    Raises:
+        SpecError: it is missing, damaged, holds NaN or infinity, or lacks a key.
+    """
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise SpecError(f"metrics: {path} is not there; run the sweep again") from None
+    except DamagedFile as error:
+        raise SpecError(f"metrics: {error}; {AGAIN}") from None
+    lacking = sorted(keys - record.keys() if isinstance(record, dict) else keys)
+    if lacking:
+        raise SpecError(f"metrics: {path} lacks {', '.join(lacking)}; {AGAIN}")
+    return dict(record)
 
 
 def text(value: Any) -> str:

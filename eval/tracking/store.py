@@ -116,8 +116,16 @@ def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
 
 def find(client: MlflowClient, experiment: str, tags: dict[str, str]) -> list[Run]:
     """Active runs with these tags, the oldest first."""
-    text = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
-    return list(client.search_runs([experiment], text, ViewType.ACTIVE_ONLY, order_by=["attributes.start_time ASC"]))
+    # a filter cannot quote a quote
+    text = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items() if "'" not in v)
+    found: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        order = ["attributes.start_time ASC"]
+        page = client.search_runs([experiment], text, ViewType.ACTIVE_ONLY, order_by=order, page_token=token or None)
+        found += [run for run in page if run.data.tags.items() >= tags.items()]
+        token = page.token or None
+    return found
 
 
 def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str], more: dict[str, str]) -> Run:

@@ -2,17 +2,52 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from eval.cells import AXES, cell_path, decimal, named, parse
 from eval.estimates import Record
 from eval.markdown import formatted
 from eval.marks import HEADLINE
 from eval.tables import frame
-from eval.tracking.pages import SECTION, view_page
+from eval.tracking.content import of_a_cell
+from eval.tracking.pages import SECTION, view_page, views
 from eval.tracking.store import Point
 
 LONGEST_TAG = 8000
 """MLflow's limit, in characters"""
+
+
+class Said(NamedTuple):
+    """What a sweep's runs will be called, and its parent say, made before any of it is logged."""
+
+    names: list[tuple[str, str]]
+    """of each cell its path and what a person calls it"""
+    points: list[Point]
+    views: dict[str, str]
+
+
+def said(records: Sequence[Record], paths: Sequence[Path]) -> Said:
+    """Of the content of metrics.json files.
+
+    Raises:
+        SpecError: a value is not of a cell; the message names the file.
+    """
+    try:
+        return whole(records)
+    except Exception:
+        for record, path in zip(records, paths, strict=True):
+            with of_a_cell(path):
+                whole([record])
+        raise
+
+
+def whole(records: Sequence[Record]) -> Said:
+    several = several_models(records)
+    if not all(isinstance(record["hash"], str) for record in records):
+        raise TypeError("hash is not text")
+    names = [(cell_path(record), name_of(record, several)) for record in records]
+    return Said(names, list(summary(records)), views(records))
 
 
 def several_models(records: Sequence[Record]) -> bool:
