@@ -81,6 +81,15 @@ def synchronize(device: "torch.device") -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_peak_memory(device: "torch.device") -> None:
+    """Count a GPU's peak memory from here on; also where nothing has been on it yet."""
+    if device.type == "cuda":
+        import torch
+
+        synchronize(device)  # starts CUDA, without which the allocator does not know the device, and raises
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 @contextmanager
 def stated_precision() -> Iterator[None]:
     """float32 is float32 for the block, and cuDNN takes the same kernels in every run; afterwards all is as it was.

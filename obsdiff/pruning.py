@@ -16,7 +16,7 @@ from torch import nn
 from obsdiff import models, registry, surgery, targets
 from obsdiff.applying import prune_target
 from obsdiff.calibration import Calibration
-from obsdiff.devices import stated_precision
+from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.packages import Group
 from obsdiff.progress import Progress, base_hash
 from obsdiff.report import Clock, Report, peak_memory
@@ -57,8 +57,7 @@ def run(pipe: Any, family: ModuleType, stage: Stage, spec: PruneSpec, progress: 
     report = Report(spec, base_hash(denoiser, family.units(denoiser)))
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds, stage.device)
-    if stage.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(stage.device)
+    reset_peak_memory(stage.device)
     saved = Progress(progress, report)
     amounts = saved.restore(denoiser)
     calibration = None

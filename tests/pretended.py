@@ -54,6 +54,7 @@ class Gpu:
     """What is on the pretended GPU.
 
     Attributes:
+        begun: whether anything has been on it, which its allocator must know.
         waits: how often the CPU has waited for it.
         synchronized: how often Python has asked to wait for all that was begun.
         precisions: what float32 products and convolutions were computed in.
@@ -62,6 +63,7 @@ class Gpu:
     def __init__(self) -> None:
         self.storages: WeakSet[torch.UntypedStorage] = WeakSet()
         self.waits = self.synchronized = 0
+        self.begun = False
         self.precisions: set[str] = set()
         self.inside: list[torch.device] = []
 
@@ -74,6 +76,7 @@ class Gpu:
 
     def put(self, tree: Any, place: torch.device) -> None:
         """Say where new tensors are."""
+        self.begun |= place == CUDA
         with torch._C.DisableTorchFunction():
             for tensor in tensors(tree):
                 if tensor.device.type == "cpu":
@@ -183,6 +186,11 @@ def machine() -> Iterator[Gpu]:
 
     def synchronize(device: Any = None) -> None:
         made.synchronized += 1
+        made.begun = True
+
+    def reset(device: Any = None) -> None:
+        if not made.begun:
+            raise RuntimeError("Allocator not initialized for device 0: did you call init?")
 
     answers = {
         "is_available": lambda: True,
@@ -190,7 +198,7 @@ def machine() -> Iterator[Gpu]:
         "get_device_name": lambda device=None: "Pretended GPU",
         "empty_cache": lambda: None,
         "synchronize": synchronize,
-        "reset_peak_memory_stats": lambda device=None: None,
+        "reset_peak_memory_stats": reset,
         "memory_allocated": lambda device=None: 1 << 20,
         "max_memory_allocated": lambda device=None: 3 << 20,
     }
