@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import models
+from obsdiff import devices, models
 
 
 def flops(call: Callable[[], Any]) -> int:
@@ -84,11 +84,10 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     that operations make (Alive); a process's resident set would mix in libraries and freed pages.
     """
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+        devices.reset_peak_memory(device)
         before = torch.cuda.memory_allocated(device)
         call()
-        torch.cuda.synchronize(device)
+        devices.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
     alive = Alive()
     with alive:

@@ -37,9 +37,7 @@ def require(device: str) -> None:
     if device.startswith("cuda"):
         count, why, way = gpus()
         if not count:
-            raise SpecError(
-                f"device: {device!r} is not available: this torch sees no GPU ({why}); give device: cpu, {way}"
-            )
+            raise SpecError(f"device: {device!r}: this torch sees no GPU ({why}); give device: cpu, {way}")
         index = int(device.partition(":")[2] or 0)
         if index >= count:
             there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
@@ -81,6 +79,15 @@ def synchronize(device: "torch.device") -> None:
         import torch
 
         torch.cuda.synchronize(device)
+
+
+def reset_peak_memory(device: "torch.device") -> None:
+    """Count a GPU's peak memory from here on; also where nothing has been on it yet."""
+    if device.type == "cuda":
+        import torch
+
+        synchronize(device)  # starts CUDA, without which the allocator does not know the device, and raises
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 @contextmanager

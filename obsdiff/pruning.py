@@ -16,7 +16,7 @@ from torch import nn
 from obsdiff import guard, models, registry, surgery, targets
 from obsdiff.applying import prune_target
 from obsdiff.calibration import Calibration
-from obsdiff.devices import stated_precision
+from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.identity import Identity, identity_of
 from obsdiff.packages import Group
 from obsdiff.progress import Progress, held
@@ -64,8 +64,7 @@ def run(
     report.reach, report.left_dense = targets.reach(family, denoiser)
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds, stage.device)
-    if stage.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(stage.device)
+    reset_peak_memory(stage.device)
     saved = Progress(progress, report)
     amounts = saved.restore(denoiser)
     calibration = None

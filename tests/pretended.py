@@ -8,6 +8,7 @@ CUDA would, and puts results where their inputs are. Kernels are the CPU's, so n
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 from weakref import WeakSet
 
 import torch
@@ -26,6 +27,8 @@ STRICT = {aten.cat.default, aten.stack.default}
 """those that take no number of the CPU beside CUDA tensors"""
 WAITS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default}
 """those for which the CPU waits until the GPU is done"""
+PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default}
+"""those that a GPU may compute in TF32"""
 
 
 class MixedDevices(RuntimeError):
@@ -51,12 +54,17 @@ class Gpu:
     """What is on the pretended GPU.
 
     Attributes:
+        begun: whether anything has been on it, which its allocator must know.
         waits: how often the CPU has waited for it.
+        synchronized: how often Python has asked to wait for all that was begun.
+        precisions: what float32 products and convolutions were computed in.
     """
 
     def __init__(self) -> None:
         self.storages: WeakSet[torch.UntypedStorage] = WeakSet()
-        self.waits = 0
+        self.waits = self.synchronized = 0
+        self.begun = False
+        self.precisions: set[str] = set()
         self.inside: list[torch.device] = []
 
     def place(self, tensor: Tensor) -> torch.device:
@@ -68,6 +76,7 @@ class Gpu:
 
     def put(self, tree: Any, place: torch.device) -> None:
         """Say where new tensors are."""
+        self.begun |= place == CUDA
         with torch._C.DisableTorchFunction():
             for tensor in tensors(tree):
                 if tensor.device.type == "cpu":
@@ -161,6 +170,9 @@ class Seen(TorchDispatchMode):
             )
         masked = func in INDEXES and any(t.dtype == torch.bool for t in tensors(args[1]))
         gpu.waits += CUDA in places and (func in WAITS or masked)
+        if func in PRODUCTS and place == CUDA and given[0].dtype == torch.float32:
+            backends = torch.backends
+            gpu.precisions |= {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
         known = {t.untyped_storage()._cdata for t in given}
         made = func(*args, **(kwargs or {}))
         gpu.put([t for t in tensors(made) if t.untyped_storage()._cdata not in known], place)
@@ -168,8 +180,33 @@ class Seen(TorchDispatchMode):
 
 
 @contextmanager
-def gpu() -> Iterator[Gpu]:
+def machine() -> Iterator[Gpu]:
     """A machine with one GPU, for the block."""
     made = Gpu()
-    with Seen(made), Asked(made):
+
+    def synchronize(device: Any = None) -> None:
+        made.synchronized += 1
+        made.begun = True
+
+    def reset(device: Any = None) -> None:
+        if not made.begun:
+            raise RuntimeError("Allocator not initialized for device 0: did you call init?")
+
+    answers = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "get_device_name": lambda device=None: "Pretended GPU",
+        "empty_cache": lambda: None,
+        "synchronize": synchronize,
+        "reset_peak_memory_stats": reset,
+        "memory_allocated": lambda device=None: 1 << 20,
+        "max_memory_allocated": lambda device=None: 3 << 20,
+    }
+    with (
+        patch.multiple(torch.cuda, **answers),
+        patch.multiple(torch.accelerator, synchronize=synchronize),
+        patch.object(torch.version, "cuda", "13.0"),
+        Seen(made),
+        Asked(made),
+    ):
         yield made

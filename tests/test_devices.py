@@ -1,0 +1,233 @@
+"""Devices by name, the precision of float32, and what judges pictures on a pretended GPU."""
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLING
+from PIL import Image
+from pretended import CUDA, machine
+from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS
+
+from benchmarks.candidates import spec_of, taken_off
+from benchmarks.latency import judged, point
+from benchmarks.latency import main as bench
+from eval import inception, jobs, lpips
+from eval.distances import frechet_replicates
+from eval.features import Evaluator
+from eval.image_metrics import Pictures
+from eval.inception import Inception
+from eval.latency import machine as described
+from eval.pictures import PictureFiles
+from obsdiff import SpecError, devices, obs, prune, registry
+from obsdiff.__main__ import prune as command
+from obsdiff.loading import place
+from obsdiff.patterns import n_m, unstructured
+from obsdiff.spec import PruneSpec, Sampling, Source
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("device", ["banana", "", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "mps", "xpu", "meta", "0"])
+def test_names_of_no_device_are_refused(device):
+    with pytest.raises(SpecError, match=r"^device: .*(cpu, cuda or cuda:N|give device: cpu)"):
+        devices.require(device)
+
+
+def test_why_there_is_no_gpu_is_said_with_what_to_do(monkeypatch):
+    def old_driver() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old\n(found 11)", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    refused = partial(pytest.raises, SpecError)
+    with refused(match=r"'cuda': .* sees no GPU \(CUDA_VISIBLE_DEVICES is ''\); give device: cpu, or unset CUDA_VIS"):
+        devices.require("cuda")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with refused(match=r"'cuda:1': .* sees no GPU \(no driver\); give device: cpu, or see whether `nvidia-smi`"):
+        devices.require("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", old_driver)
+    with refused(match=r"sees no GPU \(CUDA init.* is too old \(found 11\)\)"):
+        devices.require("cuda")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with refused(match=r"sees no GPU \(CPU build\); give device: cpu, or install a torch that is built for CUDA"):
+        devices.require("cuda")
+    devices.require("cpu")
+
+
+def test_index_out_of_range_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for count, there in ((1, "cuda:0 alone"), (2, "cuda:0 to cuda:1")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        with pytest.raises(SpecError, match=f"'cuda:2': this torch sees {there}; give device: cuda"):
+            devices.require("cuda:2")
+        for device in ("cuda", f"cuda:{count - 1}"):
+            devices.require(device)
+
+
+def test_jobs_refuse_a_device_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    nothing = tmp_path / "none"
+    with pytest.raises(SpecError, match=r"^device: 'cuda': this torch sees no GPU"):
+        jobs.measure(*[nothing] * 5, "zoo/emoji-clip", nothing, nothing, nothing, device="cuda")
+    with pytest.raises(SpecError, match=r"^device: 'cuda': this torch sees no GPU"):
+        bench(Source(model="/nowhere", device="cuda"), Sampling(), nothing)
+
+
+def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
+    source = Source(model="/nowhere", device="cuda", offload="sequential")
+    nothing = tmp_path / "none"
+    for call in (
+        lambda: command(source, PruneSpec(method="magnitude"), nothing),
+        lambda: jobs.profile(source, Sampling(), nothing, nothing, nothing),
+        lambda: bench(source, Sampling(), nothing),
+    ):
+        with pytest.raises(SpecError, match=r"^offload: 'sequential' .* prune with offload: model"):
+            call()
+
+
+def flags() -> list:
+    """What torch says of its precision, through both interfaces; their error where they disagree."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    reads = [torch.get_float32_matmul_precision, lambda: matmul.allow_tf32, lambda: cudnn.allow_tf32]
+    reads += [lambda p=p: p.fp32_precision for p in (matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)]
+    found: list = [cudnn.benchmark, cudnn.deterministic]
+    for read in reads:
+        try:
+            found.append(read())
+        except RuntimeError as error:
+            found.append(type(error))
+    return found
+
+
+def new_interface() -> None:
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
+def old_interface() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda: None,
+        old_interface,
+        new_interface,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    ],
+)
+def test_precision_is_stated_and_the_process_left_as_it_was(chosen):
+    with devices.stated_precision():
+        stated = flags()
+    try:
+        chosen()
+        before = flags()
+        with pytest.raises(KeyError), devices.stated_precision():
+            assert flags() == stated == [False, True, "highest", False, False, *["ieee"] * 4]
+            raise KeyError
+        assert flags() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = False, True
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "tf32"
+        for part in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            part.fp32_precision = "none"
+
+
+def test_the_sweep_does_not_wait_for_the_gpu_at_every_column():
+    waits = []
+    with machine() as gpu, devices.stated_precision():
+        for columns in (32, 128):
+            x, weight = torch.randn(256, columns, device="cuda"), torch.randn(16, columns, device="cuda")
+            for select, stride in (
+                (lambda scores, start: unstructured.keep(scores, 0.5, "block", start), None),
+                (lambda scores, start: n_m.keep(scores, 0.5, "row", start, n=2, m=4), 4),
+            ):
+                before = gpu.waits
+                pruned, keep = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
+                waits.append(gpu.waits - before)
+                assert pruned.device == keep.device == CUDA and int((~keep).sum()) == 8 * columns
+    assert max(waits) < 16, "one column makes the CPU wait"
+
+
+def drawn(folder: Path, seed: int) -> PictureFiles:
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for i in range(5):
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return PictureFiles(sorted(folder.glob("*.png")))
+
+
+def pictures(folder: Path, device: str, network: Path) -> Pictures:
+    """Five pictures, with features that the device has computed."""
+    own, dense = PictureFiles(sorted((folder / "own").glob("*"))), PictureFiles(sorted((folder / "dense").glob("*")))
+    judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / device, device)
+    other = Inception(f"inception:{network}", folder / device, device)
+    captions = ("a cat", "a dog", "a sun", "two", "red")
+    return Pictures(
+        files=own,
+        dense_files=dense,
+        texts=captions,
+        features=judge.pictures(own),
+        dense_features=judge.pictures(dense),
+        captions=judge.captions(captions),
+        fid_features=other.pictures(own),
+        reference=other.pictures(dense),
+        real_features=judge.pictures(dense),
+        judges={"lpips": "squeeze"},
+        device=device,
+    )
+
+
+def test_pictures_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    net = _LPIPS(net="squeeze", pnet_rand=True).eval()
+    monkeypatch.setattr(lpips, "lpips_weights", lambda name: tmp_path / "network")
+    monkeypatch.setattr(lpips, "load", lambda *_: net)
+    monkeypatch.setattr(inception, "inception_weights", lambda name: tmp_path / "network")
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    monkeypatch.setattr(Inception, "load", lambda self: pooled.to(self.device))
+    (tmp_path / "network").write_text("")
+    drawn(tmp_path / "own", 0), drawn(tmp_path / "dense", 1)
+    names = [n for n in registry.names("eval.image_metrics") if n != "image_reward"]
+    found = {}
+    with machine() as gpu, devices.stated_precision():
+        for device in ("cpu", "cuda"):
+            seen = pictures(tmp_path, device, tmp_path / "network")
+            assert {t.device for pair in seen.pairs() for t in pair} == {torch.empty(0, device=device).device}
+            assert not gpu.storages or device == "cuda"
+            found[device] = {n: registry.load("eval.image_metrics", n).compute(seen) for n in names}
+    assert found["cpu"] == found["cuda"] and len(names) > 6
+    assert gpu.waits and gpu.precisions == {"ieee"}
+
+
+def test_distances_on_the_gpu():
+    with machine() as gpu:
+        own, real = torch.rand(30, 8), torch.rand(40, 8)
+        assert frechet_replicates(own, real, "cuda") == frechet_replicates(own, real, "cpu") and gpu.waits
+
+
+def test_latency_benchmark_runs_under_offload():
+    with machine() as gpu:
+        family = registry.load("obsdiff.models", "sd3")
+        pipe = family.tiny()
+        place(pipe, Source(model="tiny", device="cuda", offload="model"))
+        weights = {t: taken_off(pipe, lambda t=t: prune(pipe, spec_of(t)).as_dict()) for t in ("2:4", "structured=0.5")}
+        rows = point(pipe, weights, SAMPLING, 1, rounds=1, pipelines=1)
+        assert {(row["weights"], row["what"]) for row in rows} == {
+            (name, what) for name in ("dense", *weights) for what in ("block", "denoiser", "pipeline")
+        }
+        assert all(row["memory"] > 2 << 20 for row in rows if row["what"] == "denoiser")
+        rows = judged(pipe, weights, SAMPLING, 1, ("semi_structured",), 1)
+        assert all("float16 and bfloat16" in row["verdict"] for row in rows), "CUDA weights were not seen"
+        about = described(Source(model="tiny", device="cuda", dtype="float16"))
+    assert about == {"device": "Pretended GPU", "dtype": "float16", "tf32": False} and gpu.waits
