@@ -24,6 +24,8 @@ from obsdiff.files import write_text
 from obsdiff.sources import component_files, files_below
 from obsdiff.spec import PruneSpec, Source
 
+if {"{", "}"} & set(workflow.basedir):
+    raise WorkflowError(f"folder: {workflow.basedir} holds a brace, which Snakemake takes for a wildcard; rename it")
 try:
     for file in workflow.configfiles:
         read_mapping(Path(file))
