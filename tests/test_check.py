@@ -287,7 +287,8 @@ def test_all_that_is_missing_is_listed_at_once(monkeypatch, tmp_path, capsys):
         read_sweep(BASE | yaml.safe_load(Path(table).read_text()))
     assert len(str(caught.value).splitlines()) > 6 and "GCC" in str(caught.value)
     assert main(["check", "--configfile", table, "--config", "scale=tiny"]) == 0
-    assert "not needed: ViT-B-16-quickgelu:openai, " in (out := capsys.readouterr().out) and "data/coco/val2014" in out
+    out = capsys.readouterr().out
+    assert "not needed: ViT-B-16-quickgelu:openai, " in out and "data/coco/val2014" in out
     assert main(["check"]) == 0 and "emoji-sd3.yaml: source.model: zoo/emoji-sd3" in capsys.readouterr().out
     assert main(["check", "--configfile", "no.yaml"]) == 2 and "Traceback" not in capsys.readouterr().err
 
