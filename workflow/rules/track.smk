@@ -19,7 +19,7 @@ rule track:
         code=code("eval.__main__:track"),
         cells=LISTED,
         sweep=config["name"],
-        results=RESULTS,
+        results=lambda w: RESULTS,
         sources=lambda w: list(flags({"sources": prompt_sources()})),
         store=sha256(os.getenv("MLFLOW_TRACKING_URI", "").encode()).hexdigest(),  # another store is filled anew
     shell:
