@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def needs_of(where: str, model: Mapping[str, Any]) -> Iterator[Need]:
     yield need(where, "evaluation.reference", place, lambda: check_reference(place))
     for key, check in JUDGES.items():
         if (value := evaluation.get(key)) is not None:
-            yield need(where, f"evaluation.{key}", value, lambda check=check, value=value: check(value))
+            yield need(where, f"evaluation.{key}", value, partial(check, value))
 
 
 def prompts_need(where: str, part: str, given: Mapping[str, Any], other: str | None) -> Need:

@@ -29,7 +29,7 @@ def validator(schema: str) -> Any:
     """A validator to which 1.0 is no integer, and infinity and NaN are no numbers."""
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: is_int(value))
     types = types.redefine("number", lambda _, value: is_number(value))
-    strict = extend(Draft202012Validator, type_checker=types)
+    strict: Any = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
     return strict(yaml.safe_load((FOLDER / schema).read_text(encoding="utf-8")))
 
 

@@ -195,8 +195,9 @@ def judge_files(evaluation: Mapping[str, Any]) -> list[Path]:
         named = sorted(files_below(Path(evaluator)))
     else:
         named = [evaluator_weights(*evaluator.split(":", 1))]
-    if "fid_features" in evaluation:
-        named.append(inception_weights(evaluation["fid_features"]))
+    inception = evaluation.get("fid_features", "inception:download")
+    if not inception.endswith(":download"):  # those have one content, and are not here before the first job
+        named.append(inception_weights(inception))
     if "lpips" in evaluation:
         named.append(lpips_weights(evaluation["lpips"]))
-    return [path for path in named if path.is_file()]
+    return named

@@ -94,7 +94,7 @@ def require_whole(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
-            header = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+            header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None

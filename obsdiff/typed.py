@@ -45,7 +45,8 @@ def check_types(record: Any) -> None:
     Raises:
         SpecError: for the first field that holds something else.
     """
-    for name, kind in hints(type(record)).items():
+    cls: Any = type(record)
+    for name, kind in hints(cls).items():
         value = getattr(record, name)
         if get_origin(kind) is tuple and isinstance(value, list):
             value = tuple(value)

@@ -61,6 +61,16 @@ def family(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory):
+    """A copy of the project with a finished sweep, for all tests of the DAG (xdist_group "workflow")."""
+    from project import copied
+
+    made = copied(tmp_path_factory.mktemp("clone"))
+    made.run()
+    return made
+
+
+@pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The tiny model, dense, randomly pruned and with half its heads and neurons, saved for real."""
     from obsdiff import prune, save_pruned

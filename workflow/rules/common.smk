@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from functools import cache
 from glob import escape, glob
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,8 @@ from obsdiff.files import write_text
 from obsdiff.sources import component_files, files_below
 from obsdiff.spec import PruneSpec, Source
 
+if {"{", "}"} & set(workflow.basedir):
+    raise WorkflowError(f"folder: {workflow.basedir} holds a brace, which Snakemake takes for a wildcard; rename it")
 try:
     for file in workflow.configfiles:
         read_mapping(Path(file))
@@ -85,10 +88,23 @@ def tiny_model(wildcards):
     return f"{SWEEP.models[wildcards.model]['source']['model']}/model_index.json" if TINY else []
 
 
+@cache
+def states(name):
+    """State of all files that a model's pipeline is opened from, of its reference pictures, and of the networks."""
+    model = SWEEP.models[name]
+    source = Source(**model["source"])
+    fetched = not source.local_files_only and not Path(source.model).is_dir()  # by a job, so told by its revision alone
+    found = {} if TINY or fetched else component_files(source)
+    reference = sorted(files_below(Path(model["evaluation"]["reference"])))
+    return SimpleNamespace(
+        model=dag.state("model", [path for files in found.values() for path in files]),
+        reference=dag.state("reference", reference),
+        networks=dag.state("networks", judge_files(model["evaluation"])),
+    )
+
+
 def model_state(wildcards):
-    """State of all files that a model's pipeline is opened from."""
-    found = {} if TINY else component_files(Source(**SWEEP.models[wildcards.model]["source"]))
-    return dag.state("model", [path for files in found.values() for path in files])
+    return states(wildcards.model).model
 
 
 def evaluation(wildcards, key, default=None):

@@ -66,7 +66,7 @@ if max(SHARDS.values()) > 1:
         params:
             code=code("eval.jobs:merge"),
             shards=lambda w: SHARDS[w.model],
-            folder=lambda w, output: folder(output),
+            folder=lambda w, output: folder(output[0]),
         shell:
             "python -m eval merge --images {params.folder:q} --prompts-file {input.prompts:q}"
             " --shards {params.shards} > {log:q} 2>&1"

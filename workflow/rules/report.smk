@@ -19,7 +19,7 @@ rule summarise:
     params:
         code=code("eval.__main__:summarise", *entries("eval.figures"), *entries("obsdiff.weightings")),
         cells=LISTED,
-        out=TABLES,
+        out=lambda w, output: folder(output[0]),
     shell:
         "python -m eval summarise --metrics {params.cells:q} --out {params.out:q} > {log:q} 2>&1"
 
@@ -40,7 +40,7 @@ rule report:
         code=code("eval.__main__:report"),
         template=dag.state("template", ["eval/report.html.jinja"]),
         cells=LISTED,
-        tables=TABLES,
+        tables=lambda w, input: folder(input.tables[0]),
         sweep=config["name"],
         scale=config.get("scale", "full"),
         others=lambda w, input: ["--others", *several(input.others)] if input.others else [],
@@ -68,7 +68,7 @@ if "paper" in config:
             cells=LISTED,
             table=config["paper"],
             scale=config.get("scale", "full"),
-            out=TABLES,
+            out=lambda w, output: folder(output[0]),
         shell:
             "python -m eval paper --metrics {params.cells:q} --table {params.table} --scale {params.scale}"
             " --values {params.values:q} --out {params.out:q} > {log:q} 2>&1"

@@ -19,8 +19,8 @@ rule track:
         code=code("eval.__main__:track"),
         cells=LISTED,
         sweep=config["name"],
-        results=RESULTS,
-        sources=list(flags({"sources": prompt_sources()})),
+        results=lambda w: RESULTS,
+        sources=lambda w: list(flags({"sources": prompt_sources()})),
         store=sha256(os.getenv("MLFLOW_TRACKING_URI", "").encode()).hexdigest(),  # another store is filled anew
     shell:
         "python -m eval track --metrics {params.cells:q} --files {input.files:q} --sweep {params.sweep:q}"
