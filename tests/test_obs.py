@@ -203,7 +203,7 @@ def test_comparison_group(method, seed, sparsity, group):
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 @pytest.mark.parametrize("method", ["dsnot", "dsnot_wanda"])
 @given(seeds)
-def test_dsnot_swaps_within_rows(method, pattern, seed):
+def test_dsnot_swaps_within_rows_and_lowers_their_mean_error(method, pattern, seed):
     weight, hessian, x = problem(seed)
     mean = x.mean(dim=0) + 0.3
     made = spec(method=method, pattern=pattern)
@@ -216,6 +216,8 @@ def test_dsnot_swaps_within_rows(method, pattern, seed):
     assert torch.equal(pruned, weight * keep) and torch.equal(keep.sum(dim=1), start.sum(dim=1))
     if pattern == "2:4":
         assert (keep.view(ROWS, -1, 4).sum(dim=2) == 2).all()
+    before, after = ((weight * ~mask * mean).sum(dim=1).abs() for mask in (start, keep))
+    assert (after <= before + 1e-6).all() and bool((after < before).any()) == (not torch.equal(start, keep))
 
 
 @given(seeds, st.floats(0.2, 3.0))
