@@ -20,6 +20,7 @@ from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.identity import combined
 from obsdiff.prompts import Prompt, counts_text, prompts_hash
+from obsdiff.targets import describe_reach
 
 MORE = {"prompt": "samples", "set": "replicates"}
 """PER of a picture metric → what metrics.json has beside its value"""
@@ -162,6 +163,7 @@ def measure(
         "prompts": [p.id for p in prompts],
         "captions": [p.caption for p in prompts],
         "metrics": metrics,
+        "reach": describe_reach(model.checkpoint["reach"], model.checkpoint["left_dense"]),
         "layers": model.profile["layers"],
         "deviation": model.profile["deviation"],
     }

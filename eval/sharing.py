@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from obsdiff.checkpoint import MANIFEST, WEIGHTS, read_manifest
+from obsdiff.checkpoint import WEIGHTS
+from obsdiff.manifest import MANIFEST, read_manifest
 from obsdiff.errors import CheckpointError
 from obsdiff.files import file_hash, replacing
 

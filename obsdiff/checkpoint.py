@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, patterns, surgery
+from obsdiff import guard, models, patterns, surgery
 from obsdiff.errors import CheckpointError
 from obsdiff.files import DamagedFile, file_hash, json_text, replacing
 from obsdiff.folders import CHECKPOINT, claimed
@@ -185,6 +185,7 @@ def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_co
 
     Args and errors: as load_pruned().
     """
+    guard.check(pipe)
     pruned = read_pruned(folder)
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     for problem in mismatches(pipe, pruned.manifest, base or identity_of(pipe), any_components):
@@ -253,6 +254,7 @@ def load_pruned(
 
     Raises:
         CheckpointError: the files are damaged or edited, or the pipeline is not the one that they were made from.
+        SpecError, LayerError: a checkpoint cannot be loaded into this pipeline as it is (see guard).
     """
     pruned = read_for(pipe, folder, base, any_components)
     denoiser = models.denoiser_of(pipe)

@@ -11,8 +11,9 @@ from obsdiff.errors import CheckpointError
 from obsdiff.files import SIDE, write_json
 from obsdiff.folders import EXPORT, claimed
 from obsdiff.sources import INDEX
-from obsdiff.spec import is_int, require
+from obsdiff.spec import require
 from obsdiff.tensors import full_disks_told
+from obsdiff.typed import is_int
 
 
 def require_exportable(manifest: Mapping[str, Any]) -> None:

@@ -160,4 +160,4 @@ def describe_reach(share: float, left_dense: Mapping[str, int]) -> str:
     """reach() as one line."""
     names = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in left_dense.items())
     dense = f"; linear layers left dense: {names}" if names else "; no linear layer is left dense"
-    return f"in reach of pruning: {share:.1%} of the denoiser's parameters{dense}"
+    return f"{share:.1%} of the denoiser's parameters can be pruned{dense}"

@@ -1,6 +1,7 @@
 """Everything offline, on one thread, without telemetry, and never warm: a test's jobs are its own."""
 
 import os
+from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 os.environ.pop("OBSDIFF_WARM", None)
@@ -11,6 +12,17 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from obsdiff import PruneSpec, Sampling, patterns, registry
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", help="page that gets the table of malformed inputs (tests/malformed.py)")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if page := session.config.getoption("--reliability"):
+        from malformed import write_table
+
+        write_table(Path(page))
+
 
 settings.register_profile(
     "default", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
