@@ -202,8 +202,10 @@ def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_compo
     dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
     if dtype != manifest["dtype"]:
         yield f"made in {manifest['dtype']}, and this pipeline is in {dtype}; open it with dtype {manifest['dtype']}"
-    if denoiser in names:
-        hashes = f"SHA-256 {there.get(denoiser, ABSENT)[:8]}…, here {here[denoiser][:8]}…"
+    if denoiser not in there:
+        yield f"made from a pipeline that has no {denoiser}; use the model it was made from"
+    elif denoiser in names:
+        hashes = f"SHA-256 {there[denoiser][:8]}…, here {here.get(denoiser, ABSENT)[:8]}…"
         yield f"made from another {denoiser} than this pipeline's ({hashes}); use the dense model it was made from"
     if names and not any_components:
         told = " and ".join(

@@ -198,6 +198,14 @@ def test_a_checkpoint_is_refused_on_another_pipeline_by_component(source, tmp_pa
     assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights), strict=True))
 
 
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    pipe = registry.load("obsdiff.models", "sd").tiny()
+    save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude")))
+    for name, message in (("sd3", "made from a pipeline that has no transformer"), ("sdxl", "made from another unet")):
+        with pytest.raises(CheckpointError, match=message):
+            load_pruned(registry.load("obsdiff.models", name).tiny(), tmp_path, any_components=True)
+
+
 def test_the_scheduler_is_a_choice_of_use(source, tmp_path):
     """Not of pictures: they are another run's; nor of calibration, whose checkpoint says which one the model had."""
     pipe = open_pipeline(source)
