@@ -1,7 +1,8 @@
 """Figures of a sweep, legible in grey. An entry is one figure, its file's stem the name of the SVG and PNG.
 
 TITLE, CAPTION           literals: what it shows, and how to read it
-draw(records, folders)   metrics.json records and their cells' folders → Figure, or None where there is nothing to show
+draw(records, folders)   metrics.json records and their cells' folders → Figure, or None where there is nothing to show;
+                         texts are drawn as they are, `$` begins no formula
 """
 
 import warnings
