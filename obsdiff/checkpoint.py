@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from obsdiff import models, patterns, surgery
+from obsdiff.devices import require_whole
 from obsdiff.errors import CheckpointError
 from obsdiff.packing import pack, unpack
 from obsdiff.progress import base_hash
 from obsdiff.report import Report
+from obsdiff.staging import offload_of
 from obsdiff.surgery import Site, State
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
@@ -154,7 +156,9 @@ def load_pruned(pipe: Any, folder: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the files are damaged, or the pipeline's dense weights are others.
+        SpecError: the pipeline is sequentially offloaded.
     """
+    require_whole(offload_of(pipe))
     pruned = read_pruned(folder)
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     if base_hash(denoiser, family.units(denoiser)) != pruned.manifest["base"]:
