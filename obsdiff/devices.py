@@ -61,15 +61,15 @@ def gpus() -> tuple[int, str, str]:
 
 
 def require_whole(offload: str) -> None:
-    """Raise SpecError where a denoiser's weights never are on the device together, as pruning and profiling need them.
+    """Raise SpecError where a denoiser's layers have no weights between calls, to prune, to profile or to replace.
 
     Args:
         offload: as Source.offload.
     """
     if offload == "sequential":
         raise SpecError(
-            "offload: 'sequential' keeps no layer on the device from one call to the next, and pruning and profiling "
-            "need the whole denoiser there; profile and prune with offload: model"
+            "offload: 'sequential' leaves layers without weights between calls, so nothing can be pruned, profiled or "
+            "loaded into them; load a checkpoint before the offload, profile and prune with offload: model"
         )
 
 

@@ -17,13 +17,12 @@ from benchmarks.candidates import spec_of, taken_off
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
 from eval import inception, jobs, lpips
-from eval.distances import frechet_replicates
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
 from eval.latency import machine as described
 from eval.pictures import PictureFiles
-from obsdiff import SpecError, devices, obs, prune, registry
+from obsdiff import SpecError, devices, load_pruned, obs, prune, registry
 from obsdiff.__main__ import prune as command
 from obsdiff.loading import place
 from obsdiff.patterns import n_m, unstructured
@@ -90,6 +89,10 @@ def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
     ):
         with pytest.raises(SpecError, match=r"^offload: 'sequential' .* prune with offload: model"):
             call()
+    pipe = registry.load("obsdiff.models", "sd3").tiny()
+    pipe.enable_sequential_cpu_offload(device="cpu")
+    with pytest.raises(SpecError, match=r"^offload: 'sequential' .* load a checkpoint before the offload"):
+        load_pruned(pipe, nothing)
 
 
 def flags() -> list:
@@ -208,12 +211,6 @@ def test_pictures_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypa
             found[device] = {n: registry.load("eval.image_metrics", n).compute(seen) for n in names}
     assert found["cpu"] == found["cuda"] and len(names) > 6
     assert gpu.waits and gpu.precisions == {"ieee"}
-
-
-def test_distances_on_the_gpu():
-    with machine() as gpu:
-        own, real = torch.rand(30, 8), torch.rand(40, 8)
-        assert frechet_replicates(own, real, "cuda") == frechet_replicates(own, real, "cpu") and gpu.waits
 
 
 def test_latency_benchmark_runs_under_offload():
