@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from test_tracking import grid, own_store, runs_of, write
+from test_tracking import cell_of, grid, own_store, runs_of, write
 
 from eval.tracking import database, store, track
 from obsdiff import files
@@ -37,11 +37,17 @@ def stopped(statement: int, call, *arguments) -> None:
     call(*arguments)
 
 
+def local(call, *arguments) -> None:
+    """Call with the default store, whatever was set when the server that forked this process began."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    call(*arguments)
+
+
 def apart(call, *arguments) -> int | None:
     """Call in a process of its own; its exit status."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["eval.tracking"])
-    process = context.Process(target=call, args=arguments)
+    process = context.Process(target=local, args=(call, *arguments))
     process.start()
     process.join()
     return process.exitcode
@@ -136,7 +142,7 @@ def test_lost_store_is_filled_again_from_the_metrics_files(tmp_path, made):
 
 
 def test_store_of_another_mlflow_is_refused_by_name(tmp_path, made):
-    path = tmp_path / "mlflow.db"
+    path, paths = tmp_path / "mlflow.db", [write(tmp_path, cell_of("dense", "0.00"), 1.0)]
     cases = {
         ("UPDATE alembic_version SET version_num = 'fffffff'",): "made by a newer MLflow than .*fffffff.*install",
         (
@@ -150,7 +156,7 @@ def test_store_of_another_mlflow_is_refused_by_name(tmp_path, made):
             for statement in statements:
                 opened.execute(statement)
             opened.commit()
-        for call in (store.client_of, lambda folder: carried(folder, [])):
+        for call in (store.client_of, lambda folder: carried(folder, paths)):
             with pytest.raises(SpecError, match=message):
                 call(tmp_path)
 

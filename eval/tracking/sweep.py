@@ -13,6 +13,7 @@ from eval.tables import frame
 from eval.tracking.content import of_a_cell
 from eval.tracking.pages import SECTION, view_page, views
 from eval.tracking.store import Point
+from obsdiff.errors import SpecError
 
 LONGEST_TAG = 8000
 """MLflow's limit, in characters"""
@@ -33,6 +34,8 @@ def said(records: Sequence[Record], paths: Sequence[Path]) -> Said:
     Raises:
         SpecError: a value is not of a cell; the message names the file.
     """
+    if not records:
+        raise SpecError("metrics: no file is given; name the metrics.json files of the cells")
     try:
         return whole(records)
     except Exception:
