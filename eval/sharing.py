@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from obsdiff.checkpoint import WEIGHTS
-from obsdiff.manifest import MANIFEST, read_manifest
 from obsdiff.errors import CheckpointError
 from obsdiff.files import file_hash, replacing
+from obsdiff.manifest import MANIFEST, read_manifest
 
 
 def share(checkpoint: Path, out: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from obsdiff import PruneSpec, Sampling, patterns, registry
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", help="page that gets the table of malformed inputs (tests/malformed.py)")
 
