@@ -238,6 +238,28 @@ def test_whole_folders_load_as_from_pretrained_loads_them(family, dtype, whole):
     assert not any(m.training for m in own.components.values() if isinstance(m, torch.nn.Module))
 
 
+def test_a_safety_checker_loads(whole, tmp_path):
+    """It comes from a folder of diffusers' pipelines, and its feature extractor from transformers."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    shutil.copytree(whole["sd"], folder := tmp_path / "model")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(text_config=small, vision_config=small | {"image_size": 32, "patch_size": 16})
+    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    CLIPImageProcessor(size=32, crop_size=32).save_pretrained(folder / "feature_extractor")
+    edited(
+        folder / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+    )
+    own = load_pipeline(Source(str(folder)))
+    other = DiffusionPipeline.from_pretrained(folder)
+    assert type(own.safety_checker) is type(other.safety_checker) and identity_of(own) == identity_of(other)
+    less = load_pipeline(Source(str(folder), without=("safety_checker", "feature_extractor")))
+    assert less.safety_checker is None and less.feature_extractor is None
+
+
 def test_shards_links_and_variants_load(family, whole, tmp_path):
     name, linked = family.__name__.rpartition(".")[2], tmp_path / "linked"
     linked.mkdir()
