@@ -123,9 +123,20 @@ def needed(path: Path, function: str) -> ast.Module:
         if name in kept or name not in binding or name == COMMANDS:
             continue
         kept[name] = node = binding[name]
-        waiting += [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+        waiting += used(node)
     statements = [part for node in tree.body if (part := narrowed(node, kept)) is not None]
     return ast.Module(statements, [])
+
+
+def used(node: ast.stmt) -> set[str]:
+    """Names that a top-level statement takes from its module; a function's own arguments and variables are none."""
+    inside = list(ast.walk(node))
+    names = {inner.id for inner in inside if isinstance(inner, ast.Name)}
+    if isinstance(node, ast.FunctionDef):
+        names -= {inner.arg for inner in inside if isinstance(inner, ast.arg)}
+        names -= {inner.id for inner in inside if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
+        names -= {name for inner in inside if isinstance(inner, ast.Import | ast.ImportFrom) for name in bound(inner)}
+    return names
 
 
 def bound(node: ast.stmt) -> Iterator[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# MLflow writes the place of its own default experiment, by default the working directory's, unquoted into SQL
+os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
 
 import mlflow
 from mlflow.artifacts import download_artifacts
