@@ -12,9 +12,9 @@ from eval.needs import Need, missing, needs_of, prompts_need
 from eval.reading import home, read_mapping
 from eval.scale import shrunk, shrunk_model
 from eval.schemas import check
-from obsdiff import registry
+from obsdiff import devices, registry
 from obsdiff.errors import SpecError
-from obsdiff.spec import Sampling, Source, require, require_device
+from obsdiff.spec import Sampling, Source, require
 from obsdiff.typed import made
 
 MODELS = Path("config/models")
@@ -109,7 +109,7 @@ def check_values(record: Mapping[str, Any]) -> None:
     )
     ok = source.offload == "none" or not source.device.startswith("cpu")
     require(ok, "source.offload", source.offload, f"free with device: {source.device}; none")
-    require_device(record["evaluation"].get("device", "cpu"), "evaluation.device")
+    devices.check(record["evaluation"].get("device", "cpu"), "evaluation.device")
     made(Sampling, record["sampling"], "sampling")
     try:
         sampling_of(record)

@@ -18,12 +18,16 @@ TF32 = False
 """whether float32 products may be computed in TensorFloat-32, as manifests and profiles record it"""
 
 
-def check(device: str) -> None:
-    """Raise SpecError where this is not the name of a device that obsdiff can run on; torch is not imported."""
+def check(device: str, key: str = "device") -> None:
+    """Raise SpecError where this is not the name of a device that obsdiff can run on; torch is not imported.
+
+    Args:
+        key: what holds the name, for the message.
+    """
     if str(device).startswith("mps"):
-        raise SpecError(f"device: {device!r} has no float64, which structured pruning and FID need; give device: cpu")
+        raise SpecError(f"{key}: {device!r} has no float64, which structured pruning and FID need; give cpu")
     if not re.fullmatch(NAMES, str(device)):
-        raise SpecError(f"device: {device!r} is not cpu, cuda or cuda:N (the GPU of index N)")
+        raise SpecError(f"{key}: {device!r} is not cpu, cuda or cuda:N (the GPU of index N)")
 
 
 def require(device: str) -> None:

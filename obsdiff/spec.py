@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from obsdiff import patterns, registry, schedulers
+from obsdiff import devices, patterns, registry, schedulers
 from obsdiff.errors import SpecError
 from obsdiff.typed import check_types, is_int
 from obsdiff.typed import require as require
@@ -16,7 +16,6 @@ OFFLOAD = ("none", "model", "sequential")
 INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")
 PACKAGES = r"[1-9]\d*|unit|(?=.*[1-9])(\d+(\.\d+)?)GiB"
-DEVICE = r"(cpu|cuda|mps|xpu)(:\d+)?"
 """torch devices; told without importing torch"""
 STEPS = 1000
 """the most that a sampler takes: as many as the networks were trained with"""
@@ -50,12 +49,7 @@ class Source:
         require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
         require(self.offload in OFFLOAD, "offload", self.offload, f"one of {', '.join(OFFLOAD)}")
         require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
-        require_device(self.device, "device")
-
-
-def require_device(device: str, key: str) -> None:
-    """Raise SpecError unless this is the name of a torch device."""
-    require(bool(re.fullmatch(DEVICE, device)), key, device, "a torch device: cpu, cuda, cuda:1, mps, xpu")
+        devices.check(self.device)
 
 
 @dataclass(frozen=True)
