@@ -14,7 +14,7 @@ from eval.needs import Need, once
 from eval.weights import INCEPTION_URL, LPIPS_URLS
 from obsdiff import registry
 from obsdiff.sizes import FACTS
-from obsdiff.sources import component_files, mapping
+from obsdiff.sources import component_files, read_record
 from obsdiff.spec import Source
 
 GIB = 2**30
@@ -88,7 +88,7 @@ def checkpoint_size(found: Need, sweep: Sweep) -> str | None:
 def parameters(source: Source) -> dict[str, int]:
     """Component → parameters of a published checkpoint; nothing of others."""
     path = FACTS / f"{source.model.replace('/', '--')}.json"
-    return dict(mapping(path).get("parameters", {})) if path.is_file() else {}
+    return dict(read_record(path).get("parameters", {})) if path.is_file() else {}
 
 
 def device_items(sweep: Sweep) -> Iterator[Item]:

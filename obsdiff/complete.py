@@ -6,8 +6,9 @@ from typing import Any
 
 from obsdiff import models, registry
 from obsdiff.errors import SpecError
-from obsdiff.sources import AGAIN, INDEX, component_files, folder_of, mapping
+from obsdiff.sources import AGAIN, INDEX, component_files, folder_of, read_record
 from obsdiff.spec import Source, require
+from obsdiff.stored import shards
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -28,7 +29,7 @@ def require_model(source: Source, family: str | None = None) -> None:
         require_place(source)
         return
     files = component_files(source)
-    index = mapping(folder / INDEX)
+    index = read_record(folder / INDEX)
     if family is not None:
         require_class(index.get("_class_name"), family, source)
     known = sorted(name for name in index if not name.startswith("_"))
@@ -73,17 +74,14 @@ def require_component(name: str, files: list[Path], source: Source) -> None:
         if not path.is_file():
             raise SpecError(f"model: {path} is a broken link; {AGAIN}")
         if path.suffix == ".json" and path.name.endswith(("config.json", ".index.json")):
-            mapping(path)
+            read_record(path)
     if not any(path.name == "config.json" for path in files):
         return
     if not any(path.suffix in WEIGHTS for path in files):
         raise SpecError(f"model: {files[0].parent} holds no weights; {AGAIN}")
     for path in files:
         if path.name.endswith(".index.json"):
-            parts = set(mapping(path).get("weight_map", {}).values())
-            missing = sorted(part for part in parts if not (path.parent / part).is_file())
-            if missing:
-                raise SpecError(f"model: {path} names {missing[0]}, which is not there; {AGAIN}")
+            shards(path)
         elif path.suffix == ".safetensors":
             require_whole(path)
 

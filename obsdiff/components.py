@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from obsdiff.errors import SpecError
-from obsdiff.sources import INDEX
-from obsdiff.stored import AGAIN, Shapes, read_record, stored_shapes, weight_files
+from obsdiff.sources import AGAIN, INDEX, read_record
+from obsdiff.stored import Shapes, stored_shapes, weight_files
 
 
 @contextmanager

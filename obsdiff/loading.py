@@ -8,7 +8,7 @@ from typing import Any
 
 from obsdiff import components, devices, models, schedulers, stored
 from obsdiff.errors import SpecError
-from obsdiff.sources import INDEX
+from obsdiff.sources import AGAIN, INDEX, read_record
 from obsdiff.spec import Sampling, Source, require
 
 FACTS = Path(__file__).parent / "facts"
@@ -63,7 +63,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     """
     devices.require(source.device)
     folder = folder_on_disk(source)
-    index = stored.read_record(folder / INDEX)
+    index = read_record(folder / INDEX)
     family = models.family_named(class_named(index))
     if sampling:
         schedulers.check(family, sampling)
@@ -88,7 +88,7 @@ def class_named(index: Mapping[str, Any]) -> str:
 
 def absent(folder: Path) -> dict[str, None]:
     """Components that a model folder's model_index.json leaves out: from_pretrained wants them named."""
-    index = stored.read_record(folder / INDEX)
+    index = read_record(folder / INDEX)
     return dict.fromkeys(name for name, entry in index.items() if isinstance(entry, list) and entry[0] is None)
 
 
@@ -151,7 +151,7 @@ def denoiser_class(family: ModuleType, index: Mapping[str, Any]) -> Any:
     name = family.DENOISER
     entry = components.components(index).get(name)
     if entry is None:
-        raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; {stored.AGAIN}")
+        raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; {AGAIN}")
     found = components.class_of(name, *entry)
     if family.NETWORK not in (cls.__name__ for cls in found.__mro__):
         raise SpecError(
@@ -223,4 +223,4 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             f"model: {source.model!r} has no {name} on this machine; give a diffusers folder (its JSON files are "
             f"enough), or run `hf download {source.model} --include '*.json'`"
         )
-    return stored.read_record(path)
+    return read_record(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.sources import folder_of, mapping
+from obsdiff.sources import folder_of, read_record
 from obsdiff.spec import Sampling, Source
 
 FACTS = Path(__file__).parent / "facts"
@@ -38,9 +38,9 @@ def known(source: Source, file: str, key: str) -> Any:
     """A value of a model's configuration, of its folder or of the shipped facts; None where neither has it."""
     folder = folder_of(source)
     if folder is not None and (folder / file).is_file():
-        return mapping(folder / file).get(key)
+        return read_record(folder / file).get(key)
     shipped = FACTS / f"{source.model.replace('/', '--')}.json"
-    return mapping(shipped).get(file, {}).get(key) if shipped.is_file() else None
+    return read_record(shipped).get(file, {}).get(key) if shipped.is_file() else None
 
 
 def check(family: str, source: Source, sampling: Sampling) -> None:

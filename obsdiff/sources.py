@@ -45,7 +45,7 @@ def component_files(source: Source) -> dict[str, list[Path]]:
     index = folder / INDEX
     if not index.is_file():
         raise SpecError(f"model: {source.model!r} has no {INDEX}; give the folder that save_pretrained wrote")
-    record = mapping(index)
+    record = read_record(index)
     found = {"": [index]}
     for name in record:
         if not name.startswith("_") and name not in source.without and (folder / name).is_dir():
@@ -66,16 +66,24 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
-def mapping(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """A JSON file of a model, which holds a mapping; diffusers writes infinite numbers there too.
 
     Raises:
-        SpecError: it cannot be read.
+        SpecError: it is missing, cannot be read, or begins with a byte order mark, which the libraries do not read.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise SpecError(f"model: {path}: not JSON ({error}); {AGAIN}") from None
+        data = path.read_bytes()
+        record = json.loads(data.decode())
+    except FileNotFoundError:
+        what = "is a link to a file that is not there" if path.is_symlink() else "is missing"
+        raise SpecError(f"model: {path} {what}; {AGAIN}") from None
+    except OSError as error:
+        raise SpecError(f"model: {path} cannot be read ({error.strerror}); {AGAIN}") from None
+    except (ValueError, RecursionError) as error:
+        if data.startswith(b"\xef\xbb\xbf"):
+            raise SpecError(f"model: {path} begins with a byte order mark; save it as UTF-8 without one") from None
+        raise SpecError(f"model: {path} is not JSON ({error if data else 'it is empty'}); {AGAIN}") from None
     if not isinstance(record, dict):
-        raise SpecError(f"model: {path} is not a mapping; {AGAIN}")
+        raise SpecError(f"model: {path} holds {json.dumps(record)[:60]}, not a mapping; {AGAIN}")
     return record

@@ -1,35 +1,13 @@
-"""Files of a model folder that are read before its weights are: JSON records, and the headers of safetensors files."""
+"""Weight files of a model folder, read before the weights are: which they are, and the headers of safetensors files."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json
+from obsdiff.sources import AGAIN, read_record
 
 Shapes = dict[str, tuple[int, ...]]
 LFS = b"version https://git-lfs"
 """how the small text begins that stands for a large file which Git LFS has not fetched"""
-AGAIN = "download or save the model again"
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping; SpecError names the file otherwise."""
-    try:
-        marked = path.read_bytes()[:3] == b"\xef\xbb\xbf"
-        record = read_json(path)
-    except FileNotFoundError:
-        what = "is a link to a file that is not there" if path.is_symlink() else "is missing"
-        raise SpecError(f"model: {path} {what}; {AGAIN}") from None
-    except OSError as error:
-        raise SpecError(f"model: {path} cannot be read ({error.strerror}); {AGAIN}") from None
-    except DamagedFile as error:
-        raise SpecError(f"model: {error}; {AGAIN}") from None
-    if marked:
-        raise SpecError(f"model: {path} begins with a byte order mark; save it as UTF-8 without one")
-    if not isinstance(record, dict):
-        raise SpecError(f"model: {path} holds {json.dumps(record)[:60]}, not a mapping; {AGAIN}")
-    return record
 
 
 def weight_files(place: Path, diffusers: bool, variant: str | None, exact: bool) -> list[Path]:

@@ -19,7 +19,7 @@ from obsdiff.complete import require_model
 from obsdiff.errors import SpecError
 from obsdiff.memory import component_bytes
 from obsdiff.sizes import FACTS, check, multiple
-from obsdiff.sources import mapping
+from obsdiff.sources import read_record
 from obsdiff.spec import PruneSpec, Sampling, Source
 from obsdiff.typed import hints
 
@@ -238,10 +238,10 @@ def test_an_incomplete_model_is_refused_with_what_is_wrong(tmp_path):
         (weights, b"x" * 100, "is not a safetensors file"),
         (weights, b"", "is not a safetensors file"),
         (weights, None, "vae holds no weights"),
-        (config, b"{", r"config\.json: not JSON"),
-        (config, b"[]", r"config\.json is not a mapping"),
-        (index, b"{", r"model_index\.json: not JSON"),
-        (index, "{}".encode("utf-16"), r"model_index\.json: not JSON"),
+        (config, b"{", r"config\.json is not JSON"),
+        (config, b"[]", r"config\.json holds \[\], not a mapping"),
+        (index, b"{", r"model_index\.json is not JSON"),
+        (index, "{}".encode("utf-16"), r"model_index\.json is not JSON"),
     ):
         before = path.read_bytes()
         path.unlink() if content is None else path.write_bytes(content)
@@ -296,7 +296,7 @@ def test_all_that_is_missing_is_listed_at_once(monkeypatch, tmp_path, capsys):
 def test_sizes_of_published_checkpoints_are_those_of_their_configurations():
     for path in FACTS.glob("*.json"):
         source = Source(path.stem.replace("--", "/", 1))
-        assert mapping(path)["parameters"] == {name: size // 4 for name, size in component_bytes(source).items()}
+        assert read_record(path)["parameters"] == {name: size // 4 for name, size in component_bytes(source).items()}
 
 
 def test_paths_of_all_shipped_cells_are_as_they_were():
