@@ -14,8 +14,9 @@ from torch import Tensor
 
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, hash_of, locked, made_anew, replacing
+from obsdiff.files import DamagedFile, hash_of, made_anew, replacing
 from obsdiff.identity import code_identity
+from obsdiff.locks import locked
 
 KEY = "features"
 LIBRARIES = ("torch", "torchvision", "pillow")

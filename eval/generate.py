@@ -23,8 +23,9 @@ from obsdiff import models, registry
 from obsdiff.calibration import batched, noise
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, locked, made_anew, read_json, write_json
+from obsdiff.files import DamagedFile, made_anew, read_json, write_json
 from obsdiff.identity import LIBRARIES, Identity, code_identity, identity_of
+from obsdiff.locks import locked
 from obsdiff.prompts import Prompt, prompts_hash
 from obsdiff.spec import Sampling
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from obsdiff.errors import SpecError
-from obsdiff.files import UNSUPPORTED
+from obsdiff.locks import UNSUPPORTED
 
 _held: list[TextIO] = []
 """open files whose locks last until the process ends; its children do not inherit them"""

@@ -1,11 +1,9 @@
-"""Files that a later run trusts: hashed, written beside and renamed, locked. No torch in here.
+"""Files that a later run trusts: hashed, and written beside and renamed. No torch in here.
 
 A reader never sees half a file: whoever writes one uses `replacing()` or a function built on it. A hash of a large file
 is kept under its path, size, times and inode, so that a model of many gigabytes is read once.
 """
 
-import errno
-import fcntl
 import json
 import math
 import os
@@ -14,11 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 CHUNK = 1 << 22
 SIDE = ".tmp"
@@ -31,8 +29,6 @@ REMEMBERED_BYTES = 1 << 20
 """size from which a file's hash is kept; smaller files are read every time"""
 SETTLED_SECONDS = 2.0
 """age from which a file's times are trusted: a younger one could change again within their resolution"""
-UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
-"""errors of flock() where a file system has no locks"""
 
 
 class DamagedFile(Exception):
@@ -252,43 +248,3 @@ def digest_of(record: Mapping[str, Any]) -> str:
 def made_anew(path: Path, why: object) -> None:
     """Say on standard error that a file which a former run left is damaged and is made again."""
     print(f"{path} is damaged ({why}); making it again", file=sys.stderr, flush=True)
-
-
-def hold(path: Path, wait: bool = True) -> IO[str] | None:
-    """An open file with an exclusive lock on it, made if missing; the lock ends with the file or the process.
-
-    Args:
-        wait: False raises BlockingIOError where another process holds it.
-
-    Returns:
-        None where the file system has no locks, or the file cannot be made there; standard error says so.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        print(f"{path}: no lock can be made here ({error.strerror}); going on without", file=sys.stderr, flush=True)
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return file
-    except OSError as error:
-        file.close()
-        if error.errno not in UNSUPPORTED:
-            raise
-        print(f"{path}: this file system has no locks; going on without", file=sys.stderr, flush=True)
-        return None
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on a file, made if missing, for the block; the kernel frees it when the process dies.
-
-    Args:
-        wait: as of hold().
-
-    Yields:
-        Whether the lock is held; where it cannot be, the block runs without one.
-    """
-    with hold(path, wait) or nullcontext() as file:
-        yield file is not None

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, locked, read_json
+from obsdiff.files import DamagedFile, read_json
+from obsdiff.locks import locked
 from obsdiff.sources import INDEX
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from obsdiff.errors import SpecError
-from obsdiff.files import hold
+from obsdiff.locks import hold
 from obsdiff.user import private_folder
 
 POLL_SECONDS = 0.5

@@ -1,6 +1,6 @@
 """Counts what becomes of malformed inputs, reader by reader; `--reliability FILE` writes the counts as a table.
 
-python -m pytest tests -k malformed --reliability docs/reliability.md
+python -m pytest -m malformed --reliability docs/reliability.md
 """
 
 from collections import Counter
@@ -17,6 +17,15 @@ TALLIES: dict[str, Counter[str]] = {}
 """reader → counts of 'refused', 'read right', 'traceback' and 'silently wrong'"""
 
 
+def count(reader: str, kind: str) -> None:
+    """Count one malformed input of a test that tells by itself what became of it.
+
+    Args:
+        kind: 'refused' or 'read right'; any other outcome fails the test.
+    """
+    TALLIES.setdefault(reader, Counter())[kind] += 1
+
+
 def attempt(reader: str, name: str, call: Callable[[], Any], right: Callable[[Any], bool] | None = None) -> None:
     """Give a reader one malformed input and count what it does; fail unless it refuses the input or reads it right.
 
@@ -26,7 +35,6 @@ def attempt(reader: str, name: str, call: Callable[[], Any], right: Callable[[An
         call: reads it.
         right: tells whether what `call` returned is right; None where the input must be refused.
     """
-    tally = TALLIES.setdefault(reader, Counter())
     try:
         found = call()
     except OURS as error:
@@ -38,7 +46,7 @@ def attempt(reader: str, name: str, call: Callable[[], Any], right: Callable[[An
     else:
         kind = "read right" if right is not None and right(found) else "silently wrong"
         problem = f"it was accepted as {found!r}"
-    tally[kind] += 1
+    count(reader, kind)
     assert kind in ("refused", "read right"), f"{reader}: {name}: {problem}"
 
 

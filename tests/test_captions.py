@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from malformed import count
 
 from obsdiff.captions import READERS
 from obsdiff.errors import SpecError
@@ -41,11 +42,13 @@ def accepted(path: Path) -> list[Prompt] | None:
         found = read_prompts(path)
     except SpecError as error:
         assert str(path) in str(error) and "\n" not in str(error)
+        count("caption files", "refused")
         return None
     assert found and len({p.id for p in found}) == len(found)
     for prompt in found:
         assert prompt.caption == prompt.caption.strip() and 0 < len(prompt.caption) <= LONGEST
         assert not NOT_TEXT.search(prompt.caption + prompt.id) and prompt.id
+    count("caption files", "read right")
     return found
 
 
@@ -61,6 +64,7 @@ def test_every_format_is_read_whatever_its_case_encoding_and_line_ends(suffix, t
         read_prompts(file_of(tmp_path, suffix, "é, ü\n".encode("latin-1")))
 
 
+@pytest.mark.malformed
 @given(
     st.sampled_from(SUFFIXES),
     st.one_of(st.binary(max_size=80), st.text(max_size=40).map(lambda t: t.encode("utf-8", "surrogatepass"))),
@@ -69,6 +73,7 @@ def test_any_bytes_are_read_or_refused_by_name(tmp_path_factory, suffix, content
     accepted(file_of(tmp_path_factory.mktemp("any"), suffix, content))
 
 
+@pytest.mark.malformed
 @given(
     st.sampled_from(SUFFIXES),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),

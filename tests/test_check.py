@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from malformed import count
 
 from eval import config as configs
 from eval.__main__ import main
@@ -98,7 +99,7 @@ def malformed(record: dict[str, Any]) -> Iterator[tuple[Keys, Any]]:
             yield at, renamed(record, at, None)
 
 
-def outcomes(record: dict[str, Any], read: Any) -> dict[str, int]:
+def outcomes(reader: str, record: dict[str, Any], read: Any) -> dict[str, int]:
     """How many malformed records are read as they stand and how many are refused; anything else fails the test."""
     found = {"accepted": 0, "refused": 0}
     for at, changed in malformed(record):
@@ -110,9 +111,11 @@ def outcomes(record: dict[str, Any], read: Any) -> dict[str, int]:
             assert any(name in text for name in names), f"{at}: {text!r} names no key"
             assert "\n" not in text, f"{at}: {text!r} is more than one line"
             found["refused"] += 1
+            count(reader, "refused")
         else:
             assert valid(result), f"{at}: {changed} was accepted"
             found["accepted"] += 1
+            count(reader, "read right")
     return found
 
 
@@ -128,11 +131,13 @@ def valid(sweep: Any) -> bool:
     return bool(sweep.cells)
 
 
+@pytest.mark.malformed
 def test_malformed_configs_are_refused_by_key():
-    found = outcomes(BASE | {"grid": GRID}, lambda record: read_sweep(record, files=False))
+    found = outcomes("configs of sweeps", BASE | {"grid": GRID}, lambda record: read_sweep(record, files=False))
     assert sum(found.values()) > 500 and found["refused"] > 8 * found["accepted"], found
 
 
+@pytest.mark.malformed
 def test_malformed_model_files_are_refused_by_key(monkeypatch, tmp_path):
     """The whole sweep of a model file, with what it names looked for."""
     whole = configs.read_record("emoji-sd3")
@@ -149,20 +154,22 @@ def test_malformed_model_files_are_refused_by_key(monkeypatch, tmp_path):
             raise SpecError(" ".join(map(str, leaves(record)))) from None
         return read_sweep(BASE | {"models": ["mine"], "grid": grid})
 
-    found = outcomes(whole, read)
+    found = outcomes("model files of a config", whole, read)
     assert sum(found.values()) > 400 and found["refused"] > 4 * found["accepted"], found
 
 
+@pytest.mark.malformed
 def test_every_field_of_a_spec_refuses_every_other_type():
     """Contracts over the dataclasses: what a field does not take is refused by its name."""
-    count = 0
+    tried = 0
     for cls, rest in ((Source, {"model": "a/b"}), (Sampling, {}), (PruneSpec, {})):
         for name in hints(cls):
             for value in (object(), float("nan"), float("-inf"), 1j, {1: 2}, [[]], (None,), {"x": "y"}, b"x"):
                 with pytest.raises(SpecError, match=name.partition("_")[0]):
                     cls(**{**rest, name: value})
-                count += 1
-    assert count > 200
+                count("fields of Source, Sampling, PruneSpec", "refused")
+                tried += 1
+    assert tried > 200
     assert Source("a/b", without=["vae"]) == Source("a/b", without=("vae",))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import spec_of
+from malformed import count
 from safetensors.torch import load_file, save_file
 
 from obsdiff import CheckpointError, load_pruned, prune, registry, save_pruned
@@ -114,6 +115,7 @@ def variants(whole: dict[str, Path], g: random.Random) -> Iterator[tuple[str, di
                 yield f"{kind}: {name} is {what}", {name: content}
 
 
+@pytest.mark.malformed
 def test_every_damaged_checkpoint_is_refused(whole, tmp_path):
     """Bits, lengths, keys, scalars, swapped files and garbage, some hundreds: CheckpointError and nothing else."""
     tried, silent = 0, []
@@ -130,6 +132,7 @@ def test_every_damaged_checkpoint_is_refused(whole, tmp_path):
             silent.append(what)
         except CheckpointError as error:
             assert str(tmp_path) in str(error) and "\n" not in str(error), what
+            count("checkpoints", "refused")
     assert not silent and tried > 500
 
 

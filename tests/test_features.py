@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from malformed import count
 from safetensors.torch import load_file, save_file
 
 from eval import caching
@@ -56,6 +57,7 @@ def test_a_damaged_cache_file_is_made_again_with_one_line(tmp_path, capsys):
 MUTATIONS = st.tuples(st.sampled_from(["cut", "flip", "zeros"]), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 
 
+@pytest.mark.malformed
 @given(MUTATIONS)
 def test_no_damage_of_a_cache_file_changes_a_feature(tmp_path_factory, mutation):
     folder, (how, where, bit) = tmp_path_factory.mktemp("cache"), mutation
@@ -66,6 +68,7 @@ def test_no_damage_of_a_cache_file_changes_a_feature(tmp_path_factory, mutation)
     rest = bytes([whole[i] ^ 1 << bit]) + whole[i + 1 :]
     path.write_bytes(whole[:i] + {"cut": b"", "flip": rest, "zeros": bytes(len(rest))}[how])
     assert torch.equal(cached(folder, ["a"], 4, Counting(0.1)), expected)
+    count("caches of features", "read right")
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import spec_of
 from diffusers import DiffusionPipeline
+from malformed import count
 
 from obsdiff import SpecError, export_pruned, models, prune, registry, save_pruned
 from obsdiff.__main__ import main
@@ -68,6 +69,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.malformed
 @pytest.mark.parametrize("out", REFUSED, ids=lambda name: repr(name[:20]))
 def test_a_folder_that_is_not_ours_is_refused_before_any_weights(place, out, monkeypatch, capsys):
     before, pipe = everything(place), tiny()
@@ -80,6 +82,7 @@ def test_a_folder_that_is_not_ours_is_refused_before_any_weights(place, out, mon
         capsys.readouterr()
         assert main([*arguments, "--model", "dense", "--out", out]) == 2
         assert capsys.readouterr().err.startswith("error: out: ")
+        count("folders to write to", "refused")
     assert everything(place) == before
 
 

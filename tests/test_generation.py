@@ -14,6 +14,7 @@ import pytest
 from conftest import SAMPLING
 from hypothesis import given
 from hypothesis import strategies as st
+from malformed import count
 from PIL import Image
 
 from eval.generate import DONE, alone, generate
@@ -150,6 +151,7 @@ def test_measure_takes_only_what_was_drawn(pipe, tmp_path):
 WHOLE = json.dumps({"format": 1, "identity": "x", "pictures": {"0": {"file": "0.png", "sha256": "0" * 64}}})
 
 
+@pytest.mark.malformed
 @given(st.integers(0, len(WHOLE) - 1), st.sampled_from(["cut", "flip"]), st.integers(0, 7))
 def test_a_damaged_manifest_is_named_or_has_its_form(tmp_path_factory, place, how, bit):
     path, data = tmp_path_factory.mktemp("manifest") / "manifest.json", WHOLE.encode()
@@ -161,6 +163,7 @@ def test_a_damaged_manifest_is_named_or_has_its_form(tmp_path_factory, place, ho
         assert str(path) in str(error)
     with pytest.raises(SpecError, match=r"manifest\.json|0\.png"):
         drawn(path.parent, [Prompt("0", "a cat")])  # there is no picture
+    count("manifests of pictures", "refused")
 
 
 def test_pictures_that_show_nothing_are_counted(pipe, tmp_path):

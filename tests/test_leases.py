@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from obsdiff import files, leases
+from obsdiff import leases, locks
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]
@@ -123,19 +123,19 @@ def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path
     assert capsys.readouterr().err == "error: leased cuda\n" and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", sorted(files.UNSUPPORTED))
+@pytest.mark.parametrize("number", sorted(locks.UNSUPPORTED))
 def test_file_system_without_locks_leases_nothing_and_says_so(number, monkeypatch, tmp_path, capsys):
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     monkeypatch.setenv("OBSDIFF_LEASES", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,4")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert leases.lease("cuda") is None and os.environ["CUDA_VISIBLE_DEVICES"] == "2,4"
     said = capsys.readouterr().err
     assert "this file system has no locks" in said and "GPUs are not shared out" in said
-    with files.locked(tmp_path / "x") as held:
+    with locks.locked(tmp_path / "x") as held:
         assert not held
 
 

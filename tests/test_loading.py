@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import entries
 from diffusers import DiffusionPipeline
+from malformed import count
 from safetensors.torch import load_file, save_file
 
 from obsdiff import PruneSpec, Source, load_pipeline, plan, registry
@@ -181,6 +182,7 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
     return found
 
 
+@pytest.mark.malformed
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
 def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, tmp_path, capfd):
     """No other exception, no warning, nothing on standard error, and never a pipeline that is another one."""
@@ -212,12 +214,14 @@ def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, t
             pipe = load_pipeline(Source(str(folder)))
         except SpecError as error:
             refused += 1
+            count("model folders", "refused")
             if (part and part not in str(error)) or "\n" in str(error) or ";" not in str(error):
                 wrong.append(f"{case}: unclear: {error}")
         except BaseException as error:
             wrong.append(f"{case}: {type(error).__name__}: {error}")
         else:
             accepted.append(case)
+            count("model folders", "read right")
             if identity_of(pipe) != dense:
                 wrong.append(f"{case}: loaded as another pipeline")
         shutil.rmtree(folder)

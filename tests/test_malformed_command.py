@@ -47,6 +47,7 @@ def run(command, argv: list[str]) -> int:
 CASES = [(cls, f) for cls in (Source, Sampling, PruneSpec) for f in fields(cls) if f.name not in {*FREE, "sampling"}]
 
 
+@pytest.mark.malformed
 @pytest.mark.parametrize("field", [field for _, field in CASES], ids=[f"{cls.__name__}.{f.name}" for cls, f in CASES])
 def test_malformed_options_of_a_run(folder, field):
     option = f"--{field.name.replace('_', '-')}"
@@ -55,6 +56,7 @@ def test_malformed_options_of_a_run(folder, field):
         attempt("options of obsdiff", f"{option} {value!r}", lambda argv=argv: run(main, argv))
 
 
+@pytest.mark.malformed
 def test_malformed_commands():
     """Missing, unknown and unfinished options, and a folder that cannot be made."""
     for command, names in ((main, COMMANDS), (suite, SUITE)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from malformed import count
 from PIL import Image
 
 from eval.opening import fault, open_picture
@@ -67,6 +68,7 @@ def test_every_mode_and_format_is_tried():
     assert {mode for mode, _ in FILES} == set(MODES) and len(FILES) > 30
 
 
+@pytest.mark.malformed
 @given(
     st.sampled_from(sorted(FILES)),
     st.sampled_from(["cut", "flip", "zeros", "junk"]),
@@ -86,8 +88,10 @@ def test_a_damaged_file_is_read_or_refused_by_name(tmp_path_factory, which, how,
     try:
         found = open_picture(folder / "x.png")
         assert found.mode == "RGB" and min(found.size) > 0
+        count("pictures", "read right")
     except SpecError as error:
         assert str(folder / "x.png") in str(error)
+        count("pictures", "refused")
     try:
         assert len(PictureFiles.of_folder(folder)) == 1
     except SpecError as error:

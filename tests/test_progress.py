@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import PROMPTS, spec_of
+from malformed import count
 
 from obsdiff import SpecError, models, progress, prune, registry, save_pruned
 from obsdiff.__main__ import main
@@ -88,6 +89,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.malformed
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_is_made_again_and_said(run, damage, tmp_path, capsys):
     spec, expected, report, killed = run
@@ -105,6 +107,7 @@ def test_what_is_damaged_is_made_again_and_said(run, damage, tmp_path, capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if "making it again" in line]
     assert len(told) == 1 and f"{folder / name} is damaged (" in told[0]
     assert same(weights(pipe), expected) and again.layers == report.layers and again.sites == report.sites
+    count("progress of a pruning run", "read right")
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("package-*")}
     assert [n for n in sorted(after) if after[n] == before.get(n)] == [
         f"package-{i + 1}.safetensors" for i in range(kept)

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from malformed import count
 from PIL import Image
 
 from eval import cells
@@ -215,6 +216,7 @@ def malformed(record: dict) -> Iterator[tuple[tuple, dict]]:
             yield path, changed
 
 
+@pytest.mark.malformed
 def test_malformed_record_is_carried_or_refused_by_name(tmp_path):
     path = write(tmp_path, cell_of("obs_diff", "0.50"), 1.0)
     chance, accepted, refused = random.Random(1), 0, 0
@@ -224,9 +226,11 @@ def test_malformed_record_is_carried_or_refused_by_name(tmp_path):
             sweep.said([content.read(path, content.KEYS)], [path])
             content.said(path.parent, record, {})
             accepted += 1
+            count("metrics.json", "read right")
         except store.SpecError as error:
             assert str(error).startswith(f"metrics: {path} ")
             refused += 1
+            count("metrics.json", "refused")
     assert accepted > 20 and refused > 100
 
 

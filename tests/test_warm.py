@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from malformed import count
 
 from obsdiff import forkserver, user, warm
 from obsdiff.errors import SpecError
@@ -220,6 +221,7 @@ def garbage(number: int) -> tuple[bytes, list[int]]:
     return header + payload, [0, 1, 2][: chance.choice([3, 3, 0, 1])]
 
 
+@pytest.mark.malformed
 def test_garbage_is_refused_and_leaves_no_process(place):
     server = place.parent()
     for number in range(60):
@@ -233,6 +235,7 @@ def test_garbage_is_refused_and_leaves_no_process(place):
                 connection.shutdown(socket.SHUT_WR)
                 with contextlib.suppress(ConnectionResetError):
                     assert not connection.recv(1)
+        count("requests to the fork server", "refused")
     assert place.parent() == server
     within(20, lambda: running(str(place.server)) == [server])
 

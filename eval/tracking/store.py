@@ -22,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from eval.tracking import database
 from obsdiff import user
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, locked, read_json
+from obsdiff.files import DamagedFile, read_json
+from obsdiff.locks import locked
 
 SETTLED = "obsdiff.settled"
 ABANDONED_SECONDS = 30
