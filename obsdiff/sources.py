@@ -74,7 +74,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-        record = json.loads(data.decode())
+        record = json.loads(data.decode(), parse_constant=constant)
     except FileNotFoundError:
         what = "is a link to a file that is not there" if path.is_symlink() else "is missing"
         raise SpecError(f"model: {path} {what}; {AGAIN}") from None
@@ -87,3 +87,10 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise SpecError(f"model: {path} holds {json.dumps(record)[:60]}, not a mapping; {AGAIN}")
     return record
+
+
+def constant(text: str) -> float:
+    """Infinity, but not NaN, which no configuration means."""
+    if text == "NaN":
+        raise ValueError("NaN is not a value")
+    return float(text)

@@ -1,6 +1,6 @@
-"""Counts what becomes of malformed inputs, reader by reader; `--reliability FILE` writes the counts as a table.
+"""Counts what becomes of malformed inputs, reader by reader; `--reliability=FILE` writes the counts as a table.
 
-python -m pytest -m malformed --reliability docs/reliability.md
+python -m pytest tests -m malformed --reliability=docs/reliability.md
 """
 
 from collections import Counter
