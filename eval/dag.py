@@ -166,16 +166,14 @@ def pictures(folder: Path) -> str:
     drawn = "pictures as drawn"
     manifest = folder / "manifest.json"
     try:
-        known, written = read_json(manifest)["pictures"], manifest.stat().st_mtime_ns
-    except (OSError, DamagedFile, KeyError, TypeError):
+        entries, written = read_json(manifest)["pictures"], manifest.stat().st_mtime_ns
+        known = {entry["file"]: entry["sha256"] for entry in entries.values()}
+    except (OSError, DamagedFile, KeyError, TypeError, AttributeError):
         return drawn
     files = sorted(folder.glob("*.png"))
     touched = [path for path in files if max(facts_of(path)[1:3], default=0) > written]
-    allowed = set(known.values())
     changed = [
-        [path.name, sha]
-        for path, sha in zip(touched, hashes(touched), strict=True)
-        if sha != known.get(path.stem, sha if sha in allowed else None)
+        [path.name, sha] for path, sha in zip(touched, hashes(touched), strict=True) if sha != known.get(path.name)
     ]
     lost = len(known) - len(files)
     return drawn if not changed and lost <= 0 else f"pictures changed {digest([changed, lost])}"

@@ -78,7 +78,7 @@ def require_free(folder: Path, kind: Kind, key: str = "out") -> None:
         if there == real and not kind.holds(real) and (names := sorted(os.listdir(real))):
             shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
             raise SpecError(f"{key}: {folder} is not empty ({shown}) and not {kind.title}; give another folder")
-        if not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise SpecError(f"{key}: {there} cannot be written to; give a folder that can")
     except (OSError, RuntimeError, ValueError) as error:
         raise SpecError(f"{key}: {folder!s} cannot be used as a folder ({error})") from None

@@ -18,6 +18,7 @@ from eval.profile import counts, layer_errors
 from obsdiff import models, prune, registry, save_pruned
 from obsdiff.calibration import Calibration
 from obsdiff.checkpoint import read_pruned
+from obsdiff.identity import identity_of
 from obsdiff.loading import place
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Source
@@ -200,9 +201,10 @@ def test_pictures_of_the_gpu(gpu, checkpoint, offload, tmp_path):
 def pictures(checkpoint: SimpleNamespace, folder: Path, source: Source | None = None) -> list[bytes]:
     pipe = checkpoint.family.tiny()
     checkpoint.pruned.install(checkpoint.family, models.denoiser_of(pipe))
+    drawn = identity_of(pipe)
     if source is not None:
         place(pipe, source)
-    generate(pipe, checkpoint.pruned.manifest, TWO, SHORT, 0, folder / "images")
+    generate(pipe, checkpoint.pruned.manifest, TWO, SHORT, 0, folder / "images", drawn=drawn)
     return [(folder / "images" / f"{prompt.id}.png").read_bytes() for prompt in TWO]
 
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("device", ["banana", "", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "mps", "xpu", "meta", "0"])
 def test_names_of_no_device_are_refused(device):
-    with pytest.raises(SpecError, match=r"^device: .*(cpu, cuda or cuda:N|give device: cpu)"):
+    with pytest.raises(SpecError, match=r"^device: .*(cpu, cuda or cuda:N|give (device: )?cpu)"):
         devices.require(device)
 
 
@@ -91,7 +91,7 @@ def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
             call()
     pipe = registry.load("obsdiff.models", "sd3").tiny()
     pipe.enable_sequential_cpu_offload(device="cpu")
-    with pytest.raises(SpecError, match=r"^offload: 'sequential' .* load a checkpoint before the offload"):
+    with pytest.raises(SpecError, match=r"^offload: 'sequential' .* load a checkpoint before pipe"):
         load_pruned(pipe, nothing)
 
 

@@ -87,7 +87,7 @@ def test_a_folder_that_is_not_ours_is_refused_before_any_weights(place, out, mon
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: Path(path) != tmp_path)
     for folder in (tmp_path / "new", tmp_path):
         with pytest.raises(SpecError, match=f"out: {tmp_path} cannot be written to"):
             require_free(folder, CHECKPOINT)

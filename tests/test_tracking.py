@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -275,8 +276,9 @@ def served(tmp_path_factory):
         jobs = [*(("one", paths[i:] + paths[:i]) for i in range(4)), ("two", paths[2:])]
         writers = []
         for i, (name, some) in enumerate(jobs):
-            arguments = (some, name, "live", paths[:1], root, root / f"{i}.json", {"emoji-sd3/evaluation": "zoo/b.csv"})
-            writers.append(context.Process(target=track, args=arguments))
+            sources = {"emoji-sd3/evaluation": "zoo/b.csv"}
+            arguments = (uri, some, name, "live", paths[:1], root, root / f"{i}.json", sources)
+            writers.append(context.Process(target=track_at, args=arguments))
             writers[-1].start()
         for writer in writers:
             writer.join()
@@ -287,6 +289,12 @@ def served(tmp_path_factory):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         server.terminate()
         server.wait()
+
+
+def track_at(uri: str, *arguments: Any) -> None:
+    """track() on a server, in a process whose parent may have started for another one."""
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    track(*arguments)
 
 
 def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:

@@ -50,7 +50,7 @@ def test_user_id_without_a_name_or_home_prunes_and_tracks(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     who = NAMELESS if not os.geteuid() else os.geteuid()
-    assert done.stdout.splitlines()[-1].startswith(f"0 uid-{who} /")
+    assert done.stdout.splitlines()[-1].startswith(f"0 uid-{who} /"), done.stderr
     assert {"pruned", "m.json", "mlflow.db"} < {path.name for path in tmp_path.iterdir()} and not (
         tmp_path / "~"
     ).exists()
