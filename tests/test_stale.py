@@ -169,7 +169,8 @@ def test_a_pictures_folder_is_as_drawn_until_one_is_changed(tmp_path):
     folder.mkdir()
     for name in "abc":
         (folder / f"{name}.png").write_bytes(name.encode() * 9)
-    write_json(folder / "manifest.json", {"pictures": {n: file_hash(folder / f"{n}.png") for n in "abc"}})
+    files = {n: {"file": f"{n}.png", "sha256": file_hash(folder / f"{n}.png")} for n in "abc"}
+    write_json(folder / "manifest.json", {"pictures": files})
     assert dag.pictures(folder) == drawn
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     assert dag.pictures(copy) == drawn
