@@ -88,7 +88,7 @@ def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple
         if values and values != [PLAIN]:
             rows.append((axis, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)))
     models = {r["cell"]["model"]: r["reach"] for r in records if "reach" in r}
-    rows += [(f"pruned of {model}", text) for model, text in models.items()]
+    rows += [(f"prunable in {model}", text) for model, text in models.items()]
     days = sorted(datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d") for path in paths)
     return [*rows, ("measured", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")]
 

@@ -114,7 +114,8 @@ def adapted(denoiser: nn.Module) -> Iterator[str]:
         if any(getattr(module, key, None) is not None for key in WRAPPED):
             names = getattr(module, "active_adapters", None)
             active = f" ({', '.join(map(str, names))})" if isinstance(names, list | tuple) and names else ""
-            yield f"{name}: it has an adapter{active}, a {type(module).__name__}; {MELT}"
+            kind = f"{type(module).__module__}.{type(module).__name__}"
+            yield f"{name}: it has an adapter{active} of type {kind}; {MELT}"
         processor = getattr(module, "processor", None)
         if isinstance(processor, nn.Module) and any(True for _ in processor.parameters()):
             yield (

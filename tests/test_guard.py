@@ -95,7 +95,7 @@ def broken(layer: nn.Linear, value: float) -> nn.Linear:
 
 
 ODD = {
-    "adapter": (Adapter, r"it has an adapter \(style, subject\), .*unload_lora_weights\(\)"),
+    "adapter": (Adapter, r"it has an adapter \(style, subject\) of type .*unload_lora_weights\(\)"),
     "subclass": (partial(retyped, cls=Double), "test_guard.Double, which does not compute as torch.nn.Linear does"),
     "tensor subclass": (lambda x: with_weight(x, x.weight.detach().as_subclass(Codes)), "its weight is a Codes, not"),
     "int8": (lambda x: with_weight(x, x.weight.detach().to(torch.int8)), "its weight is torch.int8; prune the model"),
