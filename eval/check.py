@@ -54,7 +54,7 @@ def items(config: Mapping[str, Any]) -> Iterator[Item]:
         spared = sorted({place for name in names for place in places(read_model(name, files=False))})
         yield Item(True, f"scale tiny: random models and the zoo's data; not needed: {', '.join(spared)}")
     else:
-        for found in once(needs(sweep)):
+        for found in once(needs(sweep, config["pruning"])):
             yield item_of(found, sweep)
         yield from device_items(sweep)
     yield disk_item(config, sweep)

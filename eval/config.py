@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.cells import Cell
 from eval.grid import Overrides, grid, models_of, sampling_of
-from eval.needs import Need, missing, needs_of, prompts_need
+from eval.needs import Need, layers_needs, missing, needs_of, prompts_need
 from eval.reading import home, read_mapping
 from eval.scale import shrunk, shrunk_model
 from eval.schemas import check
@@ -153,13 +153,17 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
         models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
         return Sweep(list(cells), models, **shrunk(texts))
     sweep = Sweep(list(cells), models, **texts)
-    if files and (problem := missing(needs(sweep))):
+    if files and (problem := missing(needs(sweep, config["pruning"]))):
         raise SpecError(problem)
     return sweep
 
 
-def needs(sweep: Sweep) -> Iterator[Need]:
-    """What a sweep needs on this machine at full scale, each looked for."""
+def needs(sweep: Sweep, pruning: Mapping[str, Any]) -> Iterator[Need]:
+    """What a sweep needs on this machine at full scale, each looked for.
+
+    Args:
+        pruning: of the config; the layers that it names must be there, too.
+    """
     for name, model in sweep.models.items():
         yield from needs_of(f"{MODELS / name}.yaml", model)
     asked = dict.fromkeys((cell.model, cell.calibration) for cell in sweep.cells)
@@ -168,3 +172,6 @@ def needs(sweep: Sweep) -> Iterator[Need]:
         if override.keys() & {"prompts", "count"}:
             given = own["calibration"] | override
             yield prompts_need("config", "grid.calibration", given, own["evaluation"]["prompts"])
+    for name, text in dict.fromkeys((cell.model, cell.options) for cell in sweep.cells):
+        for key, options in (("pruning", pruning), ("grid.options", sweep.options[text])):
+            yield from layers_needs(key, options, sweep.models[name])

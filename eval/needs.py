@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from eval.weights import JUDGES
-from obsdiff.complete import require_model
+from obsdiff.complete import require_layers, require_model
 from obsdiff.errors import SpecError
 from obsdiff.prompts import LARGE, choose_prompts, require_file
 from obsdiff.sources import files_below
@@ -58,6 +58,25 @@ def needs_of(where: str, model: Mapping[str, Any]) -> Iterator[Need]:
 def prompts_need(where: str, part: str, given: Mapping[str, Any], other: str | None) -> Need:
     """Of a prompt file, and of as many prompts as are asked of it."""
     return need(where, f"{part}.prompts", given["prompts"], lambda: prefixed(part, check_prompts, given, other))
+
+
+def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Need]:
+    """Of the layers that fields of PruneSpec name.
+
+    Args:
+        key: what holds the options.
+    """
+    source = Source(**model["source"])
+    for name in ("exclude", "layer_sparsity"):
+        for pattern in options.get(name, ()):
+
+            def check(pattern: str = pattern, name: str = name) -> None:
+                try:
+                    require_layers(source, model["family"], [pattern])
+                except SpecError as error:
+                    raise SpecError(f"{key}.{name}: {error}") from None
+
+            yield need("config", f"{key}.{name}", pattern, check)
 
 
 def prefixed(part: str, check: Callable[..., Any], *arguments: Any) -> None:

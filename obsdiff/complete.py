@@ -1,6 +1,8 @@
 """Whether a model on this machine has all that opening it needs: told from its files, before any weights load."""
 
 import json
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +88,34 @@ def require_component(name: str, files: list[Path], source: Source) -> None:
             require_whole(path)
 
 
-def require_whole(path: Path) -> None:
-    """Raise SpecError where a safetensors file is not as long as its header says."""
+def require_whole(path: Path) -> set[str]:
+    """The names of a safetensors file's tensors; SpecError where it is not as long as its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
             header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
         except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
-    expected = 8 + length + max(ends, default=0)
+    expected = 8 + length + max(ends.values(), default=0)
     if size != expected:
         raise SpecError(f"model: {path} has {size:,} of {expected:,} bytes; {AGAIN}")
+    return set(ends)
+
+
+def require_layers(source: Source, family: str, patterns: Iterable[str]) -> None:
+    """Raise SpecError where a layer-name pattern matches no layer of the denoiser, if its weights are here.
+
+    A pattern that matches layers which are never pruned alone is refused later, by the run itself.
+
+    Args:
+        family: a file of obsdiff/models.
+        patterns: as `exclude` and the keys of `layer_sparsity`.
+    """
+    files = component_files(source).get(registry.constants("obsdiff.models", family)["DENOISER"], [])
+    tensors = {name for path in files if path.suffix == ".safetensors" for name in require_whole(path)}
+    layers = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
+    for pattern in patterns if layers else ():
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise SpecError(f"{pattern!r} matches no layer of {source.model!r}; there are {layers[0]} … {layers[-1]}")

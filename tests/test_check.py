@@ -317,3 +317,20 @@ def test_paths_of_all_shipped_cells_are_as_they_were():
             config["grid"] = BASE["grid"] | config["grid"]
         paths += [cell.path for cell in read_sweep(config | {"scale": "tiny"}).cells]
     assert sha256(json.dumps(paths).encode()).hexdigest()[:16] == "ed008216963d254e"
+
+
+@pytest.mark.parametrize("key", ["exclude", "layer_sparsity"])
+@pytest.mark.parametrize("where", ["pruning", "grid.options"])
+def test_layers_that_a_model_does_not_have_are_refused_before_any_job(monkeypatch, key, where):
+    monkeypatch.chdir(ROOT)
+
+    def config(pattern: str) -> dict[str, Any]:
+        options = {key: [pattern] if key == "exclude" else {pattern: 0.2}}
+        grid = GRID | ({"options": [options]} if where == "grid.options" else {})
+        return BASE | {"models": ["emoji-sd3"], "grid": grid} | ({"pruning": options} if where == "pruning" else {})
+
+    read_sweep(config("*.ff.*"))
+    with pytest.raises(
+        SpecError, match=rf"{where}\.{key}: '\*\.fff\.\*' matches no layer of 'zoo/emoji-sd3'; there are"
+    ):
+        read_sweep(config("*.fff.*"))
