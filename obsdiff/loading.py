@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from obsdiff import components, devices, models, schedulers, stored
+from obsdiff import components, devices, models, schedulers, sizes, stored
 from obsdiff.errors import SpecError
 from obsdiff.sources import AGAIN, INDEX, read_record
 from obsdiff.spec import Sampling, Source, require
@@ -57,8 +57,8 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
 
     Raises:
         SpecError: before any weights load: the device does not exist; there is no such folder or checkpoint, or a gated
-            one; its pipeline class is not supported or cannot use the scheduler; a component's files are missing, cut,
-            or do not belong together. While they load: a component's library refuses it, or weights of it are
+            one; its pipeline class is not supported or cannot use the scheduler or the pictures' size; a component's
+            files are missing, cut, or do not belong together. While they load: a component's library refuses it, or weights of it are
             missing. The message says which component and what to do.
     """
     devices.require(source.device)
@@ -67,6 +67,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     family = models.family_named(class_named(index))
     if sampling:
         schedulers.check(family, sampling)
+        sizes.check(family.__name__.rpartition(".")[2], source, sampling)
     parts = components.components(index)
     check_without(source, family, index)
     denoiser_class(family, index)
