@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from eval.weights import JUDGES
 from obsdiff.complete import require_layers, require_model
 from obsdiff.errors import SpecError
-from obsdiff.prompts import LARGE, choose_prompts, require_file
+from obsdiff.prompts import choose_prompts, is_large, require_file
 from obsdiff.sources import files_below
 from obsdiff.spec import Source, require
 
@@ -94,8 +94,8 @@ def check_prompts(given: Mapping[str, Any], other: str | None = None) -> None:
         other: a prompt file whose captions are passed over.
     """
     require_file(given["prompts"])
-    small = Path(given["prompts"]).suffix.lower() not in LARGE
-    if other is not None and (not Path(other).is_file() or Path(other).suffix.lower() in LARGE):
+    small = not is_large(given["prompts"])
+    if other is not None and (not Path(other).is_file() or is_large(other)):
         other = None
     if small:
         choose_prompts(given["prompts"], given["count"], given.get("choice"), other)
