@@ -84,7 +84,7 @@ def factor(hessian: Tensor, damping: float = 0.01) -> Factor:
 
 
 def reverse_cholesky(hessian: Tensor, diagonal: Tensor) -> Tensor | None:
-    """R, upper (c, c) float32, with R Rᵀ = the Hessian with another diagonal; None where it is not positive definite."""
+    """R, upper (c, c) float32, with R Rᵀ = the Hessian with that diagonal; None where it is not positive definite."""
     # of the symmetric matrix with its axes reversed; column-major, so that LAPACK works in place
     flipped = hessian.flip(0, 1).double().mT
     flipped.diagonal().copy_(diagonal.flip(0))

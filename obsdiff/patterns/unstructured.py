@@ -48,7 +48,7 @@ def lowest(scores: Tensor, count: int) -> Tensor:
 def lowest_of_rows(scores: Tensor, counts: Tensor) -> Tensor:
     """bool, True for the counts[i] lowest of every row i of (rows, b) scores, ties in column order."""
     values = torch.full((len(scores), 1), -torch.inf, dtype=scores.dtype)
-    for count in counts.unique().tolist():  # two at most
+    for count in set(counts.tolist()):  # two at most
         if count:
             rows = counts == count
             values[rows, 0] = torch.from_numpy(np.partition(scores[rows].numpy(), count - 1, axis=1)[:, count - 1])
