@@ -20,7 +20,6 @@ import tyro
 from torch import Tensor
 
 from benchmarks import reference
-from eval.latency import processor
 from obsdiff import obs
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
@@ -53,15 +52,12 @@ def shape_of(text: str) -> tuple[int, int]:
 
 
 def problem(rows: int, columns: int, device: str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A weight and the Hessian of correlated inputs."""
-    g = torch.Generator(device).manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g, device=device)
-
-    x = normal(2 * columns, columns)
-    x += normal(2 * columns, 64) @ normal(64, columns) / 4
-    return normal(rows, columns), x.T @ x / columns
+    """A weight and the Hessian of correlated inputs, the same ones on every device."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(2 * columns, columns, generator=g)
+    x += torch.randn(2 * columns, 64, generator=g) @ torch.randn(64, columns, generator=g) / 4
+    weight, x = torch.randn(rows, columns, generator=g).to(device), x.to(device)
+    return weight, x.T @ x / columns
 
 
 def clocked(calls: dict[str, Callable[[], Any]], repeats: int, device: str) -> tuple[dict[str, float], dict[str, Any]]:
@@ -140,6 +136,15 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
     return records
 
 
+def described(device: str, threads: int) -> str:
+    """The hardware in words; on a GPU nothing but torch is needed."""
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    from eval.latency import processor
+
+    return f"{processor()}, {threads} threads"
+
+
 def agreement(one: Tensor, other: Tensor) -> float:
     return int((one == other).count_nonzero()) / one.numel()
 
@@ -182,7 +187,7 @@ def main(
     """
     torch.set_num_threads(threads)
     sizes = [shape_of(text) for text in shapes]
-    where = torch.cuda.get_device_name(device) if device != "cpu" else f"{processor()}, {threads} threads"
+    where = described(device, threads)
     records: list[dict[str, Any]] = []
     for rows, columns in sizes:
         records += measure(rows, columns, device, repeats)

@@ -1,13 +1,9 @@
 """The column sweep and its selection against the plain solver of the benchmarks, on cases of every shape."""
 
-from weakref import WeakValueDictionary
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks import reference, solver
 from obsdiff import obs
@@ -129,14 +125,12 @@ def test_selection_is_the_stable_sorts_bit_for_bit(rows, columns, levels, sparsi
         for layout in (scores, scores.T.contiguous().T):
             assert torch.equal(unstructured.keep(layout, sparsity, "block", start), expected)
         removed = int((~expected).sum())
-        assert torch.equal(
-            ~unstructured.sorted_lowest(scores.view(1, -1), torch.tensor([removed])).view_as(scores), expected
-        )
+        assert torch.equal(~unstructured.sorted_lowest(scores.view(1, -1), removed).view_as(scores), expected)
     by_row = reference.by_row(scores, sparsity)
     counts = (~by_row).sum(dim=1)
     assert torch.equal(unstructured.keep(scores, sparsity, "row"), by_row)
     assert torch.equal(unstructured.keep(scores.T.contiguous().T, sparsity, "row"), by_row)
-    assert torch.equal(~unstructured.sorted_lowest(scores, counts), by_row)
+    assert torch.equal(~unstructured.sorted_lowest(scores, counts[:, None]), by_row)
 
 
 @given(
@@ -163,33 +157,6 @@ def test_factor_is_as_exact_as_float32_tells(columns, seed):
     assert off < 1e-5 and (off <= plain or columns < 16)
     assert found.upper.tril(-1).count_nonzero() == 0
     assert found.ridge == pytest.approx(DAMPING * float(hessian.diagonal().mean()), rel=1e-6)
-
-
-class Held(TorchDispatchMode):
-    """Counts the bytes of tensors that operations have made and that are still held."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: WeakValueDictionary[int, torch.UntypedStorage] = WeakValueDictionary()
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        found = func(*args, **(kwargs or {}))
-        for t in tree_leaves(found):
-            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given:
-                self.alive[t.untyped_storage()._cdata] = t.untyped_storage()
-        self.peak = max(self.peak, sum(s.nbytes() for s in self.alive.values()))
-        return found
-
-
-def test_factor_takes_three_matrices_beside_the_hessian():
-    columns = 1024
-    x = torch.randn(64, columns, generator=torch.Generator().manual_seed(0))
-    hessian = x.T @ x
-    with Held() as held:
-        obs.factor(hessian)
-    assert 2 * hessian.nbytes < held.peak <= 3.01 * hessian.nbytes
 
 
 @given(st.integers(1, 9), st.integers(1, 1100), seeds)
