@@ -13,6 +13,7 @@ removals add up to the layer's error, Σ e² = tr(ΔW H ΔWᵀ).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -145,6 +146,7 @@ def sweep(
     block_size: int = 128,
     stride: int | None = None,
     compensate: bool = True,
+    stay: int | None = None,
 ) -> Swept:
     """Prune and compensate a layer (OBS-Diff §3.2; SparseGPT algorithm 1).
 
@@ -155,6 +157,8 @@ def sweep(
         block_size: the columns to the right of a block wait for one update a block; raised to a multiple of stride.
         stride: columns decided together, a whole block where left out.
         compensate: False leaves the remaining weights as they are: the mask alone, of saliencies that never moved.
+        stay: N, where select() keeps the N highest of every `stride` columns of a row (N:M); a GPU then decides
+            in its own kernel.
     """
     columns = weight.shape[1]
     block_size = multiple(block_size, stride or 1)
@@ -168,7 +172,7 @@ def sweep(
     costs = []
     for b in blocks:
         errors = buffer[: b.stop - b.start]
-        sweep_block(w[b], keep[b], errors, factor, select, b, stride)
+        sweep_block(w[b], keep[b], errors, factor, select, b, stride, stay)
         w[b.stop :].addmm_(factor.upper[b, b.stop :].T, errors, alpha=-1)
         costs.append(torch.linalg.vector_norm(errors, dim=1))
     pruned, keep = w.T.contiguous(), keep.T.contiguous()
@@ -182,7 +186,14 @@ def sweep(
 
 
 def sweep_block(
-    w: Tensor, keep: Tensor, errors: Tensor, factor: Factor, select: Select, block: slice, stride: int | None
+    w: Tensor,
+    keep: Tensor,
+    errors: Tensor,
+    factor: Factor,
+    select: Select,
+    block: slice,
+    stride: int | None,
+    stay: int | None,
 ) -> None:
     """Prune one block of columns, which what was removed before it has already moved.
 
@@ -192,6 +203,7 @@ def sweep_block(
         errors: (b, rows), filled with e_q = w_q / U_qq of what is removed, at its turn; zero elsewhere.
         block: its columns in the layer.
         stride: columns decided together, the whole block where left out.
+        stay: as in sweep().
     """
     size = block.stop - block.start
     u = factor.upper[block, block]
@@ -210,6 +222,12 @@ def sweep_block(
         last = min(first + leaf, size)
         if first:
             w[first:last].addmm_(u[:first, first:last].T, errors[:first], alpha=-1)
+        if kernels(w) and (stride is None or stay is not None):
+            from obsdiff.leaf import sweep_leaf
+
+            own, dead = slice(first, last), factor.dead[block][first:last]
+            sweep_leaf(w[own], keep[own], errors[own], u[own, own], dead, stay or 0, stride or 1)
+            continue
         for start in range(first, last, stride or leaf):
             stop = min(start + (stride or leaf), last)
             if stride is not None:
@@ -221,6 +239,11 @@ def sweep_block(
                     w[q].addmv_(errors[start:q].T, u[start:q, q], alpha=-1)
                 errors[q].mul_(w[q])
     w.masked_fill_(~keep, 0.0)
+
+
+def kernels(tensor: Tensor) -> bool:
+    """Whether kernels of our own run where it is: on a GPU that Triton compiles for."""
+    return tensor.is_cuda and find_spec("triton") is not None
 
 
 def multiple(size: int, of: int) -> int:

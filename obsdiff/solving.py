@@ -49,7 +49,7 @@ def solve_layer(
                 return whole[:, start : start + scores.shape[1]]
 
         stride = pattern.multiple if pattern.multiple > 1 else None
-        return obs.sweep(weight, input.factor, select, spec.block_size, stride, spec.compensate)
+        return obs.sweep(weight, input.factor, select, spec.block_size, stride, spec.compensate, pattern.stay)
     scores = method.score(weight, input, generator)
     if blocks:
         starts = range(0, weight.shape[1], spec.block_size)

@@ -8,6 +8,7 @@ GROUPED = False
 VALUE = r"(?P<n>[1-9]\d*):(?P<m>[1-9]\d*)"
 FORM = "N:M such as 2:4"
 ORDER = "n/m"
+RANKED = True
 
 
 def keep(scores: Tensor, sparsity: float, group: str, start: int = 0, *, n: int, m: int) -> Tensor:
