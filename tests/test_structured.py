@@ -6,7 +6,7 @@ from conftest import SAMPLING, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import SpecError, models, obs, prune, surgery
+from obsdiff import SpecError, elimination, models, obs, prune, surgery
 from obsdiff.surgery import Site, Span, State, Stream
 
 ROWS, GROUPS, SIZE = 5, 6, 3
@@ -35,7 +35,7 @@ def optimum(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) ->
 def test_elimination_ends_in_the_least_squares_optimum(seed, count, size):
     weight, hessian = problem(seed)
     groups = COLUMNS // size
-    (pruned,), kept = obs.eliminate([obs.Problem(weight, obs.factor(hessian))], size, groups, count)
+    (pruned,), kept = elimination.eliminate([elimination.Problem(weight, obs.factor(hessian))], size, groups, count)
     assert len(kept) == groups - count and kept.tolist() == sorted(set(kept.tolist()))
     stays = torch.zeros(groups, dtype=torch.bool)
     stays[kept] = True
@@ -50,7 +50,7 @@ def test_elimination_ends_in_the_least_squares_optimum(seed, count, size):
 @given(seeds)
 def test_first_group_to_go_is_the_cheapest_of_all(seed):
     weight, hessian = problem(seed)
-    _, kept = obs.eliminate([obs.Problem(weight, obs.factor(hessian))], SIZE, GROUPS, 1)
+    _, kept = elimination.eliminate([elimination.Problem(weight, obs.factor(hessian))], SIZE, GROUPS, 1)
     costs = []
     for group in range(GROUPS):
         stays = torch.ones(COLUMNS, dtype=torch.bool)
@@ -58,18 +58,18 @@ def test_first_group_to_go_is_the_cheapest_of_all(seed):
         delta = optimum(weight, hessian, stays) - weight.double()
         costs.append(float(((delta @ damped(hessian)) * delta).sum()))
     assert set(range(GROUPS)) - set(kept.tolist()) == {min(range(GROUPS), key=costs.__getitem__)}
-    expected = obs.group_costs(weight.double(), torch.linalg.inv(damped(hessian)), 0, SIZE, GROUPS)
+    expected = elimination.group_costs(weight.double(), torch.linalg.inv(damped(hessian)), 0, SIZE, GROUPS)
     assert expected.tolist() == pytest.approx(costs, rel=1e-4)
 
 
 @given(seeds, st.integers(1, GROUPS - 1))
 def test_streams_lose_the_same_groups_and_their_order_does_not_matter(seed, count):
-    problems = [obs.Problem(w, obs.factor(h)) for w, h in (problem(seed), problem(seed + 1))]
-    _, kept = obs.eliminate(problems, SIZE, GROUPS, count)
-    _, swapped = obs.eliminate(problems[::-1], SIZE, GROUPS, count)
+    problems = [elimination.Problem(w, obs.factor(h)) for w, h in (problem(seed), problem(seed + 1))]
+    _, kept = elimination.eliminate(problems, SIZE, GROUPS, count)
+    _, swapped = elimination.eliminate(problems[::-1], SIZE, GROUPS, count)
     assert torch.equal(kept, swapped)
-    _, alike = obs.eliminate([problems[0]] * 2, SIZE, GROUPS, count)
-    _, alone = obs.eliminate(problems[:1], SIZE, GROUPS, count)
+    _, alike = elimination.eliminate([problems[0]] * 2, SIZE, GROUPS, count)
+    _, alone = elimination.eliminate(problems[:1], SIZE, GROUPS, count)
     assert torch.equal(alike, alone)
 
 
@@ -79,7 +79,7 @@ def test_columns_beside_the_groups_compensate_and_stay(seed, first, count):
     weight, hessian = problem(seed)
     groups = (COLUMNS - first) // SIZE - 1
     count = min(count, groups - 1)
-    (pruned,), kept = obs.eliminate([obs.Problem(weight, obs.factor(hessian), first)], SIZE, groups, count)
+    (pruned,), kept = elimination.eliminate([elimination.Problem(weight, obs.factor(hessian), first)], SIZE, groups, count)
     stays = torch.ones(COLUMNS, dtype=torch.bool)
     for group in set(range(groups)) - set(kept.tolist()):
         stays[first + group * SIZE : first + (group + 1) * SIZE] = False
@@ -89,7 +89,7 @@ def test_columns_beside_the_groups_compensate_and_stay(seed, first, count):
 @given(seeds, st.integers(0, GROUPS - 1))
 def test_without_compensation_nothing_moves(seed, count):
     weight, hessian = problem(seed)
-    (pruned,), kept = obs.eliminate([obs.Problem(weight, obs.factor(hessian))], SIZE, GROUPS, count, compensate=False)
+    (pruned,), kept = elimination.eliminate([elimination.Problem(weight, obs.factor(hessian))], SIZE, GROUPS, count, compensate=False)
     stays = torch.zeros(GROUPS, dtype=torch.bool)
     stays[kept] = True
     assert torch.equal(pruned, weight * stays.repeat_interleave(SIZE))
