@@ -5,8 +5,7 @@ G = L⁻¹ [H⁻¹]_S: and F = L⁻¹ W_Sᵀ the cost is ‖F‖², and
 
     H⁻¹ ← H⁻¹ − GᵀG        W ← W − FᵀG        WᵀW ← WᵀW − GᵀQ − QᵀG,  Q = FW − ½ FFᵀG.
 
-These are the steps of a pivoted Cholesky factorisation, so they can wait as its steps do in blocked algorithms (pstrf of
-LAPACK): G and F of a block's removals are kept, a group's own rows are brought up to date when its turn comes, and the
+These are the steps of a pivoted Cholesky factorisation, and can wait as they do in blocked algorithms (LAPACK's pstrf): G and F of a block's removals are kept, a group's own rows are brought up to date when its turn comes, and the
 matrices once a block, by matrix products. What costs need, the groups' own blocks of H⁻¹ and WᵀW, follows each removal.
 """
 

@@ -116,10 +116,11 @@ def sites(draw):
             # what one column adds the next takes away: the cost of the second falls to nothing with the first
             x[:, 1::2] = x[:, 0 : 2 * (columns // 2) : 2]
             weight[:, 1::2] = -weight[:, 0 : 2 * (columns // 2) : 2]
-        hessian = x.T @ x / len(x)
-        if kind == "tied":
-            hessian, weight = torch.eye(columns), torch.randint(-1, 2, (ROWS, columns), generator=g).float()
-        made.append(Problem(weight, obs.factor(hessian, draw(st.sampled_from([1e-2, 1e-4]))), first))
+        factor = obs.factor(x.T @ x / len(x), draw(st.sampled_from([1e-2, 1e-4])))
+        if kind == "tied":  # by whole numbers, which rounding leaves alone
+            factor = obs.Factor(torch.eye(columns), torch.zeros(columns, dtype=torch.bool), 0.01)
+            weight = torch.randint(-1, 2, (ROWS, columns), generator=g).float()
+        made.append(Problem(weight, factor, first))
     return made, size, groups, draw(st.integers(0, groups - 1)), draw(st.sampled_from([1, 2, 3, 16, 128]))
 
 
