@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretended import CUDA, machine
 
+from benchmarks import elimination as benchmark
 from benchmarks import plain_elimination
 from obsdiff import obs
 from obsdiff.elimination import Problem, eliminate, group_costs, levelled
@@ -184,3 +185,15 @@ def test_a_gpu_is_waited_for_once_a_block(size):
         assert weights[0].device == kept.device == CUDA
         torch.testing.assert_close(weights[0].cpu(), expected[0])
         assert torch.equal(kept.cpu(), stay)
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_the_benchmark_compares_blocks_with_the_plain_elimination(size, monkeypatch):
+    case = benchmark.Case("some", ROWS, 2 + 12 * size, size, 2, 12, 4, 3)
+    monkeypatch.setattr(benchmark, "CASES", (case,))
+    monkeypatch.setattr(benchmark, "LARGE", (case,))
+    monkeypatch.setattr(benchmark, "rate", lambda device: 1e9)
+    lines = list(benchmark.table(torch.device("cpu"), 1))
+    with machine():
+        lines += list(benchmark.table(CUDA, 1))
+    assert sum("| the same, 3 |" in line for line in lines) == 3

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretended import CUDA, machine
 
+from benchmarks import statistics as benchmark
 from obsdiff import devices, products
 from obsdiff.statistics import Hessian
 
@@ -106,3 +107,18 @@ def test_the_triangle_mirrored_is_the_whole_sum(columns, width, dtype, seed):
     whole = sum(alpha * x.double().T @ x.double() for alpha, x in zip((0.7, 1.1), inputs, strict=True))
     torch.testing.assert_close(made.double(), whole, rtol=1e-5, atol=1e-5)
     assert torch.equal(made, made.T)
+
+
+def test_the_benchmark_has_a_row_for_every_dtype_and_tells_the_error(tmp_path, monkeypatch):
+    for chosen in (benchmark.TOKENS, benchmark.COLUMNS):
+        for device in chosen:
+            monkeypatch.setitem(chosen, device, 50 if chosen is benchmark.TOKENS else (9, 20))
+    benchmark.main(tmp_path / "cpu.md", threads=1, repeats=1)
+    with machine() as gpu:
+        products.served.cache_clear()
+        benchmark.main(tmp_path / "cuda.md", "cuda", threads=1, repeats=1)
+        assert gpu.halves
+    for name, dtypes in (("cpu.md", ["float32"]), ("cuda.md", ["float32", "bfloat16", "float16"])):
+        rows = [line.split(" | ") for line in (tmp_path / name).read_text().splitlines() if "float" in line][1:]
+        assert [row[0].removeprefix("| ") for row in rows] == dtypes * 2
+        assert all(float(row[-1].removesuffix(" |")) < 1e-5 for row in rows)
