@@ -73,6 +73,6 @@ def sweep_leaf(w: Tensor, keep: Tensor, errors: Tensor, upper: Tensor, dead: Ten
     """
     size, rows = w.shape
     grid = (triton.cdiv(rows, ROWS),)
-    run[grid](
+    leaf_kernel[grid](
         w, keep.view(torch.uint8), errors, upper, dead.view(torch.uint8), rows, *upper.stride(), size, n, m, ROWS
     )
