@@ -114,7 +114,7 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
     exact_upper = reference.factor(hessian.double(), DAMPING)
     records = []
     for name, (select, plain_select, stride) in PATTERNS.items():
-        ours = partial(obs.sweep, weight, factor, select, BLOCK, stride)
+        ours = partial(obs.sweep, weight, factor, select, BLOCK, stride, stay=2 if stride else None)
         theirs = partial(reference.sweep, weight, factor.upper, plain_select, BLOCK, stride)
         sweeping, swept = clocked({"sweep": ours}, repeats, device)
         walking, walked = clocked({"plain_sweep": theirs}, 1, device)
