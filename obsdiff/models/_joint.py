@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from obsdiff.packages import Unit
+from obsdiff.packages import Group, Unit
 from obsdiff.surgery import Site, Span, Stream
 
 # one line a unit, one tuple a group of layers with the same input; what a block lacks is left out
@@ -29,6 +29,11 @@ def units(block: Any, at: str) -> list[Unit]:
         if groups := tuple(group for group in named if group):
             found.append(groups)
     return found
+
+
+def groups(block: Any, at: str) -> list[Group]:
+    """Of one block, in the order of their calls: the text's feed-forward comes after all of the picture's."""
+    return sorted((g for unit in units(block, at) for g in unit), key=lambda g: g[0].startswith(f"{at}.ff_context."))
 
 
 def sites(block: Any, at: str) -> list[Site]:
