@@ -23,19 +23,19 @@ from obsdiff.calls import Call
 from obsdiff.errors import LayerError
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Knows the storages that are made while it is on, for as long as they live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, StorageWeakRef] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor) and tensor.numel() and not tensor.untyped_storage().nbytes():
                 raise LayerError(
-                    f"{func}: reads a tensor of another call, which this denoiser keeps between calls, so that packages: "
-                    "sequential needs all of them in memory; raise trajectory_memory, or give packages another value"
+                    f"{func}: reads a tensor of another call, which this denoiser keeps between calls, so that "
+                    "packages: sequential needs all of them in memory; raise trajectory_memory or give another value"
                 )
         result = func(*args, **(kwargs or {}))
         self.see(result)
@@ -45,7 +45,7 @@ class Watch(TorchDispatchMode):
         for tensor in tree_leaves(nested):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.made[storage._cdata] = StorageWeakRef(storage)
+                self.made[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
     def alive(self, lasting: set[int]) -> list[UntypedStorage]:
         """The storages that are still held, but for the lasting ones.
@@ -53,7 +53,7 @@ class Watch(TorchDispatchMode):
         Args:
             lasting: of what outlives the call: weights, and inputs that calls share; by their address.
         """
-        self.made = {key: ref for key, ref in self.made.items() if not ref.expired()}
+        self.made = {key: ref for key, ref in self.made.items() if not ref.expired()}  # type: ignore[no-untyped-call]
         found = [UntypedStorage._new_with_weak_ptr(ref.cdata) for key, ref in self.made.items() if key not in lasting]
         return [storage for storage in found if storage is not None and storage.nbytes() and storage.resizable()]
 

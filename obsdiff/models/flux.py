@@ -35,7 +35,7 @@ def units(denoiser: Any) -> list[Unit]:
 
 def groups(denoiser: Any) -> list[Group]:
     blocks = enumerate(denoiser.transformer_blocks)
-    joint = [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}")]
+    joint = [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}", False)]
     return joint + [group for unit in units(denoiser) for group in unit if group[0].startswith("single_")]
 
 

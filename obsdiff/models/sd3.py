@@ -24,7 +24,7 @@ def units(denoiser: Any) -> list[Unit]:
 
 def groups(denoiser: Any) -> list[Group]:
     blocks = enumerate(denoiser.transformer_blocks)
-    return [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}")]
+    return [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}", True)]
 
 
 def sites(denoiser: Any) -> list[Site]:
