@@ -109,6 +109,18 @@ def test_where_calls_wait_changes_no_bit(family, pattern, tmp_path, capsys):
     assert all(same(found[0], other) for other in found[1:])
 
 
+def test_calls_that_leave_a_device_come_back_whole(family, monkeypatch):
+    """As on a GPU: everything that a stopped call holds is copied away, and its storages are empty until it goes on."""
+    made = []
+    for leaves in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Walk, "leaves", property(lambda self, leaves=leaves: leaves))
+            pipe = family.tiny()
+            prune(pipe, short(pattern="structured" if family.DENOISER == "unet" else "unstructured"))
+            made.append(weights(pipe))
+    assert same(*made)
+
+
 def test_one_layer_alone_is_calibrated_as_one_package(family):
     names = layers(family.units(models.denoiser_of(family.tiny())))
     left = names[len(names) // 2]
