@@ -92,7 +92,7 @@ def main(
         f"OBS-Diff on emoji-sd3, unstructured 0.7, {len(captions)} captions, 12 steps, on {processor()}",
         f"with {threads} thread(s), torch {torch.__version__}. Fastest of {rounds} in turns; peak {peak:.2f} GiB.",
         "`sequential` samples the dense model (`sample`), then takes all of its calls through the denoiser once more",
-        "(`calibrate`); `shared` is with a folder of `obsdiff calibrate`, which has the statistics or that sampling run.",
+        "(`calibrate`); `shared` has a folder of `obsdiff calibrate`, with the statistics or that sampling run.",
         "",
         tabulate(rows, head, "pipe", floatfmt=("", "", ".2f", ".2f", ".2f", ".2f", ".2f", ".2f", ".2f", ".4f")),
         "",
