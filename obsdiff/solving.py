@@ -19,16 +19,13 @@ def solve_layer(
     spec: PruneSpec,
     sparsity: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> obs.Swept:
     """Make weights of a layer zero as method and pattern have it.
 
     Args:
         weight: (rows, columns) float32.
         input: what calibration found out, where the method asks for it.
         sparsity: this layer's.
-
-    Returns:
-        The pruned weight and its keep mask, (rows, columns) each.
 
     Raises:
         obs.FactorisationError: the Hessian cannot be factored.
@@ -61,7 +58,7 @@ def solve_layer(
         mask = keep(scores)
     if hasattr(method, "refine"):
         mask = method.refine(weight, mask, input, scores, pattern.multiple)
-    return weight.masked_fill(~mask, 0.0), mask
+    return obs.Swept(weight.masked_fill(~mask, 0.0), mask, None)
 
 
 def solve_site(

@@ -156,7 +156,7 @@ def test_the_sweep_does_not_wait_for_the_gpu_at_every_column():
                 (lambda scores, start: n_m.keep(scores, 0.5, "row", start, n=2, m=4), 4),
             ):
                 before = gpu.waits
-                pruned, keep = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
+                pruned, keep, _ = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
                 waits.append(gpu.waits - before)
                 assert pruned.device == keep.device == CUDA and int((~keep).sum()) == 8 * columns
     assert max(waits) < 16, "one column makes the CPU wait"

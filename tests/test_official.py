@@ -56,7 +56,7 @@ def test_mask(entry):
         return entry_point.keep(scores, entry["sparsity"], "block", start, **pattern.arguments)
 
     stride = pattern.multiple if pattern.multiple > 1 else None
-    pruned, keep = obs.sweep(weight, obs.factor(hessian, 0.01), select, 128, stride)
+    pruned, keep, _ = obs.sweep(weight, obs.factor(hessian, 0.01), select, 128, stride)
     assert ((official != 0) == keep).float().mean() >= 0.995
     assert obs.layer_error(weight, pruned, hessian) <= 1.002 * obs.layer_error(weight, official, hessian)
 
