@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from obsdiff import obs, registry
+from obsdiff import elimination, obs, registry
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import Input
 from obsdiff.surgery import Site, removed_channels
@@ -84,8 +84,8 @@ def solve_site(
     firsts = [stream.consumer.first for stream in site.streams]
     if method.COMPENSATES:
         parts = zip(weights, inputs, firsts, strict=True)
-        problems = [obs.Problem(w, i.factor, first) for w, i, first in parts if i is not None]
-        return obs.eliminate(problems, site.size, site.groups, count, spec.compensate)
+        problems = [elimination.Problem(w, i.factor, first) for w, i, first in parts if i is not None]
+        return elimination.eliminate(problems, site.size, site.groups, count, spec.compensate)
     channels = site.groups * site.size
     costs = []
     for weight, makers, input, first in zip(weights, producers, inputs, firsts, strict=True):
@@ -93,7 +93,7 @@ def solve_site(
         seen = None if input is None else input.narrow(span)
         columns: Tensor = method.score_columns(weight[:, span], makers, seen, generator)
         costs.append(columns.view(site.groups, site.size).sum(dim=1))
-    kept = obs.fused(costs).argsort(stable=True)[count:].sort().values
+    kept = elimination.fused(costs).argsort(stable=True)[count:].sort().values
     dead = removed_channels(site, kept)
     pruned = [weight.clone() for weight in weights]
     for weight, first in zip(pruned, firsts, strict=True):

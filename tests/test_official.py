@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from obsdiff import obs, patterns, registry
+from obsdiff import elimination, obs, patterns, registry
 from obsdiff.statistics import Hessian
 
 FOLDER = Path(os.environ.get("OBSDIFF_FIXTURES") or Path(__file__).parent / "data" / "official")
@@ -67,9 +67,9 @@ def test_removed_columns(entry):
     tensors = load_file(FOLDER / f"{entry['file']}.safetensors")
     streams = [""] + ["_context"] * ("weight_context" in tensors)
     size = entry.get("head_dim", 1)
-    problems = [obs.Problem(tensors[f"weight{s}"], obs.factor(tensors[f"hessian{s}"], 0.01)) for s in streams]
+    problems = [elimination.Problem(tensors[f"weight{s}"], obs.factor(tensors[f"hessian{s}"], 0.01)) for s in streams]
     groups = problems[0].weight.shape[1] // size
-    pruned, kept = obs.eliminate(problems, size, groups, len(tensors["removed_columns"]) // size)
+    pruned, kept = elimination.eliminate(problems, size, groups, len(tensors["removed_columns"]) // size)
     assert (groups - len(kept)) * size == len(tensors["removed_columns"]) == entry["removed"]
     error, theirs = 0.0, 0.0
     for stream, problem, weight in zip(streams, problems, pruned, strict=True):
