@@ -28,6 +28,8 @@ class Work(NamedTuple):
     """how many rows (tokens, or one an example) each linear layer reads"""
     widest: int
     """numbers that the layer with the most reads and writes"""
+    batch: int
+    """examples that a prompt makes: 2 where it is guided by a second one without text"""
 
 
 class Products(TorchDispatchMode):
@@ -119,4 +121,5 @@ def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:
         for handle in handles:
             handle.remove()
     attention = sum(count for name, count in counter.flops.items() if "bmm" in name or "attention" in name)
-    return Work(sum(counter.flops.values()), attention, by_layer, rows, max(numbers))
+    batch = next(len(value) for value in arguments.values() if isinstance(value, Tensor))
+    return Work(sum(counter.flops.values()), attention, by_layer, rows, max(numbers), batch)
