@@ -209,8 +209,8 @@ def main(
     threads = f", threads: {torch.get_num_threads()}" if device == "cpu" else ""
     head = (
         f"{model}, blocks: {' + '.join(map(str, config_blocks))}, random weights, bfloat16, {size}×{size} pixels, "
-        f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the peak is "
-        f"{'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
+        f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the peak "
+        f"is {'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
         f"`python -m benchmarks.real_size {' '.join(sys.argv[1:])}`."
     )
     out.write_text("\n".join([head, "", *table(rows)]) + "\n")

@@ -10,8 +10,8 @@ from eval.trajectories import encoded
 from eval.work import nbytes
 from obsdiff import models, packages
 from obsdiff.checkpoint import Pruned
-from obsdiff.devices import stated_precision
 from obsdiff.counting import paper_flops
+from obsdiff.devices import stated_precision
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 from obsdiff.staging import denoising

@@ -81,7 +81,7 @@ def plan(
     calibrated: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Say what `prune` would do and how long it would take, from the model's configuration alone: no weights are opened.
+    """Say what `prune` would do and how long it takes, from the model's configuration alone: no weights are opened.
 
     Args:
         calibration_prompts: how many there will be.

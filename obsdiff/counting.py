@@ -33,7 +33,7 @@ class Work(NamedTuple):
 
 
 class Products(TorchDispatchMode):
-    """FLOPs by operation, with torch's own formulas; FlopCounterMode without its record of modules, which takes longer."""
+    """FLOPs by operation, with torch's formulas; FlopCounterMode also records modules, which takes longer."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

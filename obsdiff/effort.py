@@ -1,7 +1,7 @@
 """How much work a pruning run is, phase by phase, and how long it takes a device of a stated rate.
 
-FLOPs are of matrix products and factorisations, 2 a multiply-add. With t rows (tokens) an input of c columns, and layers
-of r outputs:
+FLOPs are of matrix products and factorisations, 2 a multiply-add. With t rows (tokens) of an input of c columns, and
+layers of r outputs:
 
     encode      2 · parameters · tokens of a text, embeddings aside
     sample      calls of the denoiser, as torch counts them

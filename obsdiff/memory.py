@@ -29,8 +29,8 @@ from obsdiff.spec import PruneSpec, Source
 from obsdiff.targets import Target
 
 LIBRARIES = 1 * GIB
-"""resident set of a process that has Python, torch, diffusers and transformers loaded (0.85 GiB), and what malloc keeps"""
-COPIES = 5
+"""resident set of a process that has loaded Python, torch, diffusers and transformers (0.85 GiB); what malloc keeps"""
+COPIES = 3
 """tensors as large as the widest layer's input and output that are alive at once in a call"""
 FACTORED = 3
 """float32 matrices of a Hessian's size while it is factored, beside it (obs.factor)"""
@@ -126,7 +126,9 @@ def estimate(
                 statistics -= targets.unit_bytes(denoiser, target, spec.statistic)
             replaced += 0 if cuda else source.bytes * left_after(denoiser, target, spec)
     packed = 0 if cuda else packed_bytes(source, spec, denoiser, cuts)
-    return Memory(encoding, calibration, solving, loading, loaded + replaced + packed, "allocated" if cuda else "resident")
+    return Memory(
+        encoding, calibration, solving, loading, loaded + replaced + packed, "allocated" if cuda else "resident"
+    )
 
 
 def activations(
@@ -192,7 +194,7 @@ def left_after(denoiser: nn.Module, target: Target, spec: PruneSpec) -> int:
 
 
 def packed_bytes(source: Source, spec: PruneSpec, denoiser: nn.Module, cuts: Sequence[Sequence[Target]]) -> int:
-    """What a checkpoint's tensors are while they are gathered: values and a bit a weight; small weights are as they are."""
+    """Of a checkpoint's tensors while they are gathered: values and a bit a weight; small weights are as they are."""
     total = 0
     for target in (t for package in cuts for t in package if not t.sites):
         for name in target.layers:

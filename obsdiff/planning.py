@@ -188,7 +188,6 @@ def describe(found: Plan, as_json: bool = False) -> str:
     for number, package in enumerate(found.packages, 1):
         size = f"{readable(package.statistics_bytes)} of {found.statistic}" if found.statistic else "no statistics"
         lines.append(f"package {number}: {len(package.layers)} layers, {size}")
-    memory = found.memory
     less = 1 - found.pruned_parameters / found.parameters
     lines += [
         "",
@@ -220,9 +219,9 @@ def describe_time(found: Plan) -> list[str]:
     lines.append(f"{'all':12}{sum(flops for _, flops, _ in phases) / rates.TERA:14,.2f}{minutes.total:10,.1f}")
     shares = ", ".join(f"{share:.0%} in {phase}" for phase, share in EFFICIENCY.items())
     lines.append(
-        f"at {rate.name}: {rate.model / rates.TERA:,.3g} TFLOP/s in the model's dtype, {rate.single / rates.TERA:,.3g} in "
-        f"float32, {rate.double / rates.TERA:,.3g} in float64 ({rate.origin}), of which {shares}; loading and saving, and "
-        "what is no matrix product, come on top"
+        f"at {rate.name}: {rate.model / rates.TERA:,.3g} TFLOP/s in the model's dtype, {rate.single / rates.TERA:,.3g} "
+        f"in float32, {rate.double / rates.TERA:,.3g} in float64 ({rate.origin}), of which {shares}; loading, saving, "
+        "and what is no matrix product come on top"
     )
     return lines
 
@@ -231,7 +230,7 @@ def describe_memory(memory: Memory) -> list[str]:
     """The moments, and what is estimated."""
     what = "GPU memory allocated" if memory.kind == "allocated" else "resident memory of the process"
     return [
-        f"{what}, estimated: {readable(memory.loading)} loading, {readable(memory.encoding)} with the prompts' encoders, "
-        f"{readable(memory.calibration)} calibrating, {readable(memory.solving)} solving, {readable(memory.saving)} "
+        f"{what}, estimated: {readable(memory.loading)} loading, {readable(memory.encoding)} with the prompts' "
+        f"encoders, {readable(memory.calibration)} calibrating, {readable(memory.solving)} solving, {readable(memory.saving)} "
         f"saving; at most {readable(memory.peak)}"
     ]
