@@ -127,19 +127,28 @@ def plan(
     spec: Annotated[PruneSpec, Flat],
     calibration_prompts: int = 100,
     memory_gib: float = 24,
+    rate: str | None = None,
+    calibrated: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Say what `prune` would do, from the model's configuration alone: no weights are opened.
+    """Say what `prune` would do and how long it takes, from the model's configuration alone: no weights are opened.
 
     Args:
         calibration_prompts: how many there will be.
         memory_gib: of the device; whether the run fits into it, and how.
+        rate: of its matrix products in TFLOP/s, such as 300TFLOPS; or a device (a100, cpu, h100, h200, l40s, rtx4090),
+            or `here`, measured. Where it is left out, that of the CPU here in the table, or of an a100.
+        calibrated: the dense model's statistics are at hand, so that the first package is not sampled for.
         as_json: for programs.
     """
+    from obsdiff.rates import check
+
+    check(rate)
     from obsdiff.planning import describe
     from obsdiff.planning import plan as find_out
 
-    print(describe(find_out(source, spec, calibration_prompts, int(memory_gib * 2**30)), as_json))
+    found = find_out(source, spec, calibration_prompts, int(memory_gib * 2**30), rate, calibrated)
+    print(describe(found, as_json))
 
 
 def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = False) -> None:

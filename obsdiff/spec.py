@@ -54,6 +54,11 @@ class Source:
         require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
         devices.check(self.device)
 
+    @property
+    def bytes(self) -> int:
+        """Of a number in its dtype."""
+        return 4 if self.dtype == "float32" else 2
+
 
 @dataclass(frozen=True)
 class Sampling:

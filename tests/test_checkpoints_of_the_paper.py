@@ -3,8 +3,9 @@
 import pytest
 
 from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, targets
+from obsdiff.counting import paper_flops
 from obsdiff.loading import FACTS
-from obsdiff.planning import Plan, describe, meta_denoiser, paper_flops, remove
+from obsdiff.planning import Plan, describe, meta_denoiser, remove
 
 HUB = sorted(path.stem.replace("--", "/", 1) for path in FACTS.glob("*.json"))
 MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-large"
