@@ -16,7 +16,8 @@ import tyro
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from benchmarks.candidates import spec_of, taken_off, turns_of
-from eval.latency import Calls, in_turns, processor, ratios
+from eval.calls import Calls
+from eval.latency import in_turns, processor, ratios
 from eval.work import flops
 from obsdiff import Sampling, prune
 from obsdiff.devices import stated_precision

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from eval.cells import listed
-from eval.jobs import generate, measure, merge, profile, prompts, share, tiny
+from eval.jobs import generate, latency, measure, merge, profile, prompts, share, tiny
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.files import DamagedFile
 from obsdiff.warm import run
@@ -174,7 +174,7 @@ def ui(results: Path = Path("results"), experiment: str = "obsdiff", port: int =
 COMMANDS = {
     f.__name__: f
     for f in (
-        *(tiny, prompts, share, generate, merge, profile, measure),
+        *(tiny, prompts, share, generate, merge, profile, latency, measure),
         *(summarise, report, publish, paper, compare, track, ui, progress, check),
     )
 }

@@ -80,11 +80,13 @@ def facts_of(path: Path) -> list[int]:
 
 
 @cache
-def code(*roots: str) -> tuple[str, str]:
+def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
     """The state of source files and of the libraries that they import.
 
     Args:
         roots: a module with all that it imports, or `module:function` with what that function needs of its module.
+        without: modules that are imported on the way and do not change the result, and so are left out with what they
+            alone import.
 
     Returns:
         Two params: one over the sources, one that names versions.
@@ -98,7 +100,7 @@ def code(*roots: str) -> tuple[str, str]:
             imports += registry.imported(tree)
         else:
             imports.append(module)
-    files = registry.sources(*imports)
+    files = registry.sources(*imports, without=without)
     for file in files:
         imports += imports_of(file)
     names = {name.partition(".")[0] for name in imports}

@@ -67,15 +67,21 @@ def constants(package: str, name: str) -> Mapping[str, Any]:
 
 
 @cache
-def sources(*modules: str) -> tuple[str, ...]:
+def sources(*modules: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Files of the project that these modules import, directly or not, themselves included, relative to its root.
 
     Entries are loaded by name and so are not among them; imports for type checkers alone do not count.
+
+    Args:
+        without: modules that are passed over.
     """
     found: dict[str, None] = {}
     waiting = list(modules)
     while waiting:
-        name = Path(waiting.pop().replace(".", "/"))
+        module = waiting.pop()
+        if module in without:
+            continue
+        name = Path(module.replace(".", "/"))
         name = name / "__init__.py" if (ROOT / name).is_dir() else name.with_suffix(".py")
         if str(name) in found or not (ROOT / name).is_file():
             continue

@@ -16,7 +16,7 @@ rule track:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:track"),
+        code=code("eval.__main__:track", *entries("eval.model_metrics")),
         cells=LISTED,
         sweep=config["name"],
         results=lambda w: RESULTS,
