@@ -102,16 +102,11 @@ def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
             imports.append(module)
     files = registry.sources(*imports, without=without)
     for file in files:
-        imports += imports_of(file)
+        imports += registry.imports_of(registry.ROOT / file)
     names = {name.partition(".")[0] for name in imports}
     distributions = sorted({one for name in names for one in LIBRARIES.get(name, ())})
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
     return f"code {digest([texts, state('', files)])}", f"libraries {versions}"
-
-
-@cache
-def imports_of(file: str) -> tuple[str, ...]:
-    return tuple(registry.imported(ast.parse(Path(file).read_text(encoding="utf-8"))))
 
 
 def needed(path: Path, function: str) -> ast.Module:

@@ -86,7 +86,7 @@ def sources(*modules: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
         if str(name) in found or not (ROOT / name).is_file():
             continue
         found[str(name)] = None
-        waiting += imported(ast.parse((ROOT / name).read_text()))
+        waiting += imports_of(ROOT / name)
     return tuple(sorted(found))
 
 
@@ -95,13 +95,24 @@ def closure(*modules: str) -> list[Path]:
     return [ROOT / name for name in sources(*modules)]
 
 
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    """Modules that a source file imports, read once a process."""
+    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported(tree: ast.AST) -> list[str]:
+    """Modules that a tree imports, and what it takes from them as if it were modules; imports stand in statements."""
     names: list[str] = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
+        elif not isinstance(node, ast.expr) and not for_type_checkers(node):
             names += imported(node)
     return names
+
+
+def for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"

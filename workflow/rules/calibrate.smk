@@ -7,6 +7,7 @@ WEIGHTS = {
     for cell in {cell.pruned_as() for cell in SWEEP.cells}
     if spec_of(cell).calibrates and (own := calibrations.weights_of(spec_of(cell)))
 } | {"any": {"weighting": "uniform"}}
+OFFLOAD = {key: value for key, value in config["pruning"].items() if key == "offload_statistics"}
 
 
 def calibration_record(wildcards):
@@ -16,14 +17,7 @@ def calibration_record(wildcards):
 
 
 def calibration_code(wildcards):
-    own = [f"obsdiff.weightings.{weights['weighting']}" for weights in [weights_at(wildcards)]]
-    return code(
-        "obsdiff.__main__:calibrate",
-        "obsdiff.loading",
-        family(wildcards),
-        *own,
-        without=SOLVER,
-    )
+    return code("obsdiff.__main__:calibrate", "obsdiff.sharing", "obsdiff.loading", family(wildcards), without=SOLVER)
 
 
 rule calibrate:
@@ -34,17 +28,18 @@ rule calibrate:
         f"{RESULTS}/calibrations/{calibrations.PATTERN}/calibration.json",
     log:
         f"{LOGS}/calibrate/{calibrations.PATTERN}.log",
+    priority: 50
     conda:
         "../../environment.yml"
-    priority: 50
     resources:
         gpu=gpus,
     params:
         code=calibration_code,
+        weighting=lambda w: dag.code(f"obsdiff.weightings.{WEIGHTS[w.weights]['weighting']}"),
         model=model_state,
         source=lambda w: options(w, "source"),
         sampling=calibration_sampling,
-        weights=lambda w: list(flags(WEIGHTS[w.weights])),
+        weights=lambda w: list(flags(WEIGHTS[w.weights] | OFFLOAD)),
         method=calibrations.METHOD,
         threads=config["threads"],
         out=lambda w, output: folder(output[0]),

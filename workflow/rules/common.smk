@@ -62,9 +62,10 @@ wildcard_constraints:
     **{axis: "[^/]+" for axis in AXES},
 
 
-def code(command, *modules):
+def code(command, *modules, without=()):
     """State of the sources and libraries of a job: `module:function`, and modules that it finds by name."""
-    return dag.code(f"{command.partition(':')[0].partition('.')[0]}.__main__:main", command, "obsdiff.warm", *modules)
+    main = f"{command.partition(':')[0].partition('.')[0]}.__main__:main"
+    return dag.code(main, command, "obsdiff.warm", *modules, without=without)
 
 
 def entries(package):
