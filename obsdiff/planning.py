@@ -41,7 +41,7 @@ class Plan:
         attention_flops, pruned_attention_flops: what of those is the products of attention's queries, keys and values,
             which published counts often leave out.
         theoretical_flops: with the multiplications by zeros of the pruned layers left out.
-        sampling_runs: of the whole calibration set; the same set once a package.
+        sampling_runs: of the whole calibration set; the same set once a package, twice where it is sequential.
         calibration_flops: of all those runs.
         reach: weights of the layers that the family can prune, over all parameters of the denoiser.
         left_dense: linear layers that it never prunes, their names with `*` for block numbers → how many there are.
@@ -131,7 +131,7 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
         work.attention,
         left.attention,
         left.total - round(saved),
-        runs := len(cuts) if spec.statistic else 0,
+        runs := targets.runs(spec, cuts),
         runs * (len(spec.prompts) or prompts) * spec.sampling.steps * work.total,
         *in_reach,
         memory,
