@@ -22,6 +22,7 @@ COST = (
     "denoiser_ms",
     "pipeline_ms",
     "pruning_seconds",
+    "shared_seconds",
     "pruning_memory",
 )
 
