@@ -99,6 +99,19 @@ def check(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> No
         raise SpecError(f"{lost} things are missing; their lines say what to do")
 
 
+def cost(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
+    """Say how often a sweep samples to calibrate, each cell by itself and with what cells share made once.
+
+    Args:
+        configfile: as snakemake is given them; config/config.yaml is always there.
+        config: KEY=VALUE, as snakemake is given them.
+    """
+    from eval.cost import described
+    from eval.progress import read_config
+
+    print(described(read_config(configfile, config)))
+
+
 def paper(
     metrics: list[Path],
     table: int,
@@ -175,7 +188,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(tiny, prompts, share, generate, merge, profile, latency, measure),
-        *(summarise, report, publish, paper, compare, track, ui, progress, check),
+        *(summarise, report, publish, paper, compare, track, ui, progress, check, cost),
     )
 }
 

@@ -9,6 +9,7 @@ from eval.costs import cost
 from eval.estimates import Record, estimate
 from eval.manifest import FAULTS
 from eval.marks import REAL, TO_DENSE, Comparison, Configurations, best_of, groups
+from eval.settings import constant
 from eval.words import code, marked
 from obsdiff.prompts import counts_text
 
@@ -141,7 +142,8 @@ def differences(cells: Sequence[Cell], configurations: Configurations, found: Se
     shown = [cell for cell in cells if any(first == cell for first, _ in known)]
     if not shown:
         return
-    base = {c.first: named(c.second, "seed", "pattern", "sparsity", "sampling") for c in known.values()}
+    apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
+    base = {c.first: named(c.second, *apart) for c in known.values()}
     columns = {"minus": [marked(base[cell]) for cell in shown]}
     for name in measured_names(shown, configurations, DIFFERENCES):
         texts = []

@@ -141,7 +141,7 @@ def dense_times(cells: Sequence[Cell], metrics: Sequence[str]) -> set[str]:
 
 
 def tidy(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row and metric: the axes, metric, paper, ours (none where it is as dense), difference (ours − paper)."""
+    """One line a row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper)."""
     axes = [axis for axis in AXES if axis != "seed"]
     lines = []
     for row in rows:
