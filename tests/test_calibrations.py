@@ -23,11 +23,8 @@ def made(method: str, packages: str = "1", **more: object):
 
 def test_cells_that_differ_in_method_pattern_and_sparsity_share():
     """Every weighted method with every pattern that it serves, and every option that does not weigh steps."""
-    cells = [
-        made(method, pattern=pattern)
-        for method, pattern in combinations()
-        if PruneSpec(method=method, sparsity=0.0 if method == "dense" else None).calibrates
-    ]
+    every = [made(m, pattern=p, sparsity=0.0 if m == "dense" else None) for m, p in combinations()]
+    cells = [(cell, spec) for cell, spec in every if spec.calibrates]
     cells += [made("obs_diff", sparsity=0.3), made("obs_diff", exclude=("x*",)), made("wanda", allocation="owl")]
     found = shared(cells)
     weighted = {c.method for c, spec in cells if spec.facts["WEIGHTED"]}
@@ -57,9 +54,8 @@ def test_another_model_sampling_or_seed_is_another_calibration(axis):
 
 
 def test_uniform_weights_are_those_of_a_method_without_any():
-    assert (
-        shared([made("sparsegpt"), made("obs_diff", weighting="uniform")]).keys() == shared([made("sparsegpt")]).keys()
-    )
+    alone, both = [made("sparsegpt")], [made("sparsegpt"), made("obs_diff", weighting="uniform")]
+    assert shared(both).keys() == shared(alone).keys()
     assert weights_text(weights_of(made("sparsegpt")[1])) == "uniform"
 
 

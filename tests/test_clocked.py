@@ -1,4 +1,4 @@
-"""Cells that are not timed say `as dense` in every table, sentence, figure and run, and a number of theirs is nowhere."""
+"""Cells that are not timed say `as dense` in every table, sentence, figure and run; no number of theirs is anywhere."""
 
 import math
 import re
@@ -84,7 +84,7 @@ def test_masks_stand_with_the_dense_model_and_smaller_layers_do_not(method, patt
 def test_metrics_have_times_exactly_where_the_cell_is_timed(method, latency, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "names", lambda package: [])
     pictures = type("P", (), {"about": {"reference": {}, "fid_features": 1, "features": 1}, "judges": {}})
-    with pytest.raises(SpecError, match="latency: .* given timings"):
+    with pytest.raises(SpecError, match=r"latency: .* given timings"):
         measure(tmp_path / cell_of(method, 0.5 * (method != "dense")).path, pictures, Model({}, {}, latency), [], {})
 
 

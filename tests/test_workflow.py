@@ -27,9 +27,7 @@ def test_run_ends_in_table_figures_and_runs(project):
         assert (results / name).stat().st_size > 0
     drawn = {path.stem for path in (results / "figures").glob("*.svg")}
     every = set(registry.names("eval.figures")) - {"latency"}
-    assert drawn == every, (
-        "the sweep has something to show on every figure but that of times, which are the dense model's"
-    )
+    assert drawn == every, "the sweep has something to show on every figure but that of times"
     page = (results / "report.html").read_text()
     assert page.count("<figure>") == len(drawn) and 'src="http' not in page
     assert len(list(results.glob("cells/**/*.png"))) == 3 * 6
