@@ -148,6 +148,18 @@ def compare(first: list[Path], second: list[Path]) -> None:
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
 
 
+def store(results: Path, out: Path, experiment: str = "obsdiff") -> None:
+    """Make MLflow's store, where it is missing, before there is anything to track.
+
+    Args:
+        results: folder of the default store, mlflow.db; MLFLOW_TRACKING_URI names another.
+        out: a JSON record.
+    """
+    from eval.tracking.store import prepare
+
+    prepare(results, experiment, out)
+
+
 def track(
     metrics: list[Path],
     sweep: str,
@@ -188,7 +200,7 @@ COMMANDS = {
     f.__name__: f
     for f in (
         *(tiny, prompts, share, generate, merge, profile, latency, measure),
-        *(summarise, report, publish, paper, compare, track, ui, progress, check, cost),
+        *(summarise, report, publish, paper, compare, store, track, ui, progress, check, cost),
     )
 }
 

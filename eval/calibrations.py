@@ -1,10 +1,11 @@
 """Calibrations that cells share: what sampling the dense model gives, made once by a job.
 
 With one package, cells that differ in sparsity, pattern or method calibrate on the same model, the dense one, and sum
-up the same: Hessians under one set of step weights, with the moments that Wanda and others take. Calibrated sequentially,
-they begin on the same trajectory of the dense model, whatever their weights. Every such cell takes it from a shared
-folder, also one that is alone in its sweep: another sweep may have the others, and a cell is made in one way. With
-several packages the first one's layers depend on the pattern and the rest on what was pruned, so nothing is shared.
+up the same: Hessians under one set of step weights, with the moments that Wanda and others take. Calibrated
+sequentially, they begin on the same trajectory of the dense model, whatever their weights. Every such cell takes it
+from a shared folder, also one that is alone in its sweep: another sweep may have the others, and a cell is made in one
+way. With several packages nothing is shared: they are for memory, which sums over all layers at once would need, and
+only the first could be.
 """
 
 from collections.abc import Iterable, Mapping

@@ -28,7 +28,7 @@ rule calibrate:
         f"{RESULTS}/calibrations/{calibrations.PATTERN}/calibration.json",
     log:
         f"{LOGS}/calibrate/{calibrations.PATTERN}.log",
-    priority: 50
+    priority: 50  # most cells wait for it
     conda:
         "../../environment.yml"
     resources:

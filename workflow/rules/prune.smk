@@ -11,6 +11,7 @@ rule prune:
         weights=f"{CELL}/checkpoint/weights.safetensors",
     log:
         f"{LOGS}/prune/{PATTERN}.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
