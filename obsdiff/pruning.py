@@ -89,6 +89,9 @@ def run(
     measure = None
     if spec.calibrates and saved.done < len(cuts):
         measure = measuring.begin(pipe, stage, spec, clock, trajectory, shared, folder)
+    if shared:  # what it took to make is a part of what this run would take alone
+        report.seconds["shared"] = shared.record["seconds"]
+        report.peak_memory_bytes = max(report.peak_memory_bytes, shared.record["peak_memory_bytes"])
     stage.sampling()
     if amounts is None:
         with clock("allocate"):

@@ -10,6 +10,7 @@ so that what needs no Hessian gets the same bits.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,12 +22,13 @@ from torch import nn
 
 from obsdiff import guard, models, registry
 from obsdiff.calibration import Calibration, alphas_of, batched, begun
-from obsdiff.devices import stated_precision
+from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.files import DamagedFile, hash_of, read_json, seal, sealed, write_json
 from obsdiff.folders import CALIBRATION, claimed
 from obsdiff.identity import Identity, different, identity_of
 from obsdiff.packages import Group
+from obsdiff.report import peak_memory
 from obsdiff.spec import PruneSpec
 from obsdiff.staging import Stage, staged
 from obsdiff.statistics import Statistic
@@ -63,11 +65,13 @@ def calibrate(pipe: Any, spec: PruneSpec, folder: str | Path, base: Identity | N
 
 def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity | None = None) -> Path:
     """calibrate() into a folder that is claimed already."""
+    started = time.perf_counter()
     require_calibrating(spec)
     guard.check(pipe)
     base = base or identity_of(pipe)
     (folder / RECORD).unlink(missing_ok=True)
     with stated_precision(), torch.no_grad(), guard.eager(), staged(pipe) as stage:
+        reset_peak_memory(stage.device)
         about = {"format": FORMAT, **about_of(spec, base)}
         if spec.sequential:
             for path in folder.glob(STATISTIC_FILES):
@@ -80,6 +84,7 @@ def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity |
             for path in files_of(folder):
                 path.unlink()
             about |= summed(pipe, stage, spec, folder)
+        about |= {"seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory(stage.device)}
     write_json(folder / RECORD, seal(json.loads(json.dumps(about))))
     return folder
 

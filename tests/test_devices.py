@@ -89,6 +89,7 @@ def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
     for call in (
         lambda: command(source, PruneSpec(method="magnitude"), nothing),
         lambda: jobs.profile(source, Sampling(), nothing, nothing, nothing),
+        lambda: jobs.latency(source, Sampling(), nothing),
         lambda: bench(source, Sampling(), nothing),
     ):
         with pytest.raises(SpecError, match=r"^offload: 'sequential' .* prune with offload: model"):

@@ -1,14 +1,17 @@
 # One-shot pruning: a pruned checkpoint a cell. Methods without calibration do not depend on prompts or packages.
-# A killed job leaves checkpoint/progress behind, which is no output, and goes on from it.
+# A killed job leaves checkpoint/progress behind, which is no output, and goes on from it. What a cell shares is ancient:
+# made once more, by hand or for its own sake, it is what it was, and what changes it is among the params here as well.
 rule prune:
     input:
         prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration-{w.calibration}.csv" if calibrates(w) else [],
+        calibration=lambda w: ancient(shared) if (shared := calibration_record(w)) else [],
         model=tiny_model,
     output:
         manifest=f"{CELL}/checkpoint/manifest.json",
         weights=f"{CELL}/checkpoint/weights.safetensors",
     log:
         f"{LOGS}/prune/{PATTERN}.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
@@ -25,15 +28,18 @@ rule prune:
             f"obsdiff.weightings.{w.weighting}",
             f"obsdiff.allocations.{spec_of(w).allocation}",
         ),
+        shared=lambda w: calibration_code(w) if calibration_record(w) else "",
         model=model_state,
         source=lambda w: options(w, "source"),
-        sampling=calibration,
+        sampling=lambda w: calibration_sampling(w) if calibrates(w) else [],
         pruning=lambda w: list(flags(pruning(w))),
         prompts=lambda w, input: ["--prompts-file", str(input.prompts)] if input.prompts else [],
+        calibration=lambda w, input: ["--calibration", folder(input.calibration)] if input.calibration else [],
         threads=config["threads"],
         out=lambda w, output: folder(output.manifest),
     shell:
         "python -m obsdiff prune {params.source:q} {params.sampling:q} {params.pruning:q} {params.prompts:q}"
+        " {params.calibration:q}"
         " --method {wildcards.method:q} --pattern {wildcards.pattern:q} --sparsity {wildcards.sparsity:q}"
         " --weighting {wildcards.weighting:q} --packages {wildcards.packages:q} --seed {wildcards.seed:q}"
         " --threads {params.threads} --out {params.out:q} > {log:q} 2>&1"
