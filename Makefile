@@ -31,7 +31,7 @@ lint: env
 	$(BIN)/snakefmt --check Snakefile workflow
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto
 
 # a small sweep killed at random moments, 20 times, and started again: ends in the same tables
 test-kills: env

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 os.environ.pop("OBSDIFF_WARM", None)
@@ -16,6 +17,41 @@ from obsdiff import PruneSpec, Sampling, patterns, registry
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", help="page that gets the table of malformed inputs (tests/malformed.py)")
+
+
+WORKFLOW = ("test_workflow", "test_stale", "test_shell")
+"""files whose tests share the one finished sweep of `project`, and so a worker"""
+LONGEST = (
+    *WORKFLOW,
+    "test_paper_protocol",
+    "test_loading",
+    "test_cuda",
+    "test_checkpoints_of_the_paper",
+    "test_database",
+)
+"""files that take the longest: they begin first, so that no worker is left with one of them at the end"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay with one worker, so that its fixtures are made once, in the order of collection.
+
+    Not --dist loadgroup, which with pytest 9.2 groups nothing: pytest-xdist 3.8 renames an item by `_nodeid`.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            stem = Path(nodeid.partition("::")[0]).stem
+            return "workflow" if stem in WORKFLOW else stem
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -75,7 +111,7 @@ def family(request: pytest.FixtureRequest):
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory):
-    """A copy of the project with a finished sweep, for all tests of the DAG (xdist_group "workflow")."""
+    """A copy of the project with a finished sweep, for all tests of the DAG (WORKFLOW)."""
     from project import copied
 
     made = copied(tmp_path_factory.mktemp("clone"))

@@ -144,7 +144,6 @@ def test_a_pinned_calibration_keeps_what_else_it_says():
         read_sweep(base | {"grid": grid | {"calibration": [{"sampling": "modell"}]}})
 
 
-@pytest.mark.xdist_group("workflow")
 def test_table_11_runs_end_to_end_and_prunes_once(tmp_path):
     folder = tmp_path / "obsdiff"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))

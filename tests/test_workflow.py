@@ -14,8 +14,6 @@ from project import ROOT, SNAKEMAKE
 
 from obsdiff import registry
 
-pytestmark = pytest.mark.xdist_group("workflow")  # one copy of the project for all
-
 
 def test_run_ends_in_table_figures_and_runs(project):
     results = project.folder / project.results()
