@@ -1,4 +1,4 @@
-"""Everything offline, on one thread, without telemetry, and never warm: a test's jobs are its own."""
+"""Everything offline, on one thread, without telemetry, and not warm: a test's commands run in its own process."""
 
 import os
 from pathlib import Path
@@ -110,11 +110,18 @@ def family(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory):
+def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which every run of snakemake has the same fork server, also those of the other workers."""
+    base = tmp_path_factory.getbasetemp()
+    return {"OBSDIFF_WARM": str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm")}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]):
     """A copy of the project with a finished sweep, for all tests of the DAG (WORKFLOW)."""
     from project import copied
 
-    made = copied(tmp_path_factory.mktemp("clone"))
+    made = copied(tmp_path_factory.mktemp("clone"), warm)
     made.run()
     return made
 

@@ -1,8 +1,12 @@
 """The paper's models, from their configurations alone: parameters and FLOPs to the digit, and what fits where."""
 
-import pytest
+from functools import cache
+from typing import Any
 
-from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, targets
+import pytest
+from torch import Tensor, nn
+
+from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, planning, targets
 from obsdiff.loading import FACTS
 from obsdiff.planning import Plan, describe, meta_denoiser, paper_flops, remove
 
@@ -28,6 +32,24 @@ TFLOPS = {
 COUNTS = [(hub, sparsity) for hub, column in BILLIONS.items() for sparsity in column if sparsity]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """Work follows from the shapes of parameters and arguments: that of a dense model is counted once for all tests."""
+    count, known = planning.work_of, {}
+
+    def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> planning.Work:
+        shapes = {k: v.shape if isinstance(v, Tensor) else repr(v) for k, v in arguments.items()}
+        key = repr((type(denoiser), [(name, p.shape) for name, p in denoiser.named_parameters()], shapes))
+        if key not in known:
+            known[key] = count(denoiser, arguments)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "work_of", work_of)
+        yield
+
+
+@cache
 def structured(hub: str, sparsity: float, **sampling: object) -> Plan:
     spec = PruneSpec(
         method="magnitude",
@@ -69,11 +91,11 @@ def test_every_checkpoint_of_the_paper_can_be_planned(hub):
     """Packages of a budget keep to it, and more memory never makes a run harder."""
     source = Source(hub, dtype="bfloat16")
     spec = PruneSpec(packages="2GiB")
-    found = plan(source, spec)
+    found = plan(source, spec, budget=24 * 2**30)
     assert all(package.statistics_bytes <= 2 * 2**30 for package in found.packages)
     assert found.layers and found.flops > 0 and "device memory, estimated" in describe(found)
-    words = [plan(source, spec, budget=gib * 2**30).fits for gib in (1, 24, 80)]
-    assert words[0] == "not at all" and words[2] == "as it is"
+    words = [plan(source, spec, budget=gib * 2**30).fits for gib in (1, 80)]
+    assert words == ["not at all", "as it is"]
 
 
 def test_a_large_model_fits_into_24_gib_when_its_encoders_leave():

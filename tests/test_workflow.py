@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from project import ROOT, SNAKEMAKE
+from project import ROOT, SNAKEMAKE, planned
 
 from obsdiff import registry
 
@@ -27,7 +27,7 @@ def test_run_ends_in_table_figures_and_runs(project):
     assert drawn == set(registry.names("eval.figures")), "the sweep has something to show on every figure"
     page = (results / "report.html").read_text()
     assert page.count("<figure>") == len(drawn) and 'src="http' not in page
-    assert len(list(results.glob("cells/**/*.png"))) == 3 * 6
+    assert len(list(results.glob("cells/tiny/*/unstructured/**/*.png"))) == 3 * 6
 
 
 def test_second_run_does_nothing(project):
@@ -35,45 +35,52 @@ def test_second_run_does_nothing(project):
 
 
 def test_patterns_and_options_go_through_the_dag(project):
-    """N:M and structured, with and without bias compensation: pruned, drawn, timed, measured, in one table."""
+    """N:M and structured, with and without bias compensation: pruned, drawn, timed, measured, in one table.
+
+    In a sweep of its own name, which takes the dense cell of the shared one.
+    """
     grid = {"method": ["obs_diff"], "pattern": ["2:4", "structured"], "options": [{}, {"bias": True}]}
-    project.run(results="patterns", **grid)
-    table = project.summary("patterns")
+    done = project.run(name="patterns", **grid)
+    assert re.search(r"^generate +4$", done, re.M)
+    table = project.summary(name="patterns")
     assert table["pattern"].tolist() == ["unstructured", "2:4", "2:4", "structured", "structured"]
     assert table["options"].tolist() == ["plain", "plain", "bias=true", "plain", "bias=true"]
     assert table["measured_sparsity"].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
     assert (table["layer_error"][1:] > 0).all() and (table["layer_error"] < 1).all()
     assert table["checkpoint_mb"][1:].gt(0.01).all()
-    cells = project.folder / "patterns/cells/tiny"
+    cells = project.folder / project.results() / "cells/tiny"
     full, small = (
         json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]
         for part in ("dense", "obs_diff/structured")
     )
     assert small["nonzero"] < small["total"] == full["total"]
-    assert "Nothing to be done" in project.run(results="patterns", **grid)
+    assert "Nothing to be done" in project.plan(name="patterns", **grid)
 
 
-@pytest.mark.parametrize("victim", ["prune", "generate", "track"])
-def test_killed_run_continues_and_ends_in_the_same_table(project, victim):
-    """SIGKILL the whole run while the rule's log exists and its output does not."""
-    results = f"killed-{victim}"
-    process = subprocess.Popen(
-        project.command(results=results, method=["obs_diff"]),
-        cwd=project.folder,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    logs = project.folder / results / "logs" / victim
-    deadline = time.monotonic() + 400
-    while not list(logs.glob("**/*.log")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (project.folder / results / "mlflow.json").exists(), f"{victim} was over before it was killed"
-    project.run(results=results, method=["obs_diff"])
+def test_killed_run_continues_and_ends_in_the_same_table(project):
+    """SIGKILL the whole run while a rule's log exists and its output does not, of one rule after the other."""
+    results = project.folder / "killed"
+    for victim in ("prune", "generate", "track"):
+        logs = results / "logs" / victim
+        before = set(logs.glob("**/*.log"))
+        process = subprocess.Popen(
+            project.command(results="killed", method=["obs_diff"]),
+            cwd=project.folder,
+            env=project.environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 400
+        while set(logs.glob("**/*.log")) <= before and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert set(logs.glob("**/*.log")) - before, f"{victim} never began"
+        assert not (results / "mlflow.json").exists(), f"{victim} was over before it was killed"
+    project.run(results="killed", method=["obs_diff"])
     expected = project.summary().query("method != 'magnitude'").reset_index(drop=True)
-    pd.testing.assert_frame_equal(project.summary(results), expected, check_exact=True)
+    pd.testing.assert_frame_equal(project.summary("killed"), expected, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -84,17 +91,17 @@ def test_killed_run_continues_and_ends_in_the_same_table(project, victim):
     ],
 )
 def test_config_error_comes_before_any_job(project, grid, message):
-    output = project.run("--dry-run", ok=False, **grid)
+    output = project.plan(ok=False, **grid)
     assert re.search(message, output) and "Traceback" not in output
 
 
-def test_papers_table_at_tiny_scale(project):
+def test_papers_table_at_tiny_scale(project, tmp_path):
     """A row of table 1 on a tiny model, from one command, among results of its own."""
     config = project.folder / "config/row.yaml"
     grid = {"method": ["obs_diff"], "sparsity": [0.5]}
     config.write_text(yaml.safe_dump({"name": "row", "paper": 1, "models": ["sd3-medium"], "grid": grid}))
     command = [SNAKEMAKE, "--cores", "2", "--configfile", str(config), "--config", "scale=tiny"]
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = project.folder / "results"
     table = pd.read_csv(results / "tiny/sweeps/row/paper.csv")
@@ -103,18 +110,17 @@ def test_papers_table_at_tiny_scale(project):
     assert mine["ours"].notna().tolist() == [True, True, False] and table["paper"].notna().all()
     assert "mean nothing" in (results / "tiny/sweeps/row/paper.md").read_text()
     assert not (results / "sweeps/row").exists() and not (results / "cells/sd3-medium").exists()
-    again = subprocess.run([*command, "--dry-run"], cwd=project.folder, capture_output=True, text=True)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in planned(project.folder, tmp_path / "said", *command[1:])[1]
 
 
-def test_papers_config_is_planned_at_tiny_scale(project):
+def test_papers_config_is_planned_at_tiny_scale(project, tmp_path):
     """Blocks, two patterns and layers left out, without data and checkpoints; at full scale the data are asked for."""
-    command = [SNAKEMAKE, "--dry-run", "--cores", "2", "--configfile", "config/paper/table5.yaml"]
-    done = subprocess.run([*command, "--config", "scale=tiny"], cwd=project.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^prune +6$", done.stdout, re.M)
-    full = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
-    assert full.returncode != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file" in full.stdout + full.stderr
+    arguments = ["--cores", "2", "--configfile", "config/paper/table5.yaml"]
+    status, said = planned(project.folder, tmp_path / "said", *arguments, "--config", "scale=tiny")
+    assert status == 0, said
+    assert re.search(r"^prune +6$", said, re.M)
+    status, said = planned(project.folder, tmp_path / "said", *arguments)
+    assert status != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file" in said
 
 
 def test_snakemakes_own_report_is_one_page_without_addresses_to_fetch(project):
