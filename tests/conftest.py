@@ -1,6 +1,7 @@
 """Everything offline, on one thread, without telemetry, and not warm: a test's commands run in its own process."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def combinations() -> list[tuple[str, str]]:
 @pytest.fixture(params=entries("obsdiff.models"))
 def family(request: pytest.FixtureRequest):
     return registry.load("obsdiff.models", request.param)
+
+
+@pytest.fixture(scope="module")
+def counted_once() -> Iterator[None]:
+    """Work follows from the shapes of parameters and arguments: for tests that plan the same model again and again."""
+    from obsdiff import planning
+
+    count, known = planning.work_of, {}
+
+    def work_of(denoiser: torch.nn.Module, arguments: dict[str, Any]) -> planning.Work:
+        given = {k: v.shape if isinstance(v, torch.Tensor) else repr(v) for k, v in arguments.items()}
+        shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
+        if (key := repr((type(denoiser), dict(denoiser.config), shapes, given))) not in known:
+            known[key] = count(denoiser, arguments)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "work_of", work_of)
+        yield
 
 
 @pytest.fixture(scope="session")

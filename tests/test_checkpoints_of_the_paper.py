@@ -1,15 +1,14 @@
 """The paper's models, from their configurations alone: parameters and FLOPs to the digit, and what fits where."""
 
 from functools import cache
-from typing import Any
 
 import pytest
-from torch import Tensor, nn
 
-from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, planning, targets
+from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, targets
 from obsdiff.loading import FACTS
 from obsdiff.planning import Plan, describe, meta_denoiser, paper_flops, remove
 
+pytestmark = pytest.mark.usefixtures("counted_once")
 HUB = sorted(path.stem.replace("--", "/", 1) for path in FACTS.glob("*.json"))
 MEDIUM, LARGE = "stabilityai/stable-diffusion-3-medium-diffusers", "stabilityai/stable-diffusion-3.5-large"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -30,23 +29,6 @@ TFLOPS = {
     SDXL: {0.0: 5.98, 0.15: 5.33, 0.20: 5.12, 0.30: 4.70},
 }
 COUNTS = [(hub, sparsity) for hub, column in BILLIONS.items() for sparsity in column if sparsity]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def counted_once():
-    """Work follows from the shapes of parameters and arguments: that of a dense model is counted once for all tests."""
-    count, known = planning.work_of, {}
-
-    def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> planning.Work:
-        shapes = {k: v.shape if isinstance(v, Tensor) else repr(v) for k, v in arguments.items()}
-        key = repr((type(denoiser), [(name, p.shape) for name, p in denoiser.named_parameters()], shapes))
-        if key not in known:
-            known[key] = count(denoiser, arguments)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "work_of", work_of)
-        yield
 
 
 @cache
