@@ -112,20 +112,20 @@ def family(request: pytest.FixtureRequest):
 
 @pytest.fixture(scope="module")
 def counted_once() -> Iterator[None]:
-    """Work follows from the shapes of parameters and arguments: for tests that plan the same model again and again."""
+    """Work follows from configuration, shapes and sampling: for tests that plan the same model again and again."""
     from obsdiff import planning
 
-    count, known = planning.work_of, {}
+    count, known = planning.count_flops, {}
 
-    def work_of(denoiser: torch.nn.Module, arguments: dict[str, Any]) -> planning.Work:
-        given = {k: v.shape if isinstance(v, torch.Tensor) else repr(v) for k, v in arguments.items()}
+    def count_flops(family: Any, denoiser: torch.nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Any:
         shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
-        if (key := repr((type(denoiser), dict(denoiser.config), shapes, given))) not in known:
-            known[key] = count(denoiser, arguments)
+        key = repr((type(denoiser), dict(denoiser.config), shapes, spec.sampling, vae))
+        if key not in known:
+            known[key] = count(family, denoiser, spec, vae)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "work_of", work_of)
+        patch.setattr(planning, "count_flops", count_flops)
         yield
 
 

@@ -91,10 +91,10 @@ class Project:
         """The results folder: of the sweep that all tests share, one with a nasty name."""
         return f"r {NASTY}" if name == "results" else name
 
-    def command(self, *arguments: str, results: str = "results", name: str = "default", **grid: list) -> list[str]:
-        config = self.folder / "config" / f"{results}-{name}.yaml"
+    def command(self, *arguments: str, results: str = "results", **grid: list) -> list[str]:
+        config = self.folder / "config" / f"{results}.yaml"
         record = {"models": ["tiny"], "results": self.results(results), "grid": GRID | grid, "pruning": self.pruning}
-        config.write_text(yaml.safe_dump(record | {"name": name}))
+        config.write_text(yaml.safe_dump(record))
         return [SNAKEMAKE, "--cores", "2", "--configfile", str(config), *arguments]
 
     def run(self, *arguments: str, **config: Any) -> str:
@@ -114,9 +114,8 @@ class Project:
         rows = re.findall(r"^(\w+) +(\d+)$", self.plan(**grid), re.M)
         return {rule: int(count) for rule, count in rows if rule != "total"}
 
-    def summary(self, results: str = "results", name: str = "default") -> pd.DataFrame:
-        folder = self.folder / self.results(results)
-        table = pd.read_csv((folder if name == "default" else folder / "sweeps" / name) / "summary.csv")
+    def summary(self, results: str = "results") -> pd.DataFrame:
+        table = pd.read_csv(self.folder / self.results(results) / "summary.csv")
         return table[[c for c in table.columns if not timed(re.sub("_q[13]$", "", c))]]
 
 
