@@ -1,11 +1,12 @@
 # make results: set up, run the default sweep and its report. make test: set up, check everything.
+# make check: the linters and the fast tests, for while one works.
 PYTHON ?= python3
 CORES ?= all
 PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env results test test-kills lint ui lock clean
+.PHONY: env results check test test-kills lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -29,6 +30,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
+
+check: lint
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto

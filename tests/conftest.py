@@ -12,47 +12,16 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 from obsdiff import PruneSpec, Sampling, patterns, registry
 
 
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", help="page that gets the table of malformed inputs (tests/malformed.py)")
-
-
-WORKFLOW = ("test_workflow", "test_stale", "test_shell")
-"""files whose tests share the one finished sweep of `project`, and so a worker"""
-LONGEST = (
-    *WORKFLOW,
-    "test_paper_protocol",
-    "test_loading",
-    "test_cuda",
-    "test_checkpoints_of_the_paper",
-    "test_database",
-)
-"""files that take the longest: they begin first, so that no worker is left with one of them at the end"""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests stay with one worker, so that its fixtures are made once, in the order of collection.
-
-    Not --dist loadgroup, which with pytest 9.2 groups nothing: pytest-xdist 3.8 renames an item by `_nodeid`.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            stem = Path(nodeid.partition("::")[0]).stem
-            return "workflow" if stem in WORKFLOW else stem
-
-    config.option.loadscopereorder = False
-    return ByFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
