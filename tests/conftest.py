@@ -16,7 +16,6 @@ from scheduling import pytest_collection_modifyitems, pytest_xdist_make_schedule
 
 from obsdiff import PruneSpec, Sampling, patterns, registry
 
-
 __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
 
