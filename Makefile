@@ -1,11 +1,12 @@
 # make results: set up, run the default sweep and its report. make test: set up, check everything.
+# make check: the linters and the fast tests, for while one works.
 PYTHON ?= python3
 CORES ?= all
 PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env results test test-kills lint ui lock clean
+.PHONY: env results check test test-kills lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -30,8 +31,11 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 
+check: lint
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
+
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto
 
 # a small sweep killed at random moments, 20 times, and started again: ends in the same tables
 test-kills: env

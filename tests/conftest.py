@@ -1,7 +1,9 @@
-"""Everything offline, on one thread, without telemetry, and never warm: a test's jobs are its own."""
+"""Everything offline, on one thread, without telemetry, and not warm: a test's commands run in its own process."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 os.environ.pop("OBSDIFF_WARM", None)
@@ -10,8 +12,11 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 from obsdiff import PruneSpec, Sampling, patterns, registry
+
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,12 +78,38 @@ def family(request: pytest.FixtureRequest):
     return registry.load("obsdiff.models", request.param)
 
 
+@pytest.fixture(scope="module")
+def counted_once() -> Iterator[None]:
+    """Work follows from configuration, shapes and sampling: for tests that plan the same model again and again."""
+    from obsdiff import planning
+
+    count, known = planning.count_flops, {}
+
+    def count_flops(family: Any, denoiser: torch.nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Any:
+        shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
+        key = repr((type(denoiser), dict(denoiser.config), shapes, spec.sampling, vae))
+        if key not in known:
+            known[key] = count(family, denoiser, spec, vae)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "count_flops", count_flops)
+        yield
+
+
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory):
-    """A copy of the project with a finished sweep, for all tests of the DAG (xdist_group "workflow")."""
+def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which every run of snakemake has the same fork server, also those of the other workers."""
+    base = tmp_path_factory.getbasetemp()
+    return {"OBSDIFF_WARM": str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm")}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]):
+    """A copy of the project with a finished sweep, for all tests of the DAG (WORKFLOW)."""
     from project import copied
 
-    made = copied(tmp_path_factory.mktemp("clone"))
+    made = copied(tmp_path_factory.mktemp("clone"), warm)
     made.run()
     return made
 

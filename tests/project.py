@@ -1,10 +1,14 @@
 """A copy of the project that snakemake runs in, whose names a shell, a format string or a glob would take apart."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -39,11 +43,48 @@ MODEL = {
 GRID = {"method": ["magnitude", "obs_diff"], "sparsity": [0.5]}
 
 
-class Project:
-    """A copy of the project in a folder."""
+PLANNER = """
+import json, os, sys
+import snakemake.cli, snakemake.api, snakemake.dag, snakemake.workflow
+for line in sys.stdin:
+    folder, out, argv = json.loads(line)
+    if not (pid := os.fork()):
+        os.chdir(folder)
+        for stream in (1, 2):
+            os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        sys.argv = ["snakemake", *argv]
+        snakemake.cli.main()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""runs a snakemake command a line, each in a process of its own that has nothing to import"""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+@cache
+def planner() -> subprocess.Popen[str]:
+    """It ends when its input does."""
+    return subprocess.Popen([sys.executable, "-c", PLANNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def planned(folder: Path, out: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of `snakemake --dry-run`, without the time in which snakemake is imported."""
+    process = planner()
+    assert process.stdin is not None and process.stdout is not None
+    out.unlink(missing_ok=True)
+    process.stdin.write(json.dumps([str(folder), str(out), ["--dry-run", *arguments]]) + "\n")
+    process.stdin.flush()
+    return int(process.stdout.readline()), out.read_text()
+
+
+class Project:
+    """A copy of the project in a folder.
+
+    Attributes:
+        environment: of its snakemake; its jobs share a fork server (obsdiff/warm.py) with those of other folders.
+        pruning: of its config.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, os.environ | environment
         self.pruning: dict[str, float] = {}
 
     def results(self, name: str = "results") -> str:
@@ -56,16 +97,21 @@ class Project:
         config.write_text(yaml.safe_dump(record))
         return [SNAKEMAKE, "--cores", "2", "--configfile", str(config), *arguments]
 
-    def run(self, *arguments: str, results: str = "results", ok: bool = True, **grid: list) -> str:
-        done = subprocess.run(
-            self.command(*arguments, results=results, **grid), cwd=self.folder, capture_output=True, text=True
-        )
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    def run(self, *arguments: str, **config: Any) -> str:
+        command = self.command(*arguments, **config)
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def plan(self, ok: bool = True, **config: Any) -> str:
+        """What a dry run says."""
+        status, said = planned(self.folder, self.folder.parent / "dry-run.txt", *self.command(**config)[1:])
+        assert (status == 0) == ok, said
+        return said
 
     def planned(self, **grid: list) -> dict[str, int]:
         """Rule → number of jobs that a run would do now."""
-        rows = re.findall(r"^(\w+) +(\d+)$", self.run("--dry-run", **grid), re.M)
+        rows = re.findall(r"^(\w+) +(\d+)$", self.plan(**grid), re.M)
         return {rule: int(count) for rule, count in rows if rule != "total"}
 
     def summary(self, results: str = "results") -> pd.DataFrame:
@@ -73,7 +119,7 @@ class Project:
         return table[[c for c in table.columns if not timed(re.sub("_q[13]$", "", c))]]
 
 
-def copied(parent: Path) -> Project:
+def copied(parent: Path, environment: dict[str, str]) -> Project:
     """The project, a tiny model and its data under names of their own."""
     folder = parent / f"project {NASTY}"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
@@ -84,4 +130,4 @@ def copied(parent: Path) -> Project:
     shutil.copytree(folder / "zoo/emoji-data/reference", folder / evaluation["reference"])
     shutil.copytree(folder / "zoo/emoji-clip", folder / evaluation["evaluator"])
     (folder / "config/models/tiny.yaml").write_text(yaml.safe_dump(MODEL))
-    return Project(folder)
+    return Project(folder, environment)

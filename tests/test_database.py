@@ -1,6 +1,5 @@
 """MLflow's SQLite file: killed while it is made, full disks, damage; and what another MLflow made."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -10,12 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from apart import apart, carried, killed_while_writing, stopped
 from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from test_tracking import cell_of, grid, own_store, runs_of, write
 
-from eval.tracking import database, store, track
+from eval.tracking import database, store
 from obsdiff import files
 from obsdiff.errors import SpecError
 
@@ -25,44 +25,12 @@ STATEMENTS = 1690
 """by which MLflow 3.17 makes a store and an experiment"""
 
 
-def stopped(statement: int, call, *arguments) -> None:
-    """Run a call, and end by SIGKILL before its given SQL statement."""
-    count = iter(range(1, 1 << 30))
-
-    @event.listens_for(Engine, "before_cursor_execute")
-    def look(*_: object) -> None:
-        if next(count) == statement:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    call(*arguments)
-
-
-def local(call, *arguments) -> None:
-    """Call with the default store, whatever was set when the server that forked this process began."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    call(*arguments)
-
-
-def apart(call, *arguments) -> int | None:
-    """Call in a process of its own; its exit status."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["eval.tracking"])
-    process = context.Process(target=local, args=(call, *arguments))
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> bytes:
     """A store with an experiment, and no run."""
     path = tmp_path_factory.mktemp("made") / "mlflow.db"
     database.prepare(path, True, lambda side: MlflowClient(side).create_experiment("test"))
     return path.read_bytes()
-
-
-def carried(folder: Path, paths: list[Path]) -> None:
-    track(paths, "sweep", "test", [], folder, folder / "mlflow.json")
 
 
 def check(folder: Path, count: int) -> None:
@@ -199,8 +167,3 @@ def test_abandoned_side_files_are_removed_and_others_are_not(tmp_path, monkeypat
     monkeypatch.setattr(files, "LOOKED", set())
     files.write_text(tmp_path / "b", "")
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "b"}
-
-
-def killed_while_writing(path: Path) -> None:
-    with files.replacing(path):
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -183,6 +183,7 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
 
 
 @pytest.mark.malformed
+@pytest.mark.usefixtures("counted_once")
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
 def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, tmp_path, capfd):
     """No other exception, no warning, nothing on standard error, and never a pipeline that is another one."""

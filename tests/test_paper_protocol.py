@@ -1,6 +1,7 @@
 """The paper's configurations against its protocol: every row, one pruned model where it has one, every choice told."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import spec_of
+from project import planned
 
 from eval.cells import PLAIN
 from eval.config import read_record, read_sweep
@@ -144,13 +146,12 @@ def test_a_pinned_calibration_keeps_what_else_it_says():
         read_sweep(base | {"grid": grid | {"calibration": [{"sampling": "modell"}]}})
 
 
-@pytest.mark.xdist_group("workflow")
-def test_table_11_runs_end_to_end_and_prunes_once(tmp_path):
+def test_table_11_runs_end_to_end_and_prunes_once(tmp_path, warm):
     folder = tmp_path / "obsdiff"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     command = [SNAKEMAKE, "--cores", "2", "--configfile", "config/paper/table11.yaml", "--config", "scale=tiny", "--"]
     target = "results/tiny/sweeps/table11/paper.md"
-    done = subprocess.run([*command, target], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([*command, target], cwd=folder, env=os.environ | warm, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     logs = sorted(path for path in folder.glob("results/tiny/logs/prune/**/*.log") if "obs_diff" in path.parts)
@@ -162,8 +163,7 @@ def test_table_11_runs_end_to_end_and_prunes_once(tmp_path):
     text = (folder / target).read_text()
     assert re.search(r"\| guidance_scale=9 +\| sampling=model +\| +0\.7044 ", text), text
     assert text.count("Calibrated (") == 1
-    plan = subprocess.run([*command[:-1], "--dry-run", "--", target], cwd=folder, capture_output=True, text=True)
-    assert "Nothing to be done" in plan.stdout + plan.stderr
+    assert "Nothing to be done" in planned(folder, tmp_path / "said", *command[1:], target)[1]
 
 
 def test_a_shared_checkpoint_is_verified(tmp_path):

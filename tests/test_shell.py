@@ -11,8 +11,6 @@ from eval.cells import flags, listed
 from eval.config import read_sweep
 from obsdiff.errors import SpecError
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 
 def test_a_sweep_runs_among_names_that_a_shell_would_take_apart(project):
     """Folder, results, model, prompts, pictures and evaluator of the shared project have such names; none was run."""

@@ -14,7 +14,6 @@ from eval import dag
 from obsdiff import registry
 from obsdiff.files import file_hash, write_json
 
-pytestmark = pytest.mark.xdist_group("workflow")
 STAGES = ("prune", "generate", "profile", "measure")
 ENDS = dict.fromkeys(("summarise", "report", "track", "all"), 1)
 ALONE = {"calibrate": 1, "latency": 1}

@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import multiprocessing
 import os
 import random
 import socket
@@ -12,12 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from apart import forked, track_at
 from malformed import count
 from PIL import Image
 
@@ -270,15 +269,13 @@ def served(tmp_path_factory):
     try:
         chosen = grid("magnitude", "obs_diff")
         paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(chosen)]
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["eval.tracking"])
         wait_for(uri, server, root / "server.log")
         jobs = [*(("one", paths[i:] + paths[:i]) for i in range(4)), ("two", paths[2:])]
         writers = []
         for i, (name, some) in enumerate(jobs):
             sources = {"emoji-sd3/evaluation": "zoo/b.csv"}
             arguments = (uri, some, name, "live", paths[:1], root, root / f"{i}.json", sources)
-            writers.append(context.Process(target=track_at, args=arguments))
+            writers.append(forked(track_at, *arguments))
             writers[-1].start()
         for writer in writers:
             writer.join()
@@ -289,12 +286,6 @@ def served(tmp_path_factory):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         server.terminate()
         server.wait()
-
-
-def track_at(uri: str, *arguments: Any) -> None:
-    """track() on a server, in a process whose parent may have started for another one."""
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    track(*arguments)
 
 
 def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:

@@ -10,11 +10,9 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from project import ROOT, SNAKEMAKE
+from project import ROOT, SNAKEMAKE, planned
 
 from obsdiff import registry
-
-pytestmark = pytest.mark.xdist_group("workflow")  # one copy of the project for all
 
 
 def test_run_ends_in_table_figures_and_runs(project):
@@ -58,30 +56,33 @@ def test_patterns_and_options_go_through_the_dag(project):
         for part in ("dense", "obs_diff/structured")
     )
     assert small["nonzero"] < small["total"] == full["total"]
-    assert "Nothing to be done" in project.run(results="patterns", **grid)
+    assert "Nothing to be done" in project.plan(results="patterns", **grid)
 
 
-@pytest.mark.parametrize("victim", ["prune", "generate", "track"])
-def test_killed_run_continues_and_ends_in_the_same_table(project, victim):
-    """SIGKILL the whole run while the rule's log exists and its output does not."""
-    results = f"killed-{victim}"
-    process = subprocess.Popen(
-        project.command(results=results, method=["obs_diff"]),
-        cwd=project.folder,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    logs = project.folder / results / "logs" / victim
-    deadline = time.monotonic() + 400
-    while not list(logs.glob("**/*.log")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (project.folder / results / "mlflow.json").exists(), f"{victim} was over before it was killed"
-    project.run(results=results, method=["obs_diff"])
+def test_killed_run_continues_and_ends_in_the_same_table(project):
+    """SIGKILL the whole run while a rule's log exists and its output does not, of one rule after the other."""
+    results = project.folder / "killed"
+    for victim in ("prune", "generate", "track"):
+        logs = results / "logs" / victim
+        before = set(logs.glob("**/*.log"))
+        process = subprocess.Popen(
+            project.command(results="killed", method=["obs_diff"]),
+            cwd=project.folder,
+            env=project.environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 400
+        while set(logs.glob("**/*.log")) <= before and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert set(logs.glob("**/*.log")) - before, f"{victim} never began"
+        assert not (results / "mlflow.json").exists(), f"{victim} was over before it was killed"
+    project.run(results="killed", method=["obs_diff"])
     expected = project.summary().query("method != 'magnitude'").reset_index(drop=True)
-    pd.testing.assert_frame_equal(project.summary(results), expected, check_exact=True)
+    pd.testing.assert_frame_equal(project.summary("killed"), expected, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +93,17 @@ def test_killed_run_continues_and_ends_in_the_same_table(project, victim):
     ],
 )
 def test_config_error_comes_before_any_job(project, grid, message):
-    output = project.run("--dry-run", ok=False, **grid)
+    output = project.plan(ok=False, **grid)
     assert re.search(message, output) and "Traceback" not in output
 
 
-def test_papers_table_at_tiny_scale(project):
+def test_papers_table_at_tiny_scale(project, tmp_path):
     """A row of table 1 on a tiny model, from one command, among results of its own."""
     config = project.folder / "config/row.yaml"
     grid = {"method": ["obs_diff"], "sparsity": [0.5]}
     config.write_text(yaml.safe_dump({"name": "row", "paper": 1, "models": ["sd3-medium"], "grid": grid}))
     command = [SNAKEMAKE, "--cores", "2", "--configfile", str(config), "--config", "scale=tiny"]
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = project.folder / "results"
     table = pd.read_csv(results / "tiny/sweeps/row/paper.csv")
@@ -111,18 +112,17 @@ def test_papers_table_at_tiny_scale(project):
     assert mine["ours"].notna().tolist() == [True, True, False] and table["paper"].notna().all()
     assert "mean nothing" in (results / "tiny/sweeps/row/paper.md").read_text()
     assert not (results / "sweeps/row").exists() and not (results / "cells/sd3-medium").exists()
-    again = subprocess.run([*command, "--dry-run"], cwd=project.folder, capture_output=True, text=True)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in planned(project.folder, tmp_path / "said", *command[1:])[1]
 
 
-def test_papers_config_is_planned_at_tiny_scale(project):
+def test_papers_config_is_planned_at_tiny_scale(project, tmp_path):
     """Blocks, two patterns and layers left out, without data and checkpoints; at full scale the data are asked for."""
-    command = [SNAKEMAKE, "--dry-run", "--cores", "2", "--configfile", "config/paper/table5.yaml"]
-    done = subprocess.run([*command, "--config", "scale=tiny"], cwd=project.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^prune +6$", done.stdout, re.M)
-    full = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
-    assert full.returncode != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file" in full.stdout + full.stderr
+    arguments = ["--cores", "2", "--configfile", "config/paper/table5.yaml"]
+    status, said = planned(project.folder, tmp_path / "said", *arguments, "--config", "scale=tiny")
+    assert status == 0, said
+    assert re.search(r"^prune +6$", said, re.M)
+    status, said = planned(project.folder, tmp_path / "said", *arguments)
+    assert status != 0 and "'data/gcc3m/Train_GCC-training.tsv' is not a file" in said
 
 
 def test_snakemakes_own_report_is_one_page_without_addresses_to_fetch(project):
