@@ -92,12 +92,13 @@ def test_a_layers_statistic_is_of_the_cached_calls_on_all_that_was_pruned_before
 @pytest.mark.parametrize("pattern", ["unstructured", "structured"])
 def test_where_calls_wait_changes_no_bit(family, pattern, tmp_path, capsys):
     """In memory, in files, computed again, or some here and some there."""
+    split = "0.00015GiB" if family.DENOISER == "unet" else "0.00005GiB"  # between what one call holds and what two do
     found = []
     for place, memory, folder in (
         (r"wait \d+ in memory;", "1GiB", None),
         (r"wait \d+ in files;", "0GiB", tmp_path / "files"),
         (r"wait \d+ computed again at every stop;", "0GiB", None),
-        (r"wait \d+ in files, \d+ in memory;", "0.00005GiB", tmp_path / "both"),
+        (r"wait \d+ in files, \d+ in memory;", split, tmp_path / "both"),
     ):
         pipe = family.tiny()
         once = replace(SHORT, steps=1)
@@ -139,7 +140,8 @@ def test_one_layer_alone_is_calibrated_as_one_package(family):
 def test_options_of_pruning_work_along_the_walk(family, more):
     pipe = family.tiny()
     report = prune(pipe, short(**more))
-    assert report.sparsity == pytest.approx(0.5, abs=0.02)
+    assert report.sites or report.sparsity == pytest.approx(0.5, abs=0.02)
+    assert all(len(site.kept) == site.groups / 2 for site in report.sites)
     assert any(layer.bias_moved for layer in report.layers) == bool(more.get("bias"))
 
 
