@@ -66,11 +66,16 @@ class Walk:
         for stale in folder.glob(WAITING) if folder else ():
             stale.unlink()
         self.budget = int(float(trajectory.spec.trajectory_memory.removesuffix("GiB")) * GIB)
-        # the first call tells what one holds; those of a GPU always leave it, and are watched for that
-        self.calls = [Stopped(call, i == 0 or device.type != "cpu") for i, call in enumerate(trajectory.calls())]
+        # the first call tells what one holds; those that always leave are watched for that
+        self.calls = [Stopped(call, i == 0 or self.leaves) for i, call in enumerate(trajectory.calls())]
         self.texts: tuple[int, dict[str, Tensor]] = (-1, {})
         self.in_memory = self.a_prompt = 0
         self.told: set[str] = set()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether calls that wait in host memory have to go there."""
+        return self.device.type != "cpu"
 
     def statistics(self, target: Target, kind: str) -> dict[Group, Statistic]:
         """Take all calls to a target and sum up its inputs; the target is to be pruned before the next one's turn.
@@ -145,7 +150,7 @@ class Walk:
         if self.in_memory + size <= self.budget:
             stopped.in_memory = size
             self.in_memory += size
-            if self.device.type != "cpu":
+            if self.leaves:
                 stopped.leave(keep, None)
             return MEMORY
         if self.folder is None or shutil.disk_usage(self.folder).free < size + SPARE:
