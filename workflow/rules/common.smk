@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence import PersistenceBase
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
@@ -36,6 +37,10 @@ try:
         live.join(Path(".snakemake"))
 except SpecError as error:
     raise WorkflowError(str(error)) from None
+
+# Snakemake 9.27 imports pandas, for a second of every run, to see whether a param is a table of its; none is here
+if hasattr(PersistenceBase, "_serialize_param"):
+    PersistenceBase._serialize_param = property(lambda self: self._serialize_param_builtin)
 
 TINY = is_tiny(config)
 RESULTS = results_of(config)
