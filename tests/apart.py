@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from eval.tracking import track
+from eval.tracking import store, track
 from obsdiff import files
 
 
@@ -55,8 +55,12 @@ def carried(folder: Path, paths: list[Path]) -> None:
 
 
 def track_at(uri: str, *arguments: Any) -> None:
-    """track() on a server, in a process whose parent may have started for another one."""
+    """track() on a server, in a process whose parent may have started for another one.
+
+    No writer is killed, and on a machine with much else to do one may well need longer than an abandoned one is given.
+    """
     os.environ["MLFLOW_TRACKING_URI"] = uri
+    store.ABANDONED_SECONDS = 600
     track(*arguments)
 
 
