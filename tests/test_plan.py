@@ -156,7 +156,7 @@ def test_memory_grows_with_what_it_is_made_of(folders):
 
     def peaks(device: str = "cuda", dtype: str = "float32", offload: str = "none", **more: object):
         batch = replace(SAMPLING, batch_size=more.pop("batch", 2))
-        spec = spec_of("obs_diff", **({"packages": 1, "sampling": batch} | more))
+        spec = spec_of(**({"method": "obs_diff", "packages": 1, "sampling": batch} | more))
         return planned(folders["flux"], spec, device=device, dtype=dtype, offload=offload).memory
 
     base = peaks()
