@@ -9,7 +9,7 @@ import torch
 from conftest import SAMPLING
 from torch import nn
 
-from benchmarks import variants
+from benchmarks import kernels, variants
 from benchmarks.candidates import spec_of, taken_off, turns_of
 from benchmarks.latency import markdown, point
 from benchmarks.variants import Refused, compiled, is_two_of_four, judge, semi_structured, twin
@@ -149,3 +149,16 @@ def test_weights_take_turns_whatever_was_there_before(tmp_path):
     about |= {"pipeline_rounds": 1, "arguments": ""}
     text = markdown(json.loads(json.dumps({"about": about, "timings": rows, "variants": []})))
     assert sum(line.startswith("| ") for line in text.splitlines()) == len(rows) + 2
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names("obsdiff.models") if n in ("sd3", "flux")])
+def test_kernels_times_every_pattern_and_says_what_a_device_refuses(name, monkeypatch):
+    family = registry.load("obsdiff.models", name)
+    denoiser = getattr(family.tiny(), family.DENOISER).eval()
+    before = {key: tensor.clone() for key, tensor in denoiser.state_dict().items()}
+    monkeypatch.setattr(kernels, "random_denoiser", lambda *_: (family, denoiser, SAMPLING))
+    rows = kernels.rows_of("m", "cpu", torch.float32, 32, 2, 1, None)
+    assert [row[:3] for row in rows] == [["m", "dense", "dense"], *(["m", p, "dense"] for p in kernels.PATTERNS[:2]),
+        ["m", "2:4", "2:4"], *(["m", p, "dense"] for p in kernels.PATTERNS[2:])]  # fmt: skip
+    assert rows[3][-1].startswith("kernels for 2:4 run on CUDA")
+    assert all(torch.equal(tensor, before[key]) for key, tensor in denoiser.state_dict().items())

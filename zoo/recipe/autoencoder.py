@@ -1,6 +1,6 @@
 """`AutoencoderKL` of the generators: 32×32 pictures ↔ 16×16 latents of 4 channels, standardised by its config.
 
-python -m zoo.recipe.autoencoder [--steps N] [--device cuda]
+python -m zoo.recipe.autoencoder [--steps N] [--batch N] [--device cuda]
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ def decode(vae: AutoencoderKL, latents: Tensor, batch: int = 256) -> Tensor:
     return torch.cat([vae.decode(z).sample.clamp(-1, 1) for z in raw.split(batch)])
 
 
-def fit(steps: int, device: str) -> None:
+def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     pictures = data.load().pictures
     vae = build().to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        x = scaled(pictures[indices(len(pictures), BATCH, step, 0)]).to(device)
+        x = scaled(pictures[indices(len(pictures), batch, step, 0)]).to(device)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample(generator)).sample
         edges = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
         return (y - x).abs().mean() + 2 * ((y - x) ** 2).mean() + 0.5 * edges + 1e-6 * posterior.kl().mean()
 
-    log = train("vae", vae, loss, steps=steps, lr=1.5e-3, work=data.WORK, batch=BATCH, ema_decay=0.995)
+    log = train("vae", vae, loss, steps=steps, lr=1.5e-3, work=data.WORK, batch=batch, ema_decay=0.995)
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     latents = encode(vae, pictures)
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
@@ -79,4 +79,4 @@ def fit(steps: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    command(fit, STEPS, __doc__)
+    command(fit, STEPS, BATCH, __doc__)

@@ -41,9 +41,11 @@ def benchmark() -> list[Prompt]:
 
 
 def log_of(name: str) -> dict | None:
-    """The record of a training in zoo/work; None where it is gone."""
-    path = data.WORK / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """The record of a training, beside its weights or in zoo/work; None where it is gone."""
+    for path in (data.ZOO / name / "training.json", data.WORK / f"{name}.json"):
+        if path.exists():
+            return {"device": "one to two busy CPU cores"} | json.loads(path.read_text())
+    return None
 
 
 def loss_curve(name: str, folder: Path, log: dict) -> None:
@@ -111,7 +113,7 @@ def training(name: str, recipe: ModuleType) -> tuple[str, str]:
     loss_curve(name, data.ZOO / name, log)
     length = f"{log['steps']} steps of {log['batch']} pictures ({log['pictures'] / count:.0f} epochs)"
     return (
-        f"| trained | {length}, {log['minutes']:.0f} min on one to two busy CPU cores |\n"
+        f"| trained | {length}, {log['minutes']:.0f} min on {log['device']} |\n"
         f"| final loss ({recipe.OBJECTIVE}) | {log['curve'][-1][1]:.3f} |",
         "![loss](loss.svg)\n\n",
     )

@@ -3,7 +3,7 @@
 It shares neither weights nor tokenizer with any generator. Pictures are shifted, scaled, blurred, recoloured and
 overlaid with noise while training, so that imperfect generated pictures still find their caption.
 
-    python -m zoo.recipe.emoji_clip [--steps N] [--device cuda]
+    python -m zoo.recipe.emoji_clip [--steps N] [--batch N] [--device cuda]
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def contrastive(model: torch.nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def fit(steps: int, device: str) -> None:
+def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     world = data.load()
     words = tokenizer.build(world.captions, merges=1500, length=LENGTH)
@@ -71,14 +71,14 @@ def fit(steps: int, device: str) -> None:
     ids = words(world.captions, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        i = indices(len(world.ids), BATCH, step, 1)
+        i = indices(len(world.ids), batch, step, 1)
         x = augment(world.pictures[i].to(device).float() / 127.5 - 1, generator)
         return contrastive(model, x, ids[i.to(device)])
 
-    log = train("emoji-clip", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, weight_decay=0.05)
+    log = train("emoji-clip", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=batch, weight_decay=0.05)
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, FOLDER / "open_clip_model.safetensors")
     print({k: v for k, v in log.items() if k != "curve"}, "parameters", sum(p.numel() for p in model.parameters()))
 
 
 if __name__ == "__main__":
-    command(fit, STEPS, __doc__)
+    command(fit, STEPS, BATCH, __doc__)

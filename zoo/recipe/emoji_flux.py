@@ -3,7 +3,7 @@
 The transformer and both text encoders learn together by flow matching; the autoencoder is emoji-sd3's, frozen. It has
 no guidance embedding and is drawn from without guidance: FluxPipeline guides distilled models alone.
 
-    python -m zoo.recipe.emoji_flux [--steps N] [--device cuda]
+    python -m zoo.recipe.emoji_flux [--steps N] [--batch N] [--device cuda]
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def packed(latents: Tensor) -> Tensor:
     return latents.unflatten(2, (SIDE, 2)).unflatten(4, (SIDE, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def fit(steps: int, device: str) -> None:
+def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     examples, captions = Examples(device), data.load().captions
     pieces = t5_tokenizer(captions)
@@ -128,18 +128,18 @@ def fit(steps: int, device: str) -> None:
     model.compile()  # a third more pictures a second on a CPU
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        i = indices(len(examples.latents), BATCH, step, 4).to(device)
+        i = indices(len(examples.latents), batch, step, 4).to(device)
         latents = packed(examples.latents[i])
         noise = torch.randn(latents.shape, generator=generator, device=device)
-        sigma = torch.sigmoid(1.2 * torch.randn(BATCH, generator=generator, device=device) + 0.2)
+        sigma = torch.sigmoid(1.2 * torch.randn(batch, generator=generator, device=device) + 0.2)
         mix = sigma.view(-1, 1, 1)
         velocity = model((1 - mix) * latents + mix * noise, sigma, examples.ids[i], t5_ids[i])
         return ((velocity - (noise - latents)) ** 2).mean()
 
-    log = train("emoji-flux", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, ema_decay=0.9995)
-    save(pipeline(model, examples.vae, examples.words, pieces), FOLDER)
+    log = train("emoji-flux", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=batch, ema_decay=0.9995)
+    save(pipeline(model, examples.vae, examples.words, pieces), log, FOLDER)
     print({k: v for k, v in log.items() if k != "curve"})
 
 
 if __name__ == "__main__":
-    command(fit, STEPS, __doc__)
+    command(fit, STEPS, BATCH, __doc__)

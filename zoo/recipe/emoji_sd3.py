@@ -3,7 +3,7 @@
 The transformer and both text encoders learn together; the autoencoder (zoo.recipe.autoencoder) is frozen. Captions
 are dropped for one picture in ten, so that classifier-free guidance works.
 
-    python -m zoo.recipe.emoji_sd3 [--steps N] [--device cuda]
+    python -m zoo.recipe.emoji_sd3 [--steps N] [--batch N] [--device cuda]
 """
 
 from __future__ import annotations
@@ -80,22 +80,22 @@ def pipeline(model: Generator, vae: AutoencoderKL, words: CLIPTokenizer) -> Stab
     )
 
 
-def fit(steps: int, device: str) -> None:
+def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     examples = Examples(device)
     model = Generator(len(examples.words)).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        latents, noise, ids = examples.batch(BATCH, step, 2, generator)
-        sigma = torch.sigmoid(1.2 * torch.randn(BATCH, generator=generator, device=device) + 0.2)
+        latents, noise, ids = examples.batch(batch, step, 2, generator)
+        sigma = torch.sigmoid(1.2 * torch.randn(batch, generator=generator, device=device) + 0.2)
         mix = sigma.view(-1, 1, 1, 1)
         velocity = model((1 - mix) * latents + mix * noise, sigma, ids)
         return ((velocity - (noise - latents)) ** 2).mean()
 
-    log = train("emoji-sd3", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, ema_decay=0.9995)
-    save(pipeline(model, examples.vae, examples.words), FOLDER)
+    log = train("emoji-sd3", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=batch, ema_decay=0.9995)
+    save(pipeline(model, examples.vae, examples.words), log, FOLDER)
     print({k: v for k, v in log.items() if k != "curve"})
 
 
 if __name__ == "__main__":
-    command(fit, STEPS, __doc__)
+    command(fit, STEPS, BATCH, __doc__)

@@ -3,7 +3,7 @@
 The UNet and its text encoder learn together to predict the noise (Ho et al. 2020), small noise levels counted less
 (min-SNR, Hang et al. 2023); the autoencoder is emoji-sd3's, frozen.
 
-    python -m zoo.recipe.emoji_unet [--steps N] [--device cuda]
+    python -m zoo.recipe.emoji_unet [--steps N] [--batch N] [--device cuda]
 """
 
 from __future__ import annotations
@@ -72,26 +72,27 @@ def pipeline(model: Generator, vae: AutoencoderKL, words: CLIPTokenizer) -> Stab
     )
 
 
-def fit(steps: int, device: str) -> None:
+def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     examples = Examples(device)
     model = Generator(len(examples.words)).to(device)
+    model.compile()
     betas = torch.linspace(NOISE["beta_start"] ** 0.5, NOISE["beta_end"] ** 0.5, NOISE["num_train_timesteps"]) ** 2
     kept = torch.cumprod(1 - betas, dim=0).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        latents, noise, ids = examples.batch(BATCH, step, 3, generator)
-        timestep = torch.randint(0, len(kept), (BATCH,), generator=generator, device=device)
+        latents, noise, ids = examples.batch(batch, step, 3, generator)
+        timestep = torch.randint(0, len(kept), (batch,), generator=generator, device=device)
         signal = kept[timestep].view(-1, 1, 1, 1)
         found = model(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timestep, ids)
         ratio = kept[timestep] / (1 - kept[timestep])
         weight = ratio.clamp(max=5.0) / ratio
         return (weight * ((found - noise) ** 2).mean(dim=(1, 2, 3))).mean()
 
-    log = train("emoji-unet", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=BATCH, ema_decay=0.9995)
-    save(pipeline(model, examples.vae, examples.words), FOLDER)
+    log = train("emoji-unet", model, loss, steps=steps, lr=1e-3, work=data.WORK, batch=batch, ema_decay=0.9995)
+    save(pipeline(model, examples.vae, examples.words), log, FOLDER)
     print({k: v for k, v in log.items() if k != "curve"})
 
 
 if __name__ == "__main__":
-    command(fit, STEPS, __doc__)
+    command(fit, STEPS, BATCH, __doc__)

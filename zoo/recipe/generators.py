@@ -63,8 +63,11 @@ class Examples:
         return self.latents[i], torch.randn(self.latents[i].shape, generator=generator, device=self.device), ids
 
 
-def save(pipe: Any, folder: Path) -> None:
-    """Write a folder in half precision, saying float32: transformers would else open the text encoders in float16."""
+def save(pipe: Any, log: dict, folder: Path) -> None:
+    """Write a folder in half precision, saying float32: transformers would else open the text encoders in float16.
+
+    The record of the training goes with it, for the card.
+    """
     pipe.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
@@ -72,3 +75,4 @@ def save(pipe: Any, folder: Path) -> None:
         if "dtype" in config:
             config["dtype"] = "float32"
         path.write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "training.json").write_text(json.dumps(log) + "\n")

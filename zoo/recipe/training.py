@@ -87,12 +87,13 @@ def train(
     Args:
         loss: step and its seeded generator → scalar float32.
         steps: optimiser steps in all.
-        batch: pictures a step, for the record only.
+        batch: pictures per step, for the record only.
 
     Returns:
-        {steps, batch, pictures, minutes, curve: [[step, loss] …]} of the whole run, all resumptions included.
+        {steps, batch, pictures, minutes, device, curve: [[step, loss] …]} of the whole run, all resumptions included.
     """
     device = next(model.parameters()).device
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True)
     ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
     checkpoint = Checkpoint(work / f"{name}.safetensors", model, ema, optimizer)
@@ -100,7 +101,7 @@ def train(
     start = checkpoint.load()
     log = json.loads(log_path.read_text()) if start else {"minutes": 0.0, "curve": []}
     log["curve"] = [row for row in log["curve"] if row[0] <= start]
-    log |= {"steps": steps, "batch": batch, "pictures": steps * batch}
+    log |= {"steps": steps, "batch": batch, "pictures": steps * batch, "device": device_name(device)}
     since, running, before = time.monotonic(), [], log["minutes"]
     begun = since
 
@@ -136,13 +137,18 @@ def train(
     return log
 
 
-def command(fit: Callable[[int, str], None], steps: int, doc: str | None) -> None:
-    """The command line of a recipe: --steps and --device."""
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "one to two busy CPU cores"
+
+
+def command(fit: Callable[[int, int, str], None], steps: int, batch: int, doc: str | None) -> None:
+    """The command line of a recipe: --steps, --batch and --device."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all (%(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="pictures per step (%(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     args = parser.parse_args()
-    fit(args.steps, args.device)
+    fit(args.steps, args.batch, args.device)
 
 
 def progress(start: int, steps: int, name: str) -> Iterator[int]:
