@@ -207,11 +207,15 @@ def main(
             print(table(rows)[-1], flush=True)
     machine = processor() if device == "cpu" else torch.cuda.get_device_name(device)
     threads = f", threads: {torch.get_num_threads()}" if device == "cpu" else ""
+    words = sys.argv[1:]
+    for own in ("--work", "--out"):  # folders of this machine
+        if own in words:
+            del words[words.index(own) : words.index(own) + 2]
     head = (
-        f"{model}, blocks: {' + '.join(map(str, config_blocks))}, random weights, bfloat16, {size}×{size} pixels, "
+        f"{model}, blocks: {' + '.join(map(str, config_blocks))}, random weights, bfloat16, {size}×{size}, "
         f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the peak "
         f"is {'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
-        f"`python -m benchmarks.real_size {' '.join(sys.argv[1:])}`."
+        f"`python -m benchmarks.real_size {' '.join(words)}`."
     )
     out.write_text("\n".join([head, "", *table(rows)]) + "\n")
 

@@ -8,12 +8,14 @@ layers of r outputs:
     statistics  t · c² for the upper triangle of XᵀX, and what block rows reach beyond it
     solve       c³ / 3 for a Cholesky factorisation (float64) and as much for the inverse of a triangle, a Hessian;
                 r · c² for a sweep, and as much for each energy tr(W H Wᵀ) that a layer's error takes
-    eliminate   in float64: c³ / 3 for the inverse, then 2 · (c² + 2 · r · c) a column that goes (elimination.py)
+    eliminate   in float64: c³ / 3 for the inverse, then 2 · (c² + 2 · r · c) a column that goes, and what its delay
+                and groups wider than a column add (elimination.py)
 
 What is not products (scores of Wanda or the norm of weights, sorting, DSnoT's swaps) is bound by memory and left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import nn
 
 from obsdiff import elimination, models, products, targets
 from obsdiff.counting import Work
+from obsdiff.errors import SpecError
 from obsdiff.loading import configuration
 from obsdiff.packages import Group
 from obsdiff.rates import Rate
@@ -33,7 +36,9 @@ LAUNCH = {"cpu": 4e-6, "cuda": 1e-5}
 """seconds of an operation too small to count"""
 SWEPT, DECIDED, ELIMINATED = 4, 12, 40
 """operations, each after the other: of a swept column, of a choice of columns, of a removed group"""
-CALLS = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 1}
+TRIANGLE = 512
+"""rows of H⁻¹ that one product makes (elimination.inverse)"""
+CALLS: dict[str, Callable[[int], int]] = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 1}
 """sampler → calls of the denoiser in so many steps, where it is not one each"""
 
 
@@ -86,16 +91,29 @@ def sweep_flops(rows: int, columns: int) -> int:
     return rows * columns**2
 
 
-def elimination_flops(rows: int, columns: int, removed: int) -> int:
-    """Of elimination.eliminate(), which removes so many columns and brings its matrices up to date once a block."""
-    waiting = elimination.BLOCK * (2 * columns + rows)
-    return columns**3 // 3 + removed * (2 * columns**2 + 4 * rows * columns + waiting)
+def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
+    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are brought up to date once a block."""
+    step = max(1, elimination.BLOCK // size)
+    removed, renewed = size * count, max(0, count - 1) // step
+    inverse = sum(
+        2 * min(TRIANGLE, columns - at) * min(TRIANGLE, columns - start) * (columns - at)
+        for start in range(0, columns, TRIANGLE)
+        for at in range(start, columns, TRIANGLE)
+    )
+    moves = 2 * renewed * step * size * columns**2 + 4 * removed * rows * columns
+    waiting = 2 * removed * step * size * (rows + columns)
+    own = 6 * removed * columns * size + 2 * (renewed + 1) * rows * columns * size if size > 1 else 0
+    return inverse + moves + waiting + own
 
 
-def calls_of(spec: PruneSpec) -> int:
-    """Calls of the denoiser in one sampling run, guided ones counted once."""
-    steps = spec.sampling.steps
-    return CALLS.get(str(spec.sampling.scheduler), lambda n: n)(steps)
+def calls_of(source: Source, spec: PruneSpec) -> int:
+    """Calls of the denoiser in one sampling run, guided ones counted once; one a step where the sampler is not known."""
+    name = spec.sampling.scheduler
+    if name is None:
+        with suppress(SpecError):
+            own = configuration(source, "scheduler/scheduler_config.json").get("_class_name", "")
+            name = next((known for known in CALLS if known in str(own).lower()), None)
+    return CALLS.get(str(name), lambda steps: steps)(spec.sampling.steps)
 
 
 def encode_flops(source: Source, family: Any, spec: PruneSpec, weights: Mapping[str, int], batch: int) -> int:
@@ -139,7 +157,7 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
         count = targets.removed_groups(site, targets.sparsity_of(target.layers, spec)) if spec.compensate else 0
         for stream in site.streams:
             layer = models.linear(denoiser, stream.consumer.layer)
-            eliminate += elimination_flops(layer.out_features, layer.in_features, count * site.size)
+            eliminate += elimination_flops(layer.out_features, layer.in_features, site.size, count)
             operations += ELIMINATED * count
     return solve, double, eliminate, operations
 
@@ -168,7 +186,7 @@ def effort_of(
         shared: the dense model's statistics are at hand (`obsdiff calibrate`): the first package is not sampled.
     """
     device = "cuda" if source.device.startswith("cuda") else "cpu"
-    calls = prompts * calls_of(spec)
+    calls = prompts * calls_of(source, spec)
     owl = spec.calibrates and spec.allocation != "uniform"
     groups: list[Group] = [group for cut in cuts for target in cut for group in target.unit]
     sampled = statistics = 0
