@@ -92,7 +92,7 @@ def sweep_flops(rows: int, columns: int) -> int:
 
 
 def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
-    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are brought up to date once a block."""
+    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are updated once per block."""
     step = max(1, elimination.BLOCK // size)
     removed, renewed = size * count, max(0, count - 1) // step
     inverse = sum(
@@ -107,13 +107,13 @@ def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
 
 
 def calls_of(source: Source, spec: PruneSpec) -> int:
-    """Calls of the denoiser in one sampling run, guided ones counted once; one a step where the sampler is not known."""
+    """Calls of the denoiser in one sampling run, guided ones counted once; one per step of an unknown sampler."""
     name = spec.sampling.scheduler
     if name is None:
         with suppress(SpecError):
             own = configuration(source, "scheduler/scheduler_config.json").get("_class_name", "")
             name = next((known for known in CALLS if known in str(own).lower()), None)
-    return CALLS.get(str(name), lambda steps: steps)(spec.sampling.steps)
+    return CALLS[str(name)](spec.sampling.steps) if name in CALLS else spec.sampling.steps
 
 
 def encode_flops(source: Source, family: Any, spec: PruneSpec, weights: Mapping[str, int], batch: int) -> int:
@@ -193,7 +193,7 @@ def effort_of(
     if spec.statistic:
         begin = 1 if shared else 0
         sampled = sum(work.total - (work.total - left) * i // len(cuts) for i in range(begin, len(cuts)))
-        if getattr(spec, "sequential", False):
+        if spec.sequential:
             again = sum(work.by_layer.get(name, 0) for cut in cuts for t in cut if t.sites for name in t.touched)
             sampled = work.total + (work.total + left) // 2 + again
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]

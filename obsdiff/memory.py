@@ -149,9 +149,9 @@ def exact_halves(source: Source) -> bool:
 
 def waiting_bytes(source: Source, spec: PruneSpec, work: Work) -> int:
     """Host memory of the calls that wait in `packages: sequential`, within the budget that is set for it."""
-    if not getattr(spec, "sequential", False):
+    if not spec.sequential:
         return 0
-    budget = int(float(str(spec.trajectory_memory).removesuffix("GiB")) * GIB)  # type: ignore[attr-defined]
+    budget = int(float(str(spec.trajectory_memory).removesuffix("GiB")) * GIB)
     calls = max(len(spec.prompts), 1) * spec.sampling.steps
     return min(budget, int(calls * WAITING * work.widest * source.bytes))
 

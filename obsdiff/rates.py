@@ -70,7 +70,8 @@ def rate_of(text: str | None, dtype: str, device: str) -> Rate:
     if text == "here":
         return measured(dtype, device)
     if text in DEVICES:
-        half, single, double, origin = (x * TERA if isinstance(x, float | int) else x for x in DEVICES[text])
+        *numbers, origin = DEVICES[text]
+        half, single, double = (TERA * float(number) for number in numbers)
         return Rate(text, single if dtype == "float32" else half, half, single, double, str(origin))
     number = re.fullmatch(NUMBER, text, re.IGNORECASE)
     assert number
