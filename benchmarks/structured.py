@@ -17,7 +17,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 
 from benchmarks.candidates import spec_of, taken_off, turns_of
 from eval.calls import Calls
-from eval.latency import in_turns, processor, ratios
+from eval.latency import in_turns, ratios
+from eval.machine import processor
 from eval.work import flops
 from obsdiff import Sampling, prune
 from obsdiff.devices import stated_precision
