@@ -23,7 +23,8 @@ from benchmarks.candidates import spec_of
 from benchmarks.latency import shown, table
 from benchmarks.variants import TOLERANCE, Verdict, judge, semi_structured, twin
 from eval.config import read_model
-from eval.latency import SECONDS, in_turns, processor, quartiles, ratios
+from eval.latency import SECONDS, in_turns, quartiles, ratios
+from eval.machine import processor
 from obsdiff import PruneSpec, models, surgery, targets
 from obsdiff.counting import own_side
 from obsdiff.devices import stated_precision

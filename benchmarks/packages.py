@@ -19,7 +19,7 @@ import torch
 import tyro
 from tabulate import tabulate
 
-from eval.latency import processor
+from eval.machine import processor
 from obsdiff import PruneSpec, Report, Sampling, Source, calibrate, load_pipeline, prune
 from obsdiff.prompts import read_prompts
 

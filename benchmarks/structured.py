@@ -22,7 +22,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 from benchmarks.candidates import spec_of, taken_off, turns_of
 from benchmarks.elimination import table
 from eval.calls import Calls
-from eval.latency import in_turns, processor, ratios
+from eval.latency import in_turns, ratios
+from eval.machine import processor
 from eval.work import flops
 from obsdiff import Sampling, prune
 from obsdiff.devices import require, stated_precision

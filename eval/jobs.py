@@ -115,7 +115,7 @@ def profile(
     import torch
 
     from eval.deviation import deviation
-    from eval.latency import machine
+    from eval.machine import machine
     from eval.measure import write_json
     from eval.profile import counts, layer_errors
     from eval.work import work
@@ -156,8 +156,9 @@ def latency(
 
     import torch
 
-    from eval.latency import ZEROED, machine, zeroed
+    from eval.latency import ZEROED, zeroed
     from eval.latency import latency as timed
+    from eval.machine import machine
     from eval.measure import write_json
     from obsdiff.checkpoint import Pruned, read_for
     from obsdiff.identity import identity_of_source

@@ -5,11 +5,8 @@ gives the ratio of its two medians, and a speed-up is the median of those ratios
 between them, nothing was shown.
 """
 
-import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +18,7 @@ from eval.calls import PROMPT, Calls, installing, pipeline_of, ready
 from obsdiff import devices, models, packages
 from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
-from obsdiff.spec import Sampling, Source
+from obsdiff.spec import Sampling
 from obsdiff.surgery import State
 
 ROUNDS, PIPELINES = 5, 3
@@ -32,20 +29,6 @@ ZEROED = 0.7
 
 SPEEDUPS = {"block": "block_speedup", "denoiser": "speedup"}
 """call → the name of its speed-up"""
-
-
-def machine(source: Source) -> dict[str, Any]:
-    """What the timings are of: the GPU or processor, the weights' dtype, whether float32 products may be TF32."""
-    cuda = source.device.startswith("cuda")
-    name = torch.cuda.get_device_name(source.device) if cuda else processor()
-    return {"device": name, "dtype": source.dtype, "tf32": devices.TF32}
-
-
-def processor() -> str:
-    """The processor's name where the system tells it, else its architecture alone."""
-    told = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", told.read_text()) if told.is_file() else None
-    return f"{platform.machine()} CPU" + (f", {named[1].strip()}" if named else "")
 
 
 def zeroed(pipe: Any, share: float = ZEROED) -> Pruned:

@@ -24,7 +24,7 @@ from eval import inception, jobs, lpips
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
-from eval.latency import machine as described
+from eval.machine import machine as described
 from eval.pictures import PictureFiles
 from obsdiff import SpecError, devices, load_pruned, obs, prune, registry
 from obsdiff.__main__ import prune as command

@@ -13,11 +13,7 @@ OFFLOAD = {key: value for key, value in config["pruning"].items() if key == "off
 def calibration_record(wildcards):
     """The record of what a cell shares; none where it samples by itself."""
     found = calibrations.calibration_of(cell_of(wildcards), spec_of(wildcards))
-    return f"{RESULTS}/calibrations/{found.path}/calibration.json" if found else None
-
-
-def calibration_code(wildcards):
-    return code("obsdiff.__main__:calibrate", "obsdiff.sharing", "obsdiff.loading", family(wildcards), without=SOLVER)
+    return f"{RESULTS}/calibrations/{found.path}/calibration.json" if found else []
 
 
 rule calibrate:
@@ -34,8 +30,14 @@ rule calibrate:
     resources:
         gpu=gpus,
     params:
-        code=calibration_code,
-        weighting=lambda w: dag.code(f"obsdiff.weightings.{WEIGHTS[w.weights]['weighting']}"),
+        code=lambda w: code(
+            "obsdiff.__main__:calibrate",
+            "obsdiff.sharing",
+            "obsdiff.loading",
+            family(w),
+            f"obsdiff.weightings.{WEIGHTS[w.weights]['weighting']}",
+            without=SOLVER,
+        ),
         model=model_state,
         source=lambda w: options(w, "source"),
         sampling=calibration_sampling,

@@ -1,10 +1,10 @@
 # One-shot pruning: a pruned checkpoint a cell. Methods without calibration do not depend on prompts or packages.
-# A killed job leaves checkpoint/progress behind, which is no output, and goes on from it. What a cell shares is ancient:
-# made once more, by hand or for its own sake, it is what it was, and what changes it is among the params here as well.
+# A killed job leaves checkpoint/progress behind, which is no output, and goes on from it. A shared calibration is no
+# `ancient` input: Snakemake does not look at the params of a job behind one whose maker runs again.
 rule prune:
     input:
         prompts=lambda w: f"{RESULTS}/prompts/{w.model}/calibration-{w.calibration}.csv" if calibrates(w) else [],
-        calibration=lambda w: ancient(shared) if (shared := calibration_record(w)) else [],
+        calibration=calibration_record,
         model=tiny_model,
     output:
         manifest=f"{CELL}/checkpoint/manifest.json",
@@ -28,7 +28,6 @@ rule prune:
             f"obsdiff.weightings.{w.weighting}",
             f"obsdiff.allocations.{spec_of(w).allocation}",
         ),
-        shared=lambda w: calibration_code(w) if calibration_record(w) else "",
         model=model_state,
         source=lambda w: options(w, "source"),
         sampling=lambda w: calibration_sampling(w) if calibrates(w) else [],

@@ -23,7 +23,7 @@ rule store:
 rule track:
     input:
         metrics=METRICS,
-        store=ancient(rules.store.output),
+        store=rules.store.output,
         files=[
             *rules.summarise.output,
             *rules.report.output,
