@@ -84,7 +84,7 @@ def factor(hessian: Tensor, damping: float = 0.01) -> Factor:
 
 
 def reverse_cholesky(hessian: Tensor, diagonal: Tensor) -> Tensor | None:
-    """R, upper (c, c) float32, with R Rᵀ = the Hessian with another diagonal; None where it is not positive definite."""
+    """R, upper (c, c) float32, with R Rᵀ = the Hessian with that diagonal; None where it is not positive definite."""
     # of the symmetric matrix with its axes reversed; column-major, so that LAPACK works in place
     flipped = hessian.flip(0, 1).double().mT
     flipped.diagonal().copy_(diagonal.flip(0))
@@ -172,9 +172,12 @@ def sweep(
         w[b.stop :].addmm_(factor.upper[b, b.stop :].T, errors, alpha=-1)
         costs.append(torch.linalg.vector_norm(errors, dim=1))
     pruned, keep = w.T.contiguous(), keep.T.contiguous()
-    whole = float(torch.cat(costs).double().square().sum())
-    moved = (pruned - weight).square_().sum(dim=0).masked_fill_(factor.dead, 0.0).double().sum()
-    error = whole - factor.ridge * float(moved)
+    del w
+    moved = (pruned - weight).square_().sum(dim=0).masked_fill_(factor.dead, 0.0)
+    whole, damped = torch.stack(
+        [torch.cat(costs).double().square().sum(), factor.ridge * moved.double().sum()]
+    ).tolist()
+    error = whole - damped
     return Swept(pruned, keep, error if error >= EXACT * whole else None)
 
 

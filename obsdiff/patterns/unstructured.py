@@ -19,15 +19,15 @@ def keep(scores: Tensor, sparsity: float, group: str, start: int = 0) -> Tensor:
         start: the first column's index; the share of the columns before it is taken as already removed.
     """
     rows, columns = scores.shape
-    by_row = group == "row"
-    if by_row:
+    # a sort never makes the CPU wait for a GPU, which the search for ties would
+    selects = scores.device.type == "cpu"
+    if group == "row":
         counts = torch.diff(torch.round(torch.arange(rows + 1, dtype=torch.float64) * columns * sparsity)).long()
-    else:
-        counts = torch.tensor([round(rows * (start + columns) * sparsity) - round(rows * start * sparsity)])
-    if scores.device.type != "cpu":  # a sort never makes the CPU wait, which the search for ties would
-        grouped = scores if by_row else scores.reshape(1, -1)
-        return ~sorted_lowest(grouped, counts.to(scores.device)).view(rows, columns)
-    return ~(lowest_of_rows(scores, counts) if by_row else lowest(scores, int(counts)))
+        return ~(
+            lowest_of_rows(scores, counts) if selects else sorted_lowest(scores, counts.to(scores.device)[:, None])
+        )
+    count = round(rows * (start + columns) * sparsity) - round(rows * start * sparsity)
+    return ~(lowest(scores, count) if selects else sorted_lowest(scores.reshape(1, -1), count).view(rows, columns))
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
@@ -48,7 +48,7 @@ def lowest(scores: Tensor, count: int) -> Tensor:
 def lowest_of_rows(scores: Tensor, counts: Tensor) -> Tensor:
     """bool, True for the counts[i] lowest of every row i of (rows, b) scores, ties in column order."""
     values = torch.full((len(scores), 1), -torch.inf, dtype=scores.dtype)
-    for count in counts.unique().tolist():  # two at most
+    for count in set(counts.tolist()):  # two at most
         if count:
             rows = counts == count
             values[rows, 0] = torch.from_numpy(np.partition(scores[rows].numpy(), count - 1, axis=1)[:, count - 1])
@@ -62,8 +62,8 @@ def lowest_of_rows(scores: Tensor, counts: Tensor) -> Tensor:
     return found
 
 
-def sorted_lowest(scores: Tensor, counts: Tensor) -> Tensor:
-    """lowest_of_rows() by a stable sort, on any device and without waiting for it."""
+def sorted_lowest(scores: Tensor, counts: Tensor | int) -> Tensor:
+    """lowest_of_rows() by a stable sort, on any device; counts: (rows, 1), or one number for all rows."""
     order = scores.argsort(dim=1, stable=True)
-    first = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, first)
+    first = torch.arange(scores.shape[1], device=scores.device) < counts
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, first.expand_as(order))
