@@ -213,8 +213,8 @@ def main(
             del words[words.index(own) : words.index(own) + 2]
     head = (
         f"{model}, blocks: {' + '.join(map(str, config_blocks))}, random weights, bfloat16, {size}×{size}, "
-        f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the peak "
-        f"is {'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
+        f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the "
+        f"peak is {'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
         f"`python -m benchmarks.real_size {' '.join(words)}`."
     )
     out.write_text("\n".join([head, "", *table(rows)]) + "\n")

@@ -92,7 +92,7 @@ def sweep_flops(rows: int, columns: int) -> int:
 
 
 def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
-    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are brought up to date once a block."""
+    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are renewed once a block."""
     step = max(1, elimination.BLOCK // size)
     removed, renewed = size * count, max(0, count - 1) // step
     inverse = sum(
@@ -107,7 +107,7 @@ def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
 
 
 def calls_of(source: Source, spec: PruneSpec) -> int:
-    """Calls of the denoiser in one sampling run, guided ones counted once; one a step where the sampler is not known."""
+    """Calls of the denoiser in one sampling run, guided ones counted once; one a step of an unknown sampler."""
     name = spec.sampling.scheduler
     if name is None:
         with suppress(SpecError):

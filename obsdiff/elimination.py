@@ -5,8 +5,9 @@ G = L⁻¹ [H⁻¹]_S: and F = L⁻¹ W_Sᵀ the cost is ‖F‖², and
 
     H⁻¹ ← H⁻¹ − GᵀG        W ← W − FᵀG        WᵀW ← WᵀW − GᵀQ − QᵀG,  Q = FW − ½ FFᵀG.
 
-These are the steps of a pivoted Cholesky factorisation, and can wait as they do in blocked algorithms (LAPACK's pstrf): G and F of a block's removals are kept, a group's own rows are brought up to date when its turn comes, and the
-matrices once a block, by matrix products. What costs need, the groups' own blocks of H⁻¹ and WᵀW, follows each removal.
+These are the steps of a pivoted Cholesky factorisation, and can wait as they do in blocked algorithms (LAPACK's pstrf):
+G and F of a block's removals are kept, a group's own rows are brought up to date when its turn comes, and the matrices
+once a block, by matrix products. What costs need, the groups' own blocks of H⁻¹ and WᵀW, follows each removal.
 """
 
 from collections.abc import Sequence
@@ -143,12 +144,14 @@ class Layer:
         span, shape = slice(self.first, self.first + self.groups * self.size), (self.groups, self.size)
         if self.size == 1:
             self.inverses = self.h.diagonal()[span].clone().view(-1, 1, 1)
-            norms = [part.square().sum(dim=0) for part in self.w[:, span].split(BLOCK, dim=1)]
+            norms = [
+                part.square().sum(dim=0) for part in torch.tensor_split(self.w[:, span], self.groups // BLOCK + 1, 1)
+            ]
             self.products = torch.cat(norms).view(-1, 1, 1)
         else:
-            blocks = self.h[span, span].unflatten(0, shape).unflatten(2, shape).diagonal(dim1=0, dim2=2)
+            blocks = self.h[span, span].view(*shape, *shape).diagonal(dim1=0, dim2=2)
             self.inverses = blocks.permute(2, 0, 1).contiguous()
-            weights = self.w[:, span].unflatten(1, shape).permute(1, 2, 0)
+            weights = self.w[:, span].view(-1, *shape).permute(1, 2, 0)
             self.products = weights @ weights.mT
 
     def costs(self) -> Tensor:
@@ -188,7 +191,7 @@ class Layer:
     def follow(self, g: Tensor, q: Tensor) -> None:
         """Bring every group's own blocks up to date after a removal."""
         span = slice(self.first, self.first + self.groups * self.size)
-        g, q = (rows[:, span].unflatten(1, (self.groups, self.size)).permute(1, 2, 0) for rows in (g, q))
+        g, q = (rows[:, span].view(-1, self.groups, self.size).permute(1, 2, 0) for rows in (g, q))
         if self.size == 1:
             self.inverses.addcmul_(g, g, value=-1)
             self.products.addcmul_(g, q, value=-2)

@@ -231,6 +231,6 @@ def describe_memory(memory: Memory) -> list[str]:
     what = "GPU memory allocated" if memory.kind == "allocated" else "resident memory of the process"
     return [
         f"{what}, estimated: {readable(memory.loading)} loading, {readable(memory.encoding)} with the prompts' "
-        f"encoders, {readable(memory.calibration)} calibrating, {readable(memory.solving)} solving, {readable(memory.saving)} "
-        f"saving; at most {readable(memory.peak)}"
+        f"encoders, {readable(memory.calibration)} calibrating, {readable(memory.solving)} solving, "
+        f"{readable(memory.saving)} saving; at most {readable(memory.peak)}"
     ]

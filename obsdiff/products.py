@@ -1,8 +1,8 @@
 """Sums of XᵀX, of the upper triangle alone, in the fastest arithmetic in which every product is exact.
 
 The significands of two bfloat16 or float16 numbers have 8 or 11 bits, their product 16 or 22, which float32 (24) holds.
-Tensor cores multiply them so and add up in float32; TensorFloat-32 keeps 11 bits, and so both kinds as they are. Sums then
-differ from those in float32 by the order of addition alone, at several times the speed. float32 inputs are no such
+Tensor cores multiply them so and add up in float32; TensorFloat-32 keeps 11 bits, and so both kinds as they are. Sums
+then differ from float32's by the order of addition alone, at several times the speed. float32 inputs are no such
 numbers and stay in float32.
 """
 

@@ -1,7 +1,7 @@
 """Timestep-weighted running sums over a layer's inputs, one class a statistic; tensors in, tensors out.
 
-Sums are float32 whatever the inputs' dtype, and products exact in it where that is a half one (products.py). Tokens are summed and samples averaged, so that
-`Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
+Sums are float32 whatever the inputs' dtype, and so is every product (products.py). Tokens are summed and samples
+averaged, so that `Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
 """
 
 from dataclasses import dataclass, replace

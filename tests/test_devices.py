@@ -104,7 +104,7 @@ def flags() -> list:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     reads = [torch.get_float32_matmul_precision, lambda: matmul.allow_tf32, lambda: cudnn.allow_tf32]
     reads += [lambda p=p: p.fp32_precision for p in (matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)]
-    found: list = [cudnn.benchmark, cudnn.deterministic]
+    found: list = [cudnn.benchmark, cudnn.deterministic, matmul.allow_fp16_accumulation]
     for read in reads:
         try:
             found.append(read())
@@ -139,7 +139,7 @@ def test_precision_is_stated_and_the_process_left_as_it_was(chosen):
         chosen()
         before = flags()
         with pytest.raises(KeyError), devices.stated_precision():
-            assert flags() == stated == [False, True, "highest", False, False, *["ieee"] * 4]
+            assert flags() == stated == [False, True, False, "highest", False, False, *["ieee"] * 4]
             raise KeyError
         assert flags() == before
     finally:

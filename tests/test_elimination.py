@@ -1,11 +1,14 @@
 """Elimination of groups: the optimum of what stays, the cheapest first, and in blocks what it is one by one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pretended import CUDA, machine
 
+from benchmarks import elimination as benchmark
 from benchmarks import plain_elimination
 from obsdiff import obs
 from obsdiff.elimination import Problem, eliminate, group_costs, levelled
@@ -96,6 +99,10 @@ def test_without_compensation_nothing_moves(seed, count):
     assert torch.equal(pruned, weight * stays.repeat_interleave(SIZE))
 
 
+def factor_of(upper: torch.Tensor) -> obs.Factor:
+    return replace(obs.factor(torch.eye(len(upper))), upper=upper)
+
+
 @st.composite
 def sites(draw):
     """Problems of one site with what makes elimination hard, and how to eliminate."""
@@ -118,7 +125,7 @@ def sites(draw):
             weight[:, 1::2] = -weight[:, 0 : 2 * (columns // 2) : 2]
         factor = obs.factor(x.T @ x / len(x), draw(st.sampled_from([1e-2, 1e-4])))
         if kind == "tied":  # by whole numbers, which rounding leaves alone
-            factor = obs.Factor(torch.eye(columns), torch.zeros(columns, dtype=torch.bool), 0.01)
+            factor = factor_of(torch.eye(columns))
             weight = torch.randint(-1, 2, (ROWS, columns), generator=g).float()
         made.append(Problem(weight, factor, first))
     return made, size, groups, draw(st.integers(0, groups - 1)), draw(st.sampled_from([1, 2, 3, 16, 128]))
@@ -145,8 +152,7 @@ def test_without_compensation_the_groups_are_the_plain_ones(site):
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_of_equal_costs_the_first_goes_whatever_rounding_says(streams):
-    upper = torch.eye(40)
-    problems = [Problem(torch.ones(ROWS, 40), obs.Factor(upper, torch.zeros(40, dtype=torch.bool), 0.01))] * streams
+    problems = [Problem(torch.ones(ROWS, 40), factor_of(torch.eye(40)))] * streams
     _, kept = eliminate(problems, 2, 20, 7, block=4)
     assert kept.tolist() == list(range(7, 20))
     noisy = torch.tensor([3.0, 1.0, 1.0 + 1e-15, 3.0 - 1e-15, 2.0], dtype=torch.float64)
@@ -166,7 +172,7 @@ def test_many_columns_in_blocks_as_they_are_used():
 
 @pytest.mark.parametrize("size", [1, SIZE])
 def test_an_inverse_that_is_not_positive_definite_is_an_error(size):
-    broken = obs.Factor(torch.zeros(COLUMNS, COLUMNS), torch.zeros(COLUMNS, dtype=torch.bool), 0.01)
+    broken = factor_of(torch.zeros(COLUMNS, COLUMNS))
     with pytest.raises(obs.FactorisationError, match="not positive definite"):
         eliminate([Problem(torch.ones(ROWS, COLUMNS), broken)], size, COLUMNS // size, 2)
 
@@ -184,3 +190,15 @@ def test_a_gpu_is_waited_for_once_a_block(size):
         assert weights[0].device == kept.device == CUDA
         torch.testing.assert_close(weights[0].cpu(), expected[0])
         assert torch.equal(kept.cpu(), stay)
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_the_benchmark_compares_blocks_with_the_plain_elimination(size, monkeypatch):
+    case = benchmark.Case("some", ROWS, 2 + 12 * size, size, 2, 12, 4, 3)
+    monkeypatch.setattr(benchmark, "CASES", (case,))
+    monkeypatch.setattr(benchmark, "LARGE", (case,))
+    monkeypatch.setattr(benchmark, "rate", lambda device: 1e9)
+    lines = list(benchmark.table(torch.device("cpu"), 1))
+    with machine():
+        lines += list(benchmark.table(CUDA, 1))
+    assert sum("| the same, 3 |" in line for line in lines) == 3
