@@ -151,7 +151,7 @@ def waiting_bytes(source: Source, spec: PruneSpec, work: Work) -> int:
     """Host memory of the calls that wait in `packages: sequential`, within the budget that is set for it."""
     if not getattr(spec, "sequential", False):
         return 0
-    budget = int(float(str(spec.trajectory_memory).removesuffix("GiB")) * GIB)  # type: ignore[attr-defined]
+    budget = int(float(str(getattr(spec, "trajectory_memory", "8GiB")).removesuffix("GiB")) * GIB)
     calls = max(len(spec.prompts), 1) * spec.sampling.steps
     return min(budget, int(calls * WAITING * work.widest * source.bytes))
 
