@@ -14,7 +14,8 @@ rule latency:
     resources:
         gpu=gpus,
     params:
-        code=lambda w: code("eval.jobs:latency", "obsdiff.loading", family(w)),
+        # noise is made beside calibration, whose sums and solver no timing depends on
+        code=lambda w: code("eval.jobs:latency", "obsdiff.loading", family(w), without=("obsdiff.statistics", *SOLVER)),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
         checkpoint=lambda w, input: (
