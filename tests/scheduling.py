@@ -23,13 +23,13 @@ LONGEST = (
 COSTLY = {"project", "warm", "served", "counted_once"}
 """fixtures whose tests are slow"""
 SLOW = {
-    "test_cuda",
     "test_checkpoints_of_the_paper",
+    "test_cuda",
     "test_database",
     "test_stale",
     "test_warm",
-    "test_workflow_lint",
     "test_a_compiled_denoiser_that_was_called_is_pruned_as_the_eager_one",
+    "test_a_run_killed_at_any_write_goes_on",
     "test_a_second_job_waits_for_the_first",
     "test_an_edited_component_is_another_pipeline_and_gives_other_pictures",
     "test_every_damaged_checkpoint_is_refused",
@@ -37,7 +37,11 @@ SLOW = {
     "test_features_are_those_of_torchmetrics",
     "test_figure_is_drawn_and_says_how_to_read_it",
     "test_killed_run_goes_on_and_gives_the_same_weights",
+    "test_large_models_fit_80_gb_as_they_are",
     "test_latency_benchmark_runs_under_offload",
+    "test_malformed_commands",
+    "test_malformed_options_of_a_run",
+    "test_malformed_record_is_carried_or_refused_by_name",
     "test_method_prunes_and_reloads",
     "test_offloaded_statistics_and_budgets_give_the_same_weights",
     "test_pictures_are_judged_on_the_gpu_with_the_same_numbers",
@@ -45,6 +49,8 @@ SLOW = {
     "test_plan_says_what_prune_does",
     "test_same_figure_has_the_same_bytes",
     "test_same_seed_same_weights",
+    "test_schedulers_solve_the_same_equation",
+    "test_workflow_lint",
 }
 """files, and tests that take more than some 4 s of a core in all"""
 
