@@ -1,17 +1,17 @@
-"""Command line: `obsdiff prune | plan | inspect | export | compare`; options of a run are fields of obsdiff/spec.py."""
+"""Command line: `obsdiff COMMAND`, see COMMANDS; options of a run are fields of obsdiff/spec.py."""
 
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from obsdiff.devices import require_whole
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.folders import CHECKPOINT, EXPORT, claimed, require_free
+from obsdiff.folders import CALIBRATION, CHECKPOINT, EXPORT, claimed, require_free
 from obsdiff.leases import lease
 from obsdiff.prompts import read_prompts
 from obsdiff.spec import PruneSpec, Source
@@ -29,6 +29,7 @@ def prune(
     out: Path,
     prompts_file: Path | None = None,
     threads: int | None = None,
+    calibration: Path | None = None,
 ) -> None:
     """Prune a pipeline and save its pruned weights; a run that was killed goes on at the package where it stopped.
 
@@ -36,15 +37,13 @@ def prune(
         out: folder of the pruned checkpoint.
         prompts_file: calibration prompts: a text file, one a line, or a CSV file with a column `caption`.
         threads: CPU threads of torch.
+        calibration: folder that `calibrate` wrote for this model, sampling and weighting, in the place of sampling.
     """
     require_whole(source.offload)
-    prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
-    spec = replace(spec, prompts=tuple(prompts))
-    if spec.calibrates and not prompts:
-        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+    spec = prompted(spec, prompts_file)
     with claimed(out, CHECKPOINT):
         lease(source.device)
-        report = pruned(source, spec, out, threads)
+        report = pruned(source, spec, out, threads, calibration)
     errors = [layer.weight_error for layer in report.layers]
     print(
         f"{out}: {len(errors)} layers, sparsity {report.sparsity:.4f}, {report.seconds['total']:.1f} s, "
@@ -52,21 +51,72 @@ def prune(
     )
 
 
-def pruned(source: Source, spec: PruneSpec, out: Path, threads: int | None) -> "Report":
+def calibrate(
+    source: Annotated[Source, Flat],
+    spec: Annotated[PruneSpec, Flat],
+    out: Path,
+    prompts_file: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Do once what runs of `prune` share that differ in sparsity, pattern or method; they take it by --calibration.
+
+    The dense model's statistics of all layers; with --packages sequential the denoiser's inputs of its sampling run.
+
+    Args:
+        out: folder of the calibration.
+        prompts_file: as of `prune`.
+        threads: CPU threads of torch.
+    """
+    require_whole(source.offload)
+    spec = prompted(spec, prompts_file)
+    with claimed(out, CALIBRATION):
+        lease(source.device)
+        from obsdiff.sharing import require_calibrating, write_calibration
+
+        require_calibrating(spec)
+        pipe, base = placed(source, spec, threads)
+        write_calibration(pipe, spec, out, base)
+    held = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {len(spec.prompts)} prompts, {held / 2**20:.1f} MiB")
+
+
+def prompted(spec: PruneSpec, prompts_file: Path | None) -> PruneSpec:
+    """The spec with a file's prompts; SpecError where it needs some and has none."""
+    prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
+    spec = replace(spec, prompts=tuple(prompts))
+    if spec.calibrates and not prompts:
+        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+    return spec
+
+
+def placed(source: Source, spec: PruneSpec, threads: int | None) -> tuple[Any, dict[str, str]]:
+    """The pipeline with its own scheduler where it is to be, and its identity."""
     import torch
 
-    from obsdiff import prune as run
-    from obsdiff.checkpoint import write_pruned
     from obsdiff.identity import identity_of_source
     from obsdiff.loading import open_pipeline, place
-    from obsdiff.progress import discard
 
     if threads:
         torch.set_num_threads(threads)
     pipe = open_pipeline(source, spec.sampling, own_scheduler=True)
     base = identity_of_source(source, pipe)
     place(pipe, source)
-    report = run(pipe, spec, out / "progress", base)
+    return pipe, base
+
+
+def pruned(
+    source: Source, spec: PruneSpec, out: Path, threads: int | None, calibration: Path | None = None
+) -> "Report":
+    from obsdiff import prune as run
+    from obsdiff.checkpoint import write_pruned
+    from obsdiff.progress import discard
+
+    if calibration is not None and spec.calibrates:
+        from obsdiff.sharing import read_record
+
+        read_record(calibration)  # before any weights load
+    pipe, base = placed(source, spec, threads)
+    report = run(pipe, spec, out / "progress", base, calibration)
     write_pruned(pipe, out, report)
     discard(out / "progress")
     return report
@@ -163,7 +213,7 @@ def compare(
     print(described(read_run(first, results), read_run(second, results)))
 
 
-COMMANDS = {f.__name__: f for f in (prune, plan, inspect, export, compare)}
+COMMANDS = {f.__name__: f for f in (prune, calibrate, plan, inspect, export, compare)}
 
 
 def main(argv: list[str]) -> int:

@@ -191,11 +191,13 @@ def effort_of(
     groups: list[Group] = [group for cut in cuts for target in cut for group in target.unit]
     sampled = statistics = 0
     if spec.statistic:
-        begin = 1 if shared else 0
+        begin = 1 if shared and not spec.sequential else 0
         sampled = sum(work.total - (work.total - left) * i // len(cuts) for i in range(begin, len(cuts)))
-        if getattr(spec, "sequential", False):
-            again = sum(work.by_layer.get(name, 0) for cut in cuts for t in cut if t.sites for name in t.touched)
-            sampled = work.total + (work.total + left) // 2 + again
+        if spec.sequential:  # the dense model once, then the walk, which rehearses a site up to its consumers
+            sites = [target for cut in cuts for target in cut if target.sites]
+            again = sum(work.by_layer.get(name, 0) for t in sites for name in t.touched if name not in t.layers)
+            again += work.attention if any(site.owner for target in sites for site in target.sites) else 0
+            sampled = work.total + left + again
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
         if spec.statistic == "hessian":
             sizes = [(models.linear(denoiser, group[0]).in_features, work.rows.get(group[0], 0)) for group in counted]
