@@ -14,7 +14,7 @@ layers of r outputs:
 What is not products (scores of Wanda or the norm of weights, sorting, DSnoT's swaps) is bound by memory and left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +38,8 @@ SWEPT, DECIDED, ELIMINATED = 4, 12, 40
 """operations, each after the other: of a swept column, of a choice of columns, of a removed group"""
 TRIANGLE = 512
 """rows of H⁻¹ that one product makes (elimination.inverse)"""
-CALLS: dict[str, Callable[[int], int]] = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 1}
-"""sampler → calls of the denoiser in so many steps, where it is not one each"""
+CALLS = {"heun": (2, -1), "pndm": (1, 1)}
+"""sampler → calls of the denoiser a step, and beyond that, where it is not one each"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def calls_of(source: Source, spec: PruneSpec) -> int:
         with suppress(SpecError):
             own = configuration(source, "scheduler/scheduler_config.json").get("_class_name", "")
             name = next((known for known in CALLS if known in str(own).lower()), None)
-    return CALLS.get(str(name), lambda steps: steps)(spec.sampling.steps)
+    each, more = CALLS.get(str(name), (1, 0))
+    return each * spec.sampling.steps + more
 
 
 def encode_flops(source: Source, family: Any, spec: PruneSpec, weights: Mapping[str, int], batch: int) -> int:

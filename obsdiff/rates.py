@@ -70,8 +70,9 @@ def rate_of(text: str | None, dtype: str, device: str) -> Rate:
     if text == "here":
         return measured(dtype, device)
     if text in DEVICES:
-        half, single, double, origin = (x * TERA if isinstance(x, float | int) else x for x in DEVICES[text])
-        return Rate(text, single if dtype == "float32" else half, half, single, double, str(origin))
+        *figures, origin = DEVICES[text]
+        half, single, double = (float(figure) * TERA for figure in figures)
+        return Rate(text, single if dtype == "float32" else half, half, single, double, origin)
     number = re.fullmatch(NUMBER, text, re.IGNORECASE)
     assert number
     given = float(number[1]) * TERA
