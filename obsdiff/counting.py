@@ -59,8 +59,7 @@ def outline(packet: Any, args: Any) -> Tensor | None:
         first, *others = args
         if all(other.dtype == first.dtype for other in others):
             shape: torch.Size = torch.broadcast_shapes(*(arg.shape for arg in args))  # type: ignore[no-untyped-call]
-            made: Tensor = first.new_empty(shape)
-            return made
+            return torch.empty(shape, dtype=first.dtype, device=first.device)
     return None
 
 

@@ -14,7 +14,7 @@ layers of r outputs:
 What is not products (scores of Wanda or the norm of weights, sorting, DSnoT's swaps) is bound by memory and left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +38,8 @@ SWEPT, DECIDED, ELIMINATED = 4, 12, 40
 """operations, each after the other: of a swept column, of a choice of columns, of a removed group"""
 TRIANGLE = 512
 """rows of H⁻¹ that one product makes (elimination.inverse)"""
-CALLS: dict[str, Callable[[int], int]] = {"heun": lambda steps: 2 * steps - 1, "pndm": lambda steps: steps + 1}
-"""sampler → calls of the denoiser in so many steps, where it is not one each"""
+CALLS = {"heun": (2, -1), "pndm": (1, 1)}
+"""sampler → calls of the denoiser a step, and beyond that, where it is not one each"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def sweep_flops(rows: int, columns: int) -> int:
 
 
 def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
-    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are updated once per block."""
+    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are renewed once a block."""
     step = max(1, elimination.BLOCK // size)
     removed, renewed = size * count, max(0, count - 1) // step
     inverse = sum(
@@ -107,13 +107,14 @@ def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
 
 
 def calls_of(source: Source, spec: PruneSpec) -> int:
-    """Calls of the denoiser in one sampling run, guided ones counted once; one per step of an unknown sampler."""
+    """Calls of the denoiser in one sampling run, guided ones counted once; one a step of an unknown sampler."""
     name = spec.sampling.scheduler
     if name is None:
         with suppress(SpecError):
             own = configuration(source, "scheduler/scheduler_config.json").get("_class_name", "")
             name = next((known for known in CALLS if known in str(own).lower()), None)
-    return CALLS[str(name)](spec.sampling.steps) if name in CALLS else spec.sampling.steps
+    each, more = CALLS.get(str(name), (1, 0))
+    return each * spec.sampling.steps + more
 
 
 def encode_flops(source: Source, family: Any, spec: PruneSpec, weights: Mapping[str, int], batch: int) -> int:
@@ -191,11 +192,13 @@ def effort_of(
     groups: list[Group] = [group for cut in cuts for target in cut for group in target.unit]
     sampled = statistics = 0
     if spec.statistic:
-        begin = 1 if shared else 0
+        begin = 1 if shared and not spec.sequential else 0
         sampled = sum(work.total - (work.total - left) * i // len(cuts) for i in range(begin, len(cuts)))
-        if spec.sequential:
-            again = sum(work.by_layer.get(name, 0) for cut in cuts for t in cut if t.sites for name in t.touched)
-            sampled = work.total + (work.total + left) // 2 + again
+        if spec.sequential:  # the dense model once, then the walk, which rehearses a site up to its consumers
+            sites = [target for cut in cuts for target in cut if target.sites]
+            again = sum(work.by_layer.get(name, 0) for t in sites for name in t.touched if name not in t.layers)
+            again += work.attention if any(site.owner for target in sites for site in target.sites) else 0
+            sampled = work.total + left + again
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
         if spec.statistic == "hessian":
             sizes = [(models.linear(denoiser, group[0]).in_features, work.rows.get(group[0], 0)) for group in counted]

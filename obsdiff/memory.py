@@ -91,6 +91,7 @@ def estimate(
     denoiser: nn.Module,
     cuts: Sequence[Sequence[Target]],
     work: Work,
+    prompts: int,
 ) -> Memory:
     """The memory of a run.
 
@@ -99,6 +100,7 @@ def estimate(
         denoiser: dense, on the meta device.
         cuts: the packages.
         work: of one call for one prompt.
+        prompts: how many calibrate.
     """
     cuda = source.device.startswith("cuda")
     own = weights[next(name for name in ("transformer", "unet") if name in weights)]
@@ -118,7 +120,7 @@ def estimate(
         statistics = targets.package_bytes(denoiser, package, spec.statistic)
         if cuda and spec.offload_statistics:
             statistics = 0
-        waiting = 0 if cuda else waiting_bytes(source, spec, work)
+        waiting = 0 if cuda else waiting_bytes(source, spec, work, prompts)
         calibration = max(calibration, loaded + replaced + statistics + sampling + waiting)
         for target, space in zip(package, workspaces(source, spec, denoiser, package), strict=True):
             solving = max(solving, loaded + replaced + statistics + space + waiting)
@@ -147,13 +149,12 @@ def exact_halves(source: Source) -> bool:
     return source.device.startswith("cuda") and source.dtype != "float32"
 
 
-def waiting_bytes(source: Source, spec: PruneSpec, work: Work) -> int:
+def waiting_bytes(source: Source, spec: PruneSpec, work: Work, prompts: int) -> int:
     """Host memory of the calls that wait in `packages: sequential`, within the budget that is set for it."""
     if not spec.sequential:
         return 0
-    budget = int(float(str(spec.trajectory_memory).removesuffix("GiB")) * GIB)
-    calls = max(len(spec.prompts), 1) * spec.sampling.steps
-    return min(budget, int(calls * WAITING * work.widest * source.bytes))
+    budget = int(float(spec.trajectory_memory.removesuffix("GiB")) * GIB)
+    return min(budget, int(prompts * spec.sampling.steps * WAITING * work.widest * source.bytes))
 
 
 def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Sequence[Target]) -> Iterator[int]:
@@ -227,6 +228,7 @@ def fitting(
     denoiser: nn.Module,
     chosen: Sequence[Target],
     work: Work,
+    prompts: int,
 ) -> str:
     """The mildest way to run within `budget` bytes, in words; 'not at all' where there is none."""
     for words, where, changed in ways(source, spec):
@@ -234,6 +236,6 @@ def fitting(
             cuts = targets.cut(denoiser, chosen, changed)
         except SpecError:
             continue
-        if estimate(where, changed, weights, denoiser, cuts, work).peak <= budget:
+        if estimate(where, changed, weights, denoiser, cuts, work, prompts).peak <= budget:
             return words
     return "not at all"

@@ -108,7 +108,7 @@ def plan(
     """
     speed = rates.rate_of(rate, source.dtype, source.device)
     family, denoiser, vae = meta_denoiser(source)
-    weights = component_bytes(source)
+    weights, count = component_bytes(source), len(spec.prompts) or prompts
     chosen = targets.find(family, denoiser, spec) if spec.facts["PRUNES"] else []
     cuts = targets.cut(denoiser, chosen, spec)
     packages = [
@@ -120,8 +120,8 @@ def plan(
     ]
     parameters, in_reach = sum(p.numel() for p in denoiser.parameters()), targets.reach(family, denoiser)
     work = count_flops(family, denoiser, spec, vae)
-    memory = estimate(source, spec, weights, denoiser, cuts, work)
-    fits = fitting(budget, source, spec, weights, denoiser, chosen, work)
+    memory = estimate(source, spec, weights, denoiser, cuts, work, count)
+    fits = fitting(budget, source, spec, weights, denoiser, chosen, work, count)
     layers: dict[str, float] = {}
     saved, zeros = 0.0, 0
     small = deepcopy(denoiser) if any(target.sites for target in chosen) else denoiser
@@ -135,7 +135,7 @@ def plan(
             saved += layers[name] * work.by_layer.get(name, 0)
             zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
     left = work if small is denoiser else count_flops(family, small, spec, vae)
-    runs, count = targets.runs(spec, cuts), len(spec.prompts) or prompts
+    runs = targets.runs(spec, cuts)
     effort = effort_of(source, family, denoiser, spec, cuts, weights, work, left.total, count, calibrated)
     return Plan(
         layers,

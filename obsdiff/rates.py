@@ -70,9 +70,9 @@ def rate_of(text: str | None, dtype: str, device: str) -> Rate:
     if text == "here":
         return measured(dtype, device)
     if text in DEVICES:
-        *numbers, origin = DEVICES[text]
-        half, single, double = (TERA * float(number) for number in numbers)
-        return Rate(text, single if dtype == "float32" else half, half, single, double, str(origin))
+        *figures, origin = DEVICES[text]
+        half, single, double = (float(figure) * TERA for figure in figures)
+        return Rate(text, single if dtype == "float32" else half, half, single, double, origin)
     number = re.fullmatch(NUMBER, text, re.IGNORECASE)
     assert number
     given = float(number[1]) * TERA

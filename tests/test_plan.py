@@ -149,6 +149,10 @@ def test_work_grows_with_what_it_is_made_of(folders):
     assert owl.sample == 2 * base.sample
     smaller = planned(folder, spec_of("obs_diff", packages=2, pattern="structured")).effort
     assert base.sample < smaller.sample < 2 * base.sample
+    walked = planned(folder, spec_of("obs_diff", packages="sequential")).effort
+    assert (walked.sample, walked.statistics, walked.solve) == (2 * base.sample, base.statistics, base.solve)
+    rehearsed = planned(folder, spec_of("obs_diff", packages="sequential", pattern="structured")).effort
+    assert smaller.sample < rehearsed.sample < 3 * base.sample
 
 
 def test_memory_grows_with_what_it_is_made_of(folders):
@@ -166,6 +170,8 @@ def test_memory_grows_with_what_it_is_made_of(folders):
     assert peaks(dtype="bfloat16").encoding == base.encoding / 2 and peaks(dtype="bfloat16").solving < base.solving
     assert peaks(offload="model").encoding < base.encoding and peaks(offload="model").loading == 0
     assert peaks(pattern="structured").solving > peaks(pattern="structured", method="magnitude").solving
+    few, many = (peaks(device="cpu", packages="sequential", trajectory_memory=m) for m in ("0GiB", "8GiB"))
+    assert 0 < many.calibration - few.calibration < 2**30 and few.saving == many.saving
     cpu = peaks(device="cpu")
     assert cpu.kind == "resident" and base.kind == "allocated"
     for moment in ("encoding", "calibration", "solving", "loading", "saving"):
