@@ -23,8 +23,10 @@ from benchmarks.candidates import spec_of
 from benchmarks.latency import shown, table
 from benchmarks.variants import TOLERANCE, Verdict, judge, semi_structured, twin
 from eval.config import read_model
-from eval.latency import SECONDS, in_turns, processor, quartiles, ratios
+from eval.latency import SECONDS, in_turns, quartiles, ratios
+from eval.machine import processor
 from obsdiff import PruneSpec, models, surgery, targets
+from obsdiff.counting import own_side
 from obsdiff.devices import stated_precision
 from obsdiff.planning import meta_denoiser
 from obsdiff.spec import Sampling, Source
@@ -54,7 +56,7 @@ def call_of(
     family: Any, denoiser: nn.Module, sampling: Sampling, size: int | None, prompts: int
 ) -> Callable[[nn.Module], Tensor]:
     """A call with normal inputs for so many prompts, guided as the sampling has it, as a function of the module."""
-    side = size // 8 if size else denoiser.config.sample_size
+    side = size // 8 if size else own_side(denoiser)
     arguments = family.example(denoiser, side, side, sampling)
     batch = len(arguments["hidden_states"])
     for name, value in arguments.items():

@@ -22,7 +22,9 @@ import tyro
 
 from benchmarks.candidates import spec_of, taken_off, turns_of
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
-from eval.latency import Calls, caught, in_turns, machine, pipeline_of, quartiles, ratios, ready
+from eval.calls import Calls, caught, pipeline_of, ready
+from eval.latency import in_turns, quartiles, ratios
+from eval.machine import machine
 from eval.measure import write_json
 from eval.work import flops, nbytes, peak_bytes, zero_flops
 from obsdiff import devices, load_pipeline, load_pruned, models, prune

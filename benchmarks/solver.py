@@ -1,99 +1,207 @@
-"""Time of the factorisation and the blocked sweep against a straightforward column-by-column implementation.
+"""Times of the factorisation and the column sweep, against the floor and against the plain solver of reference.py.
 
-    python benchmarks/solver.py --out benchmarks/solver.md
+    python -m benchmarks.solver --out benchmarks/solver.md
+    python -m benchmarks.solver --device cuda --out benchmarks/solver-cuda.md
 
-The straightforward one has no Cholesky factor and no blocks: after every column it updates all weights to the right
-and takes the column out of the whole inverse Hessian. Both choose the mask of 128 columns when they reach them.
+The floor is one product of the weight with the Hessian, rows · columns² multiply-adds: about what any solver must do
+that moves every weight for every column. Masks are compared with those of the plain sweep on the same factor, and those
+of either solver, on its own factor, with the ones that the plain solver finds in float64.
 """
 
-import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from torch import Tensor
 
+from benchmarks import reference
 from obsdiff import obs
-from obsdiff.patterns import unstructured
+from obsdiff.devices import stated_precision
+from obsdiff.errors import SpecError
+from obsdiff.patterns import n_m, unstructured
 
-SHAPES = ((1536, 1536), (6144, 1536), (1536, 6144))
+SHAPES = ("1536x1536", "6144x1536", "2432x2432", "3072x3072", "1536x6144", "12288x3072")
+"""rows × columns of Stable Diffusion 3 medium, 3.5 large and Flux"""
 SPARSITY, BLOCK, DAMPING = 0.5, 128, 0.01
+# what obsdiff selects with, what the plain solver does, and the columns that are decided together
+PATTERNS: dict[str, tuple[obs.Select, reference.Select, int | None]] = {
+    f"{SPARSITY:.0%}": (
+        lambda scores, start: unstructured.keep(scores, SPARSITY, "block", start),
+        lambda scores, start: reference.unstructured(scores, SPARSITY, start),
+        None,
+    ),
+    "2:4": (
+        lambda scores, start: n_m.keep(scores, SPARSITY, "row", start, n=2, m=4),
+        lambda scores, _: reference.n_m(scores, 2, 4),
+        4,
+    ),
+}
 
 
-def problem(rows: int, columns: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A weight and the Hessian of correlated inputs."""
+def shape_of(text: str) -> tuple[int, int]:
+    """`6144x1536` as rows and columns."""
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns) and int(columns) % 4 == 0):
+        raise SpecError(f"shapes: {text!r} is not ROWSxCOLUMNS with columns a multiple of 4, such as 6144x1536")
+    return int(rows), int(columns)
+
+
+def problem(rows: int, columns: int, device: str = "cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A weight and the Hessian of correlated inputs, the same ones on every device."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(2 * columns, columns, generator=g)
     x += torch.randn(2 * columns, 64, generator=g) @ torch.randn(64, columns, generator=g) / 4
-    return torch.randn(rows, columns, generator=g), x.T @ x / columns
+    weight, x = torch.randn(rows, columns, generator=g).to(device), x.to(device)
+    return weight, x.T @ x / columns
 
 
-def select(scores: Tensor, start: int) -> Tensor:
-    return unstructured.keep(scores, SPARSITY, "block", start)
-
-
-def straightforward_inverse(hessian: Tensor) -> Tensor:
-    damped = hessian.clone()
-    damped.diagonal().add_(DAMPING * hessian.diagonal().mean())
-    return torch.linalg.inv(damped)
-
-
-def straightforward_sweep(weight: Tensor, inverse: Tensor) -> Tensor:
-    w, h = weight.clone(), inverse.clone()
-    columns = w.shape[1]
-    keep = torch.ones_like(w, dtype=torch.bool)
-    for q in range(columns):
-        if q % BLOCK == 0:
-            # what [H⁻¹]_qq will be at each column's turn, as both implementations judge a block when they reach it
-            stop = min(q + BLOCK, columns)
-            turn = torch.linalg.cholesky(h[q:stop, q:stop], upper=True).diagonal().square()
-            keep[:, q:stop] = select(w[:, q:stop].square() / turn, q)
-        error = w[:, q].masked_fill(keep[:, q], 0.0) / h[q, q]
-        w[:, q:] -= torch.outer(error, h[q, q:])
-        h[q:, q:] -= torch.outer(h[q:, q], h[q, q:]) / h[q, q].clone()
-        h[q, q] = 1.0  # taken out; nothing reads it again
-    return w * keep
-
-
-def clocked(call: Callable[[], object], repeats: int) -> tuple[float, object]:
-    """Fastest wall-clock seconds of `repeats` calls, and what the last one returned."""
-    best = float("inf")
+def clocked(calls: dict[str, Callable[[], Any]], repeats: int, device: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Fastest seconds of every call, taken in turns, and what each returned last."""
+    times, results = dict.fromkeys(calls, float("inf")), {}
     for _ in range(repeats):
-        begun = time.perf_counter()
-        result = call()
-        best = min(best, time.perf_counter() - begun)
-    return best, result
+        for name, call in calls.items():
+            results.pop(name, None)
+            synchronise(device)
+            begun = time.perf_counter()
+            results[name] = call()
+            synchronise(device)
+            times[name] = min(times[name], time.perf_counter() - begun)
+    return times, results
 
 
-def main(out: Path = Path("benchmarks/solver.md"), threads: int = 2, repeats: int = 3) -> None:
-    """Write a table of seconds and errors.
+def synchronise(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def factor_buffers(hessian: Tensor) -> float | None:
+    """The most memory that obs.factor() takes beside the Hessian, in matrices of its size; unknown on a CPU."""
+    if not hessian.is_cuda:
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    obs.factor(hessian, DAMPING)
+    return (torch.cuda.max_memory_allocated() - held) / hessian.nbytes
+
+
+def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str, Any]]:
+    """One shape's record for each pattern: seconds, and how the masks agree.
+
+    Returns:
+        `floor`, `factor`, `sweep` and the plain solver's `plain_factor`, `plain_sweep` in seconds; `same`, `exact` and
+        `plain_exact`: the share of weights on which masks agree, of our sweep and the plain one on our factor, and of
+        each solver with float64's; `error` and `plain_error`: the layers' errors.
+    """
+    weight, hessian = problem(rows, columns, device)
+    weight @ hessian, obs.factor(hessian, DAMPING)  # libraries start up at their first call
+    buffers = factor_buffers(hessian)
+    factoring, made = clocked(
+        {
+            "floor": lambda: weight @ hessian,
+            "factor": lambda: obs.factor(hessian, DAMPING),
+            "plain_factor": lambda: reference.factor(hessian, DAMPING),
+        },
+        repeats,
+        device,
+    )
+    factor, upper = made["factor"], made["plain_factor"]
+    energy = obs.energy(weight, hessian)
+    exact_upper = reference.factor(hessian.double(), DAMPING)
+    records = []
+    for name, (select, plain_select, stride) in PATTERNS.items():
+        ours = partial(obs.sweep, weight, factor, select, BLOCK, stride, stay=2 if stride else None)
+        theirs = partial(reference.sweep, weight, factor.upper, plain_select, BLOCK, stride)
+        sweeping, swept = clocked({"sweep": ours}, repeats, device)
+        walking, walked = clocked({"plain_sweep": theirs}, 1, device)
+        found, (_, same) = swept["sweep"], walked["plain_sweep"]
+        plain, plain_keep = reference.sweep(weight, upper, plain_select, BLOCK, stride)
+        _, exact = reference.sweep(weight.double(), exact_upper, plain_select, BLOCK, stride)
+        records.append(
+            {"rows": rows, "columns": columns, "pattern": name, "buffers": buffers}
+            | factoring
+            | sweeping
+            | walking
+            | {
+                "same": agreement(found.keep, same),
+                "exact": agreement(found.keep, exact),
+                "plain_exact": agreement(plain_keep, exact),
+                "error": found.error / energy,
+                "plain_error": reference.layer_error(weight, plain, hessian),
+            }
+        )
+    return records
+
+
+def described(device: str, threads: int) -> str:
+    """The hardware in words; on a GPU nothing but torch is needed."""
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    from eval.latency import processor
+
+    return f"{processor()}, {threads} threads"
+
+
+def agreement(one: Tensor, other: Tensor) -> float:
+    return int((one == other).count_nonzero()) / one.numel()
+
+
+def markdown(records: Sequence[dict[str, Any]], about: str) -> str:
+    """The table, a line a record."""
+    lines = [
+        about,
+        "",
+        "| rows × columns | pattern | floor ms | sweep ms | × floor | plain sweep ms | gain | factor ms "
+        "| plain factor ms | as plain sweep | as float64 | plain as float64 | layer error | plain's |",
+        "|:--|:--|" + "--:|" * 12,
+    ]
+    for r in records:
+        milliseconds = {key: f"{1e3 * r[key]:.3g}" for key in ("floor", "factor", "plain_factor")}
+        lines.append(
+            f"| {r['rows']} × {r['columns']} | {r['pattern']} | {milliseconds['floor']} | {1e3 * r['sweep']:.0f} "
+            f"| {r['sweep'] / r['floor']:.1f} | {1e3 * r['plain_sweep']:.0f} | {r['plain_sweep'] / r['sweep']:.1f}× "
+            f"| {milliseconds['factor']} | {milliseconds['plain_factor']} | {r['same']:.4%} | {r['exact']:.4%} "
+            f"| {r['plain_exact']:.4%} | {r['error']:.6f} | {r['plain_error']:.6f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@stated_precision()
+@torch.no_grad()
+def main(
+    out: Path = Path("benchmarks/solver.md"),
+    device: str = "cpu",
+    threads: int = 2,
+    repeats: int = 3,
+    shapes: tuple[str, ...] = SHAPES,
+) -> None:
+    """Write a table of seconds, masks' agreement and errors.
 
     Args:
-        repeats: of which the fastest counts; the straightforward sweep runs once.
+        device: cpu or cuda.
+        repeats: of which the fastest counts; the plain sweep runs once.
+        shapes: ROWSxCOLUMNS.
     """
     torch.set_num_threads(threads)
-    lines = [
-        f"float32, {threads} threads, {platform.machine()}, torch {torch.__version__}; seconds; sparsity {SPARSITY}, "
-        f"blocks of {BLOCK}; made by `python benchmarks/solver.py --threads {threads} --repeats {repeats}`.",
-        "",
-        "| rows × columns | factorisation | inverse | sweep | column by column | gain | layer error | the other's |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for rows, columns in SHAPES:
-        weight, hessian = problem(rows, columns)
-        factoring, factor = clocked(lambda h=hessian: obs.factor(h, DAMPING), repeats)
-        inverting, inverse = clocked(lambda h=hessian: straightforward_inverse(h), repeats)
-        sweeping, swept = clocked(lambda w=weight, f=factor: obs.sweep(w, f, select, BLOCK)[0], repeats)
-        walking, walked = clocked(lambda w=weight, i=inverse: straightforward_sweep(w, i), 1)
-        errors = [obs.layer_error(weight, pruned, hessian) for pruned in (swept, walked)]
-        lines.append(
-            f"| {rows} × {columns} | {factoring:.2f} | {inverting:.2f} | {sweeping:.2f} | {walking:.1f} "
-            f"| {walking / sweeping:.1f}× | {errors[0]:.6f} | {errors[1]:.6f} |"
+    sizes = [shape_of(text) for text in shapes]
+    where = described(device, threads)
+    records: list[dict[str, Any]] = []
+    for rows, columns in sizes:
+        records += measure(rows, columns, device, repeats)
+        taken = {r["buffers"] for r in records} - {None}
+        memory = f" The factorisation takes {max(taken):.2f} matrices beside the Hessian at most." if taken else ""
+        about = (
+            f"float32, {where}, torch {torch.__version__}, blocks of {BLOCK}; fastest of {repeats}, the plain sweep "
+            f"once. Floor: rows · columns² multiply-adds, as one product takes them.{memory} Made by "
+            f"`python -m benchmarks.solver {' '.join(sys.argv[1:])}`."
         )
-        print(lines[-1], flush=True)
-        out.write_text("\n".join(lines) + "\n")
+        text = markdown(records, about)
+        print("\n".join(text.splitlines()[-len(PATTERNS) :]), flush=True)
+        out.write_text(text)
 
 
 if __name__ == "__main__":

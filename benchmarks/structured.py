@@ -1,12 +1,16 @@
-"""Measured speed-up of a denoiser that lost heads and neurons, against theoretical: FLOPs as torch counts them.
+"""Heads and neurons: the time to remove them, and how much faster a denoiser is without them.
 
     python -m benchmarks.structured --out benchmarks/structured.md
+    python -m benchmarks.structured --device cuda --out benchmarks/structured-cuda.md
 
-A randomly initialised `SD3Transformer2DModel` large enough for its matrix products to count (the zoo's models are
-bound by overhead at small batches). Dense and pruned weights take turns in one process, so that a machine whose speed
+The first table is of benchmarks/elimination.py. The second is of a randomly initialised `SD3Transformer2DModel`, large
+enough for its matrix products to count (the zoo's models are bound by overhead at small batches), against theoretical
+speed-ups: FLOPs as torch counts them. Dense and pruned weights take turns in one process, so that a machine whose speed
 drifts does not pass for a speed-up.
 """
 
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,13 @@ import tyro
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from benchmarks.candidates import spec_of, taken_off, turns_of
-from eval.latency import Calls, in_turns, processor, ratios
+from benchmarks.elimination import table
+from eval.calls import Calls
+from eval.latency import in_turns, ratios
+from eval.machine import processor
 from eval.work import flops
 from obsdiff import Sampling, prune
-from obsdiff.devices import stated_precision
+from obsdiff.devices import require, stated_precision
 from obsdiff.models import sd3
 
 HEADS, HEAD_SIZE, BLOCKS, LATENT = 12, 64, 6, 32
@@ -47,15 +54,12 @@ def pipeline() -> Any:
     return StableDiffusion3Pipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), **none)
 
 
-@stated_precision()
-@torch.no_grad()
-def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds: int = 9) -> None:
-    """Write a table of parameters, FLOPs and times."""
-    torch.set_num_threads(threads)
-    pipe = pipeline()
+def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
+    """A table of parameters, FLOPs and times, line by line."""
+    pipe = pipeline().to(device)
     denoiser = pipe.transformer
     arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
-    arguments = {name: torch.randn(value.shape) for name, value in arguments.items()}
+    arguments = {name: torch.randn(value.shape, device=device) for name, value in arguments.items()}
     weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t)).as_dict()) for text in PATTERNS}
     install = turns_of(pipe, weights)
 
@@ -67,27 +71,71 @@ def main(out: Path = Path("benchmarks/structured.md"), threads: int = 2, rounds:
         return {"call": call}
 
     times = in_turns({name: lambda n=name: turn(n) for name in install}, rounds)
-    lines = [
-        f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture and "
-        f"{sd3.CLIP_TOKENS} text tokens, batch 2, float32, {processor()}, threads: {threads}, torch "
-        f"{torch.__version__}; medians of {rounds} rounds in turns, the speed-up's 25th and 75th percentile in "
-        f"brackets; made by `python -m benchmarks.structured --threads {threads} --rounds {rounds}`.",
-        "",
-        "| weights | parameters, M | GFLOP | fewer FLOPs | ms | speed-up |",
-        "|:--|--:|--:|--:|--:|--:|",
-    ]
+    yield "| weights | parameters, M | GFLOP | fewer FLOPs | ms | speed-up |"
+    yield "|:--|--:|--:|--:|--:|--:|"
     whole = 0
     for name, begin in install.items():
         begin()
         count, left = sum(int(p.count_nonzero()) for p in denoiser.parameters()) / 1e6, flops(call)
         whole = whole or left
         low, median, high = ratios(times["dense", "call"], times[name, "call"])
-        lines.append(
+        yield (
             f"| {name} | {count:.1f} | {left / 1e9:.1f} | {1 - left / whole:.1%} "
             f"| {np.median(times[name, 'call']):.0f} | {median:.2f}× [{low:.2f}, {high:.2f}] |"
         )
-        print(lines[-1], flush=True)
-    out.write_text("\n".join(lines) + "\n")
+
+
+@stated_precision()
+@torch.no_grad()
+def main(
+    out: Path = Path("benchmarks/structured.md"),
+    device: str = "cpu",
+    threads: int = 1,
+    rounds: int = 9,
+    repeats: int = 2,
+) -> None:
+    """Write both tables.
+
+    Args:
+        device: cpu or cuda.
+        rounds: of the denoiser, in turns.
+        repeats: of the elimination in blocks, of which the fastest counts; the plain one runs once.
+    """
+    require(device)
+    torch.set_num_threads(threads)
+    place = torch.device(device)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{processor()}, threads: {threads}"
+    lines: list[str] = []
+
+    def write(parts: Iterable[str]) -> None:
+        for line in parts:
+            lines.append(line)
+            print(line, flush=True)
+            out.write_text("\n".join(lines) + "\n")
+
+    command = " ".join(["python -m benchmarks.structured", *sys.argv[1:]])
+    write(["# Removing heads and neurons", "", f"{name}, torch {torch.__version__}; made by `{command}`.", ""])
+    write(
+        [
+            f"The elimination in float64, fastest of {repeats}, without the factorisation. Floor: the multiply-adds of "
+            "both matrices that a removal changes, at the rate of one large product. Plain: costs anew and the whole "
+            "inverse downdated at every removal (`benchmarks/plain_elimination.py`).",
+            "",
+        ]
+    )
+    write(table(place, repeats))
+    write(
+        [
+            "",
+            "# Running without them",
+            "",
+            f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture "
+            f"and {sd3.CLIP_TOKENS} text tokens, batch 2, float32; medians of {rounds} rounds in turns, the speed-up's "
+            "25th and 75th percentile in brackets.",
+            "",
+        ]
+    )
+    write(speed_ups(place, rounds))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
-from eval.latency import BLOCK, in_turns, ratios
+from eval.calls import BLOCK
+from eval.latency import in_turns, ratios
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """of ‖variant − eager‖ / ‖eager‖, by the weights' dtype"""

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from eval.cells import listed
-from eval.jobs import generate, measure, merge, profile, prompts, share, tiny
+from eval.jobs import generate, latency, measure, merge, profile, prompts, share, tiny
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.files import DamagedFile
 from obsdiff.warm import run
@@ -99,6 +99,19 @@ def check(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> No
         raise SpecError(f"{lost} things are missing; their lines say what to do")
 
 
+def cost(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> None:
+    """Say how often a sweep samples to calibrate, each cell by itself and with what cells share made once.
+
+    Args:
+        configfile: as snakemake is given them; config/config.yaml is always there.
+        config: KEY=VALUE, as snakemake is given them.
+    """
+    from eval.cost import described
+    from eval.progress import read_config
+
+    print(described(read_config(configfile, config)))
+
+
 def paper(
     metrics: list[Path],
     table: int,
@@ -133,6 +146,18 @@ def compare(first: list[Path], second: list[Path]) -> None:
 
     table = difference(read_cells(first), read_cells(second))
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+
+
+def store(results: Path, out: Path, experiment: str = "obsdiff") -> None:
+    """Make MLflow's store, where it is missing, before there is anything to track.
+
+    Args:
+        results: folder of the default store, mlflow.db; MLFLOW_TRACKING_URI names another.
+        out: a JSON record.
+    """
+    from eval.tracking.store import prepare
+
+    prepare(results, experiment, out)
 
 
 def track(
@@ -174,8 +199,8 @@ def ui(results: Path = Path("results"), experiment: str = "obsdiff", port: int =
 COMMANDS = {
     f.__name__: f
     for f in (
-        *(tiny, prompts, share, generate, merge, profile, measure),
-        *(summarise, report, publish, paper, compare, track, ui, progress, check),
+        *(tiny, prompts, share, generate, merge, profile, latency, measure),
+        *(summarise, report, publish, paper, compare, store, track, ui, progress, check, cost),
     )
 }
 

@@ -80,11 +80,13 @@ def facts_of(path: Path) -> list[int]:
 
 
 @cache
-def code(*roots: str) -> tuple[str, str]:
+def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
     """The state of source files and of the libraries that they import.
 
     Args:
         roots: a module with all that it imports, or `module:function` with what that function needs of its module.
+        without: modules that are imported on the way and do not change the result, and so are left out with what they
+            alone import.
 
     Returns:
         Two params: one over the sources, one that names versions.
@@ -98,18 +100,13 @@ def code(*roots: str) -> tuple[str, str]:
             imports += registry.imported(tree)
         else:
             imports.append(module)
-    files = registry.sources(*imports)
+    files = registry.sources(*imports, without=without)
     for file in files:
-        imports += imports_of(file)
+        imports += registry.imports_of(registry.ROOT / file)
     names = {name.partition(".")[0] for name in imports}
     distributions = sorted({one for name in names for one in LIBRARIES.get(name, ())})
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
     return f"code {digest([texts, state('', files)])}", f"libraries {versions}"
-
-
-@cache
-def imports_of(file: str) -> tuple[str, ...]:
-    return tuple(registry.imported(ast.parse(Path(file).read_text(encoding="utf-8"))))
 
 
 def needed(path: Path, function: str) -> ast.Module:

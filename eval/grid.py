@@ -45,11 +45,11 @@ class Overrides(NamedTuple):
 
 
 def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The grid's blocks, complete, each with the models it is for."""
+    """The grid's blocks, complete, each with the models it is for; `packages` of the config stands for theirs."""
     given = config["grid"]
-    return [
-        DEFAULTS | {"models": config["models"]} | block for block in (given if isinstance(given, list) else [given])
-    ]
+    instead = {"packages": [config["packages"]]} if "packages" in config else {}
+    listed = given if isinstance(given, list) else [given]
+    return [DEFAULTS | {"models": config["models"]} | block | instead for block in listed]
 
 
 def models_of(config: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The jobs of cells on the command line: prompts, share, generate, merge, profile, measure, tiny."""
+"""The jobs of cells on the command line: prompts, share, generate, merge, profile, latency, measure, tiny."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -104,13 +104,10 @@ def profile(
     prompts: int = 8,
     threads: int = 1,
 ) -> None:
-    """Layer errors, deviation by depth and step, parameters, bytes, FLOPs, memory and latency of a checkpoint.
-
-    Nothing else may be running.
+    """Layer errors, deviation by depth and step, parameters, bytes, FLOPs and memory of a checkpoint.
 
     Args:
         prompts: how many prompts layer errors and deviation are averaged over.
-        threads: CPU threads of the timings; the errors are computed on one.
     """
     devices.require_whole(source.offload)
     lease(source.device)
@@ -118,25 +115,66 @@ def profile(
     import torch
 
     from eval.deviation import deviation
-    from eval.latency import latency, machine
+    from eval.machine import machine
     from eval.measure import write_json
     from eval.profile import counts, layer_errors
+    from eval.work import work
     from obsdiff.checkpoint import read_for
     from obsdiff.identity import identity_of_source
     from obsdiff.loading import open_pipeline, place
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
     pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
     place(pipe, source)
     chosen = read_prompts(prompts_file)[:prompts]
-    errors = {
+    record = {
         "layers": layer_errors(pipe, pruned, chosen, sampling, seed),
         "deviation": deviation(pipe, pruned, chosen, sampling, seed),
+        "work": work(pipe, pruned, sampling),
+        "machine": machine(source),
     }
+    write_json(out, record | counts(pipe, pruned))
+
+
+def latency(
+    source: Source_,
+    sampling: Sampling_,
+    out: Path,
+    checkpoint: Path | None = None,
+    threads: int = 1,
+) -> None:
+    """Time a checkpoint's weights against the dense ones, in turns; nothing else may be running.
+
+    Args:
+        checkpoint: one whose layers have other shapes. Where left out, the dense model is timed, against itself for the
+            machine's noise, and with most of its weights set to zero.
+        threads: CPU threads.
+    """
+    devices.require_whole(source.offload)
+    lease(source.device)
+
+    import torch
+
+    from eval.latency import ZEROED, zeroed
+    from eval.latency import latency as timed
+    from eval.machine import machine
+    from eval.measure import write_json
+    from obsdiff.checkpoint import Pruned, read_for
+    from obsdiff.identity import identity_of_source
+    from obsdiff.loading import open_pipeline, place
+
     torch.set_num_threads(threads)
-    timings = latency(pipe, pruned, chosen[0], sampling)
-    write_json(out, errors | {"latency": timings, "machine": machine(source)} | counts(pipe, pruned))
+    pipe = open_pipeline(source, sampling)
+    if checkpoint:
+        pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
+        place(pipe, source)
+        record = timed(pipe, pruned, sampling)
+    else:
+        place(pipe, source)
+        record = timed(pipe, Pruned({"sites": []}, {}), sampling, zeroed(pipe))
+        record["zeros"] |= {"share": ZEROED}
+    write_json(out, record | {"machine": machine(source)})
 
 
 def measure(
@@ -149,6 +187,7 @@ def measure(
     prompts_file: Path,
     cache: Path,
     out: Path,
+    latency: Path | None = None,
     fid_features: str | None = None,
     lpips: str | None = None,
     image_reward: str | None = None,
@@ -162,6 +201,7 @@ def measure(
         reference: folder of real pictures.
         evaluator: open_clip folder, or architecture:weights.
         cache: folder of cached features.
+        latency: the cell's timings; left out of one that stands with the dense model (eval/clocked.py).
         fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
             evaluator where left out.
         lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
@@ -186,7 +226,7 @@ def measure(
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
     own, files, dense_files = drawn_pictures(images, dense, chosen)
     pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
-    model = Model(read_manifest(checkpoint), read_json(profile))
+    model = Model(read_manifest(checkpoint), read_json(profile), read_json(latency) if latency else {})
     provenance = {
         "pictures": own.identity,
         "prompts": pictures.about["captions"],

@@ -5,13 +5,8 @@ gives the ratio of its two medians, and a speed-up is the median of those ratios
 between them, nothing was shown.
 """
 
-import platform
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,126 +14,38 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from eval.trajectories import Batch, encoded
-from eval.work import flops, nbytes, peak_bytes, zero_flops
-from obsdiff import devices, models, packages, surgery
-from obsdiff.calibration import noise
+from eval.calls import PROMPT, Calls, installing, pipeline_of, ready
+from obsdiff import devices, models, packages
 from obsdiff.checkpoint import Pruned
-from obsdiff.guard import eager
 from obsdiff.prompts import Prompt
-from obsdiff.spec import Sampling, Source
-from obsdiff.staging import denoising
+from obsdiff.spec import Sampling
+from obsdiff.surgery import State
 
 ROUNDS, PIPELINES = 5, 3
 SECONDS = 0.02
 """of a call's repetitions in one turn; a call that takes longer runs once after its warm-up"""
-
-BLOCK = r".*transformer_blocks\.\d+"
-"""names of transformer blocks, in every family"""
+ZEROED = 0.7
+"""share of every prunable layer's weights that is zeroed to time what zeros cost on dense kernels"""
 
 SPEEDUPS = {"block": "block_speedup", "denoiser": "speedup"}
 """call → the name of its speed-up"""
 
-Calls = Mapping[str, Callable[[], Any]]
 
+def zeroed(pipe: Any, share: float = ZEROED) -> Pruned:
+    """A dense pipeline's weights with the smallest `share` of every prunable layer's set to zero, shapes as they are.
 
-def machine(source: Source) -> dict[str, Any]:
-    """What the timings are of: the GPU or processor, the weights' dtype, whether float32 products may be TF32."""
-    cuda = source.device.startswith("cuda")
-    name = torch.cuda.get_device_name(source.device) if cuda else processor()
-    return {"device": name, "dtype": source.dtype, "tf32": devices.TF32}
-
-
-def processor() -> str:
-    """The processor's name where the system tells it, else its architecture alone."""
-    told = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", told.read_text()) if told.is_file() else None
-    return f"{platform.machine()} CPU" + (f", {named[1].strip()}" if named else "")
-
-
-def middle_block(denoiser: nn.Module, names: Sequence[str]) -> nn.Module:
-    """The transformer block of the prunable layer in the middle; the denoiser itself where its layers are in none."""
-    found = re.match(rf"({BLOCK})\.", names[len(names) // 2])
-    return denoiser.get_submodule(found[1]) if found else denoiser
-
-
-class Caught(Exception):
-    """Ends a run whose module has got its arguments."""
-
-
-def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the first call that `module` gets in `call`, which ends there."""
-    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first.append((args, kwargs))
-        raise Caught
-
-    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        with eager():
-            call()
-    except Caught:
-        pass
-    finally:
-        handle.remove()
-    return first[0]
-
-
-@contextmanager
-def ready(pipe: Any, prompt: Prompt, sampling: Sampling, sizes: Iterable[int]) -> Iterator[dict[int, Calls]]:
-    """Calls of block and denoiser, the denoiser alone on the device for the block of the `with` statement.
-
-    Args:
-        pipe: the dense pipeline; the calls follow what is installed in it.
-        sizes: prompts at once; they are the same one, since time does not depend on the words.
+    Dense kernels multiply zeros like other numbers, wherever they are: what these weights take, every mask takes.
     """
-
-    def encode() -> dict[int, Batch]:
-        return {n: encoded(pipe, [prompt] * n, replace(sampling, batch_size=n))[0] for n in sizes}
-
-    with denoising(pipe, encode) as batches:
-        yield {n: calls_of(pipe, batch, sampling) for n, batch in batches.items()}
+    denoiser = models.denoiser_of(pipe)
+    layers = packages.layers(models.family_of(pipe).units(denoiser))
+    return Pruned({"sites": []}, {name: without_smallest(models.linear(denoiser, name), share) for name in layers})
 
 
-def calls_of(pipe: Any, batch: Batch, sampling: Sampling) -> dict[str, Callable[[], Any]]:
-    """Block and denoiser as calls without arguments, on those that the pipeline gives them in its first step.
-
-    Guidance is included. The pipeline must be staged, or all of it where it computes.
-    """
-    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    block = middle_block(denoiser, packages.layers(family.units(denoiser)))
-    args, kwargs = caught(denoiser, lambda: batch.sample(pipe, sampling, seed=0))
-    # the denoiser itself where it has no blocks: its hook would stop the call that is looked for
-    inner = (args, kwargs) if block is denoiser else caught(block, lambda: denoiser(*args, **kwargs))
-    return {"block": lambda: block(*inner[0], **inner[1]), "denoiser": lambda: denoiser(*args, **kwargs)}
-
-
-def pipeline_of(pipe: Any, prompt: Prompt, sampling: Sampling, size: int = 1) -> Callable[[], Any]:
-    """The whole pipeline as a call without arguments, its components where its source's offload has them."""
-    pipe.set_progress_bar_config(disable=True)
-    return lambda: pipe([prompt.caption] * size, **sampling.arguments(), generator=noise([prompt.id] * size, 0))
-
-
-@contextmanager
-def installing(pipe: Any, pruned: Pruned) -> Iterator[dict[str, Callable[[], None]]]:
-    """'dense' and 'pruned' → what installs those weights in a dense pipeline, which is dense again afterwards."""
-    install = weights_of(pipe, pruned)
-    try:
-        yield install
-    finally:
-        install["dense"]()
-
-
-def weights_of(pipe: Any, pruned: Pruned) -> dict[str, Callable[[], None]]:
-    """'dense' and 'pruned' → what installs those weights in the dense pipeline's denoiser."""
-    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    heads = {site.owner: (site.groups, len(kept)) for site, kept in pruned.sites(family, denoiser) if site.owner}
-    dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.states}
-    return {
-        "dense": lambda: surgery.install(denoiser, dense, {owner: whole for owner, (whole, _) in heads.items()}),
-        "pruned": lambda: surgery.install(denoiser, pruned.states, {owner: left for owner, (_, left) in heads.items()}),
-    }
+def without_smallest(layer: nn.Linear, share: float) -> State:
+    weight = layer.weight.detach()
+    size = weight.float().abs()
+    least = size.flatten().kthvalue(max(round(share * weight.numel()), 1)).values
+    return State(weight * (size > least), None if layer.bias is None else layer.bias.detach())
 
 
 def clocked(call: Callable[[], Any], seconds: float = SECONDS) -> float:
@@ -180,67 +87,63 @@ def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
 @devices.stated_precision()
 @torch.no_grad()
 def latency(
-    pipe: Any, pruned: Pruned, prompt: Prompt, sampling: Sampling, rounds: int = ROUNDS, seconds: float = SECONDS
+    pipe: Any,
+    pruned: Pruned,
+    sampling: Sampling,
+    zeros: Pruned | None = None,
+    prompt: Prompt = PROMPT,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
 ) -> dict[str, Any]:
-    """Time and work of dense and pruned weights for one prompt and for a full batch; nothing else may run.
+    """Time of dense and pruned weights for one prompt and for a full batch; nothing else may run.
 
     One prompt is latency: on a small model it is bound by the overhead of calls, which pruning leaves. A full batch of
     `sampling.batch_size` prompts is bound by arithmetic and memory, which removed heads and neurons lessen.
 
     Args:
         pipe: the dense pipeline; it is dense again afterwards.
+        pruned: of a dense cell no weights at all, which gives the machine's own noise.
+        zeros: weights that take turns as well.
 
     Returns:
         block_ms (of the block in the middle), denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned, one
         prompt; block_speedup, speedup of block and denoiser: the median ratio, and its 25th and 75th percentile under
         block_speedup_quartiles, speedup_quartiles. batch: the same at full batch, {size, block_ms, denoiser_ms,
-        block_speedup, speedup and their quartiles}. flops of a denoiser call for one prompt: dense, pruned, and ideal
-        (of the pruned one without products with zeros). memory of that call: peak bytes, the denoiser's weights
-        included, dense and pruned. threads.
+        block_speedup, speedup and their quartiles}. threads. zeros: all of that but threads, of these weights.
     """
     size = sampling.batch_size
-    record: dict[str, Any] = {"threads": torch.get_num_threads()}
-    with ready(pipe, prompt, sampling, sorted({1, size})) as calls, installing(pipe, pruned) as install:
+    weights = {"pruned": pruned} | ({"zeros": zeros} if zeros else {})
+    with ready(pipe, prompt, sampling, sorted({1, size})) as calls, installing(pipe, weights) as install:
         timed = {what: calls[1][what] for what in SPEEDUPS}
         if size > 1:
             timed |= {f"batch_{what}": calls[size][what] for what in SPEEDUPS}
-        record |= work_of(models.denoiser_of(pipe), pruned, install, calls[1]["denoiser"])
-
-        def turn(which: str, timed: Calls = timed) -> Calls:
-            install[which]()
-            return timed
-
-        times = in_turns({which: partial(turn, which) for which in install}, rounds, seconds)
+        times = in_turns({which: partial(turn, install[which], timed) for which in install}, rounds, seconds)
     whole = {"pipeline": pipeline_of(pipe, prompt, sampling)}
-    with installing(pipe, pruned) as install:
-        install["pruned"]()
-        pipelines = in_turns({"pruned": lambda: whole}, min(rounds, PIPELINES), seconds)
-    record |= {"pipeline_ms": quartiles(pipelines["pruned", "pipeline"])}
-    record |= of_rounds(times, "")
-    return record | {"batch": {"size": size} | of_rounds(times, "batch_" if size > 1 else "")}
+    with installing(pipe, weights) as install:
+        several = {which: partial(turn, install[which], whole) for which in weights}
+        times |= in_turns(several, min(rounds, PIPELINES), seconds)
+    found = {which: of_turn(times, which, size) for which in weights}
+    return {"threads": torch.get_num_threads()} | found.pop("pruned") | found
 
 
-def of_rounds(times: Mapping[tuple[str, str], Sequence[float]], prefix: str) -> dict[str, Any]:
-    """Quartiles of a block's and a denoiser call's times, pruned, and of their speed-ups."""
+def turn(begin: Callable[[], None], calls: Calls) -> Calls:
+    begin()
+    return calls
+
+
+def of_turn(times: Mapping[tuple[str, str], Sequence[float]], which: str, size: int) -> dict[str, Any]:
+    """What latency() returns of one of the weights."""
+    record = {"pipeline_ms": quartiles(times[which, "pipeline"])} | of_rounds(times, which, "")
+    return record | {"batch": {"size": size} | of_rounds(times, which, "batch_" if size > 1 else "")}
+
+
+def of_rounds(times: Mapping[tuple[str, str], Sequence[float]], which: str, prefix: str) -> dict[str, Any]:
+    """Quartiles of a block's and a denoiser call's times with these weights, and of their speed-ups over dense."""
     found: dict[str, Any] = {}
     for what, speedup in SPEEDUPS.items():
-        dense, pruned = (times[which, f"{prefix}{what}"] for which in ("dense", "pruned"))
-        found |= {f"{what}_ms": quartiles(pruned)} | named(speedup, ratios(dense, pruned))
+        dense, own = (times[turn, f"{prefix}{what}"] for turn in ("dense", which))
+        found |= {f"{what}_ms": quartiles(own)} | named(speedup, ratios(dense, own))
     return found
-
-
-def work_of(
-    denoiser: Any, pruned: Pruned, install: Mapping[str, Callable[[], None]], call: Callable[[], Any]
-) -> dict[str, dict[str, int]]:
-    """flops and memory of a denoiser call, as latency() has them."""
-    work: dict[str, int] = {}
-    memory: dict[str, int] = {}
-    for which, put in install.items():
-        put()
-        work[which] = flops(call)
-        memory[which] = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
-    install["pruned"]()
-    return {"flops": work | {"ideal": work["pruned"] - zero_flops(denoiser, pruned.states, call)}, "memory": memory}
 
 
 def named(name: str, found: Sequence[float]) -> dict[str, Any]:

@@ -2,29 +2,20 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from math import floor, log10
 
-from tabulate import tabulate
-
-from eval.cells import AXES, Cell, named
-from eval.estimates import Estimate, Record, estimate
+from eval.cells import Cell, named
+from eval.columns import WARNED, axes_columns, measured_names, table, title, with_interval
+from eval.costs import cost
+from eval.estimates import Record, estimate
 from eval.manifest import FAULTS
 from eval.marks import REAL, TO_DENSE, Comparison, Configurations, best_of, groups
+from eval.settings import constant
 from eval.words import code, marked
 from obsdiff.prompts import counts_text
 
 DIFFERENCES = ("fid", "clip_score", "psnr_to_dense", "recall_at_1")
-COST = (
-    "nonzero_parameters",
-    "checkpoint_mb",
-    "speedup",
-    "denoiser_ms",
-    "pipeline_ms",
-    "pruning_seconds",
-    "pruning_memory",
-)
 IN_SHORT = "In short"
-TIED, AS_DENSE, WARNED, UNSOUND = "°", "=", "†", "‡"
+TIED, AS_DENSE, UNSOUND = "°", "=", "‡"
 MARKS = (
     "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
     "bootstrapped, paired by prompt and seed in every comparison, and not corrected for the number of comparisons. "
@@ -151,7 +142,8 @@ def differences(cells: Sequence[Cell], configurations: Configurations, found: Se
     shown = [cell for cell in cells if any(first == cell for first, _ in known)]
     if not shown:
         return
-    base = {c.first: named(c.second, "seed", "pattern", "sparsity", "sampling") for c in known.values()}
+    apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
+    base = {c.first: named(c.second, *apart) for c in known.values()}
     columns = {"minus": [marked(base[cell]) for cell in shown]}
     for name in measured_names(shown, configurations, DIFFERENCES):
         texts = []
@@ -165,77 +157,8 @@ def differences(cells: Sequence[Cell], configurations: Configurations, found: Se
     yield table(axes_columns(shown, configurations) | columns)
 
 
-def cost(cells: Sequence[Cell], configurations: Configurations) -> str:
-    """Means over seeds."""
-    columns = {}
-    for name in measured_names(cells, configurations, COST):
-        found = [estimate(configurations[cell], name) for cell in cells]
-        # the dense model's checkpoint is a header of some bytes
-        texts = ["" if one is None else formatted(one.value if abs(one.value) > 1e-3 else 0) for one in found]
-        columns[title(cells, configurations, name)] = texts
-    note = (
-        "Zeros (unstructured, N:M) are not skipped by dense kernels: a speed-up of theirs other than 1 is the "
-        "machine's noise, as the dense row's own is."
-    )
-    return f"{note}\n\n{table(axes_columns(cells, configurations) | columns)}"
-
-
-def table(columns: dict[str, list[str]]) -> str:
-    return tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
-
-
-def axes_columns(cells: Sequence[Cell], configurations: Configurations) -> dict[str, list[str]]:
-    """The axes that tell all configurations apart, of some of them."""
-    return {axis: [marked(getattr(cell, axis)) for cell in cells] for axis in axes_shown(list(configurations))}
-
-
-def axes_shown(cells: Sequence[Cell]) -> list[str]:
-    """Method, sparsity, every axis in which two that are else alike differ, and the pattern if there are two."""
-
-    def differ(axis: str) -> bool:
-        rest: dict[tuple[str, ...], set[str]] = {}
-        for cell in cells:
-            others = tuple(getattr(cell, other) for other in AXES if other != axis)
-            rest.setdefault(others, set()).add(getattr(cell, axis))
-        return max(map(len, rest.values())) > 1
-
-    several = len({cell.pattern for cell in cells if float(cell.sparsity) > 0}) > 1
-    shown = {"method", "sparsity", *(axis for axis in AXES if differ(axis)), *(["pattern"] if several else [])}
-    return [axis for axis in AXES if axis in shown]
-
-
-def measured_names(cells: Sequence[Cell], configurations: Configurations, names: Sequence[str]) -> list[str]:
-    return [n for n in names if any(n in r["metrics"] for cell in cells for r in configurations[cell])]
-
-
-def title(cells: Sequence[Cell], configurations: Configurations, name: str) -> str:
-    """`FID (evaluator features) ↓`, with a mark where a value of it has a warning."""
-    found = [r["metrics"][name] for cell in cells for r in configurations[cell] if name in r["metrics"]]
-    arrow = {True: " ↑", False: " ↓", None: ""}[found[0]["higher_is_better"]]
-    units = " or ".join(dict.fromkeys(metric["unit"] for metric in found))
-    warned = f" {WARNED}" if any("warning" in metric for metric in found) else ""
-    return f"{found[0]['title']} ({units}){arrow}{warned}"
-
-
 def pictures(records: Sequence[Record]) -> str:
     """`256`, or `3 × 256` of three seeds, with a mark where some show nothing."""
     count = len(records[0]["prompts"])
     mark = f" {UNSOUND}" if faults(records) else ""
     return (f"{len(records)} × {count}" if len(records) > 1 else str(count)) + mark
-
-
-def formatted(value: float) -> str:
-    """Four significant digits at most: 0.03125, 1.5, 1234."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def with_interval(found: Estimate, bold: bool = False, signed: bool = False) -> str:
-    """`5.01 [4.62, 5.40]`: as many digits as leave two of the interval's half; the value alone where it has none."""
-    sign = "+" if signed else ""
-    low, high = found.interval or (found.value, found.value)
-    if low == high:
-        text, rest = f"{found.value:{sign}.4g}" if signed else formatted(found.value), ""
-    else:
-        form = f"{sign}z.{max(0, 1 - floor(log10((high - low) / 2)))}f"
-        text, rest = f"{found.value:{form}}", f" [{low:{form}}, {high:{form}}]"
-    return (f"**{text}**" if bold else text) + rest

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from eval.cells import axes_of, cell_hash, parse
+from eval.clocked import timed_as
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
@@ -24,6 +25,8 @@ from obsdiff.targets import describe_reach
 
 MORE = {"prompt": "samples", "set": "replicates"}
 """PER of a picture metric → what metrics.json has beside its value"""
+TIMINGS = ("threads", "machine", "zeros")
+"""what metrics.json says of a cell's timings beside the metrics made of them"""
 
 
 def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Manifest, list[Path], list[Path]]:
@@ -114,7 +117,8 @@ def measure(
 ) -> dict[str, Any]:
     """All metrics of a cell as a JSON-able record; the folder's path names the cell.
 
-    A metric that needs a judge of its own is there only if `pictures` names one.
+    A metric that needs a judge of its own is there only if `pictures` names one, and one of a clock only if the cell is
+    timed itself (eval/clocked.py); `latency.of` says whether it is.
 
     Args:
         faults: as Manifest.faults() has it; by default nothing is known of them.
@@ -130,6 +134,8 @@ def measure(
         for name in registry.names(f"eval.{kind}"):
             entry = registry.load(f"eval.{kind}", name)
             if getattr(entry, "NEEDS", None) not in (None, *pictures.judges):
+                continue
+            if getattr(entry, "CLOCKED", False) and not model.latency:
                 continue
             value, more = entry.compute(seen)
             refuse_not_finite(name, value, more, cell_folder)
@@ -148,6 +154,8 @@ def measure(
                 record["quartiles"] = more
             metrics[name] = record
     cell = parse(cell_folder)
+    if bool(model.latency) != (timed_as(cell) == "cell"):
+        raise SpecError(f"latency: {cell.path} is {'' if model.latency else 'not '}given timings, see eval/clocked.py")
     defined = {
         "cell": axes_of(cell),
         "spec": model.checkpoint["spec"],
@@ -166,6 +174,7 @@ def measure(
         "reach": describe_reach(model.checkpoint["reach"], model.checkpoint["left_dense"]),
         "layers": model.profile["layers"],
         "deviation": model.profile["deviation"],
+        "latency": {"of": timed_as(cell)} | {key: model.latency[key] for key in TIMINGS if key in model.latency},
     }
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 from tabulate import tabulate
 
 from eval.cells import cell_path, named, parse
+from eval.clocked import AS_DENSE, as_dense, clocked_names
+from eval.columns import formatted
 from eval.compare import compare
 from eval.estimates import Record
-from eval.markdown import formatted
 from obsdiff.errors import SpecError
 
 RUN_ID = "[0-9a-f]{32}"
@@ -46,6 +47,8 @@ def read_run(run: str, results: Path = RESULTS) -> Record:
 def described(first: Record, second: Record) -> str:
     """A table of all metrics that both have: values, paired difference, its interval, and whether that excludes 0.
 
+    A time of the one that the other takes *as dense* is there too, without a difference.
+
     Raises:
         SpecError: the two are not of the same prompts and seed.
     """
@@ -58,9 +61,24 @@ def described(first: Record, second: Record) -> str:
         values = [about["value"], second["metrics"][name]["value"], row["difference"]]
         ends = f"{formatted(row['low'])} to {formatted(row['high'])}" if known else ""
         rows.append([f"{about['title']} ({about['unit']})", *map(formatted, values), ends, verdict(row, about, known)])
+    rows += clocked_rows(first, second)
     head = ["metric", "first", "second", "first − second", "95 % interval", "told from 0"]
     lines = [f"{which:<8}{name_of(record)}" for which, record in (("first", first), ("second", second))]
     return "\n".join([*lines, "", tabulate(rows, head, disable_numparse=True, stralign="left")])
+
+
+def clocked_rows(first: Record, second: Record) -> list[list[str]]:
+    """Metrics of a clock of which one of the two has a number and the other stands with the dense model, or both do."""
+    both, rows = (first, second), []
+    if any(as_dense([record], name) for record in both for name in clocked_names()):
+        for name in sorted(clocked_names()):
+            about = next((r["metrics"][name] for r in both if name in r["metrics"]), None)
+            if about and not all(name in r["metrics"] for r in both):
+                texts = [formatted(r["metrics"][name]["value"]) if name in r["metrics"] else AS_DENSE for r in both]
+                rows.append([f"{about['title']} ({about['unit']})", *texts, "", "", ""])
+        if not rows:
+            rows.append(["times and speed-ups", AS_DENSE, AS_DENSE, "", "", ""])
+    return rows
 
 
 def verdict(row: dict, about: dict, known: bool) -> str:

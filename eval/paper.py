@@ -13,6 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from eval.cells import AXES, PLAIN, cell_path, named, parse
+from eval.clocked import AS_DENSE, as_dense
 from eval.tables import Cell
 from obsdiff.errors import SpecError
 
@@ -61,12 +62,14 @@ class Row:
         axes: axis → text, no seed; of a row that the paper has, those that it states.
         name: of a row that only we have, what a person calls its cell beside the axes that the paper states.
         paper, ours: metric of COLUMNS → value in the paper's unit.
+        as_dense: those of ours that are the dense model's, whose kernels multiply zeros too.
     """
 
     axes: dict[str, str]
     name: str = ""
     paper: dict[str, float] = field(default_factory=dict)
     ours: dict[str, float] = field(default_factory=dict)
+    as_dense: set[str] = field(default_factory=set)
 
 
 def read_values(table: int, path: Path = VALUES) -> list[Row]:
@@ -103,11 +106,15 @@ def join(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
         return unseeded, [cell for _, cell in same]
 
     metrics = metrics_of(rows)
-    found = [Row(row.axes, "", row.paper, ours(take(row.axes)[1], metrics)) for row in rows]
+    found = []
+    for row in rows:
+        mine = take(row.axes)[1]
+        found.append(Row(row.axes, "", row.paper, ours(mine, metrics), dense_times(mine, metrics)))
     stated = {axis for row in rows for axis in row.axes} - {"method"}
     while waiting:
         axes, mine = take(waiting[0][0])
-        found.append(Row(axes, named(parse(cell_path(mine[0])), "seed", *stated), {}, ours(mine, metrics)))
+        name = named(parse(cell_path(mine[0])), "seed", *stated)
+        found.append(Row(axes, name, {}, ours(mine, metrics), dense_times(mine, metrics)))
     return found
 
 
@@ -128,8 +135,13 @@ def ours(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def dense_times(cells: Sequence[Cell], metrics: Sequence[str]) -> set[str]:
+    """Those of the metrics that are times of the dense model for all of these cells."""
+    return {name for name in metrics if cells and as_dense(cells, COLUMNS[name].ours)}
+
+
 def tidy(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row and metric: the axes, metric, paper, ours, difference (ours − paper)."""
+    """One line a row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper)."""
     axes = [axis for axis in AXES if axis != "seed"]
     lines = []
     for row in rows:
@@ -158,11 +170,13 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             line[axes.index("method")] = row.name
         for name in metrics:
             paper, mine, digits = row.paper.get(name), row.ours.get(name), COLUMNS[name].digits
+            nothing = AS_DENSE if name in row.as_dense else NONE
+            text = nothing if mine is None else f"{mine:.{digits}f}"
             if name in alone:
-                line.append(NONE if mine is None else f"{mine:.{digits}f}")
+                line.append(text)
                 continue
             difference = None if paper is None or mine is None else mine - paper
-            line += [NONE if value is None else f"{value:.{digits}f}" for value in (paper, mine)]
+            line += [NONE if paper is None else f"{paper:.{digits}f}", text]
             line.append(NONE if difference is None else f"{difference:+.{digits}f}")
         lines.append(line)
     titles = [
@@ -241,6 +255,8 @@ def write_paper(cells: Sequence[Cell], table: int, out: Path, scale: str = "full
     plain = tabulate(cellwise, titles, tablefmt="pipe", disable_numparse=True)
     title = f"# Table {table} of the OBS-Diff paper (arXiv 2510.06751v3), and ours"
     note = f"Δ is ours − the paper's; {NONE} was not reported, or not measured."
+    if any(row.as_dense for row in rows):
+        note += f" *{AS_DENSE}*: dense kernels multiply zeros too, so the time is that of the row `dense`."
     (out / "paper.md").write_text("\n\n".join([title, " ".join(about), note, plain]) + "\n")
     comment = "".join(f"% {sentence}\n" for sentence in about)
     (out / "paper.tex").write_text(comment + latex(titles, lines))

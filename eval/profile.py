@@ -10,8 +10,8 @@ from eval.trajectories import encoded
 from eval.work import nbytes
 from obsdiff import models, packages
 from obsdiff.checkpoint import Pruned
+from obsdiff.counting import paper_flops
 from obsdiff.devices import stated_precision
-from obsdiff.planning import paper_flops
 from obsdiff.prompts import Prompt
 from obsdiff.spec import Sampling
 from obsdiff.staging import denoising
@@ -77,7 +77,7 @@ def hook_of(layer: nn.Linear, pruned: State, sums: Tensor) -> Callable[[nn.Modul
 
 
 def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int:
-    """FLOPs of the pruned denoiser as obsdiff.planning.paper_flops counts them, without its weights.
+    """FLOPs of the pruned denoiser as obsdiff.counting.paper_flops counts them, without its weights.
 
     Args:
         pipe: the dense pipeline.
@@ -99,7 +99,7 @@ def counts(pipe: Any, pruned: Pruned) -> dict[str, Any]:
         prunable, denoiser: parameters of the prunable layers' weights and of the whole denoiser, `total` of the dense
         model and `nonzero` after pruning. bytes: of the denoiser's parameters, all in the pipeline's dtype: `dense`;
         `memory`, pruned, as dense kernels need them, zeros included; `disk`, the pruned layers' file and the parameters
-        that are not in it. paper_flops: of the pruned denoiser as the paper counts (obsdiff.planning.paper_flops).
+        that are not in it. paper_flops: of the pruned denoiser as the paper counts (obsdiff.counting.paper_flops).
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     names = packages.layers(family.units(denoiser))

@@ -60,9 +60,14 @@ def settings(records: Sequence[Record]) -> list[Setting]:
 
 
 def constant(cells: Iterable[Cell]) -> list[str]:
-    """The weighting, where all methods that have one have the same: no label needs to say it."""
-    weighted = [c for c in cells if registry.constants("obsdiff.methods", c.method)["WEIGHTED"]]
-    return ["weighting"] if len({cell.weighting for cell in weighted}) < 2 else []
+    """The weighting, and the packages, where all methods that have them have the same: no label needs to say it."""
+    had = {"weighting": "WEIGHTED", "packages": "STATISTIC"}
+    listed = list(cells)
+
+    def values(axis: str) -> set[str]:
+        return {getattr(c, axis) for c in listed if registry.constants("obsdiff.methods", c.method)[had[axis]]}
+
+    return [axis for axis in had if len(values(axis)) < 2]
 
 
 class Point(NamedTuple):

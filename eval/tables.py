@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from eval.cells import AXES
+from eval.clocked import CELL, DENSE, stands_with_dense
 from eval.estimates import by_configuration, estimate
 from eval.findings import sentences
 from eval.markdown import markdown
@@ -46,7 +47,10 @@ def read_cell(path: Path) -> Cell:
 
 
 def frame(cells: Sequence[Cell]) -> pd.DataFrame:
-    """One row a cell: the axes, then every metric, then the quartiles of what is timed."""
+    """One row a cell: the axes, then every metric, then the quartiles of what is timed.
+
+    A metric that a cell has no number of is NaN, such as a time of one that stands with the dense model.
+    """
     rows = []
     for cell in cells:
         row = {axis: cell["cell"][axis] for axis in AXES} | {k: m["value"] for k, m in cell["metrics"].items()}
@@ -61,12 +65,14 @@ def summary(configurations: Configurations) -> pd.DataFrame:
     """One row a configuration: the axes but the seed, how many seeds and pictures of each, then every metric.
 
     A metric is its mean over seeds, with `_low` and `_high` where it has an interval, or `_q1` and `_q3`, means too.
+    `timed_as` is `dense` where times and speed-ups are the dense model's, whose row has them, and left empty here.
     """
     rows = []
     for records in configurations.values():
         first = records[0]
         row = {axis: first["cell"][axis] for axis in AXES if axis != "seed"}
         row |= {"seeds": len(records), "pictures": len(first["prompts"])}
+        row |= {"timed_as": DENSE if all(map(stands_with_dense, records)) else CELL}
         for name in first["metrics"]:
             found = estimate(records, name)
             if found is None:

@@ -1,7 +1,7 @@
 """Work of one call, counted rather than timed: FLOPs that kernels do, FLOPs without zeros, memory."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.calls import PROMPT, installing, ready
 from obsdiff import devices, models
+from obsdiff.checkpoint import Pruned
+from obsdiff.spec import Sampling
 
 
 def flops(call: Callable[[], Any]) -> int:
@@ -93,3 +96,28 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     with alive:
         call()
     return alive.peak
+
+
+@devices.stated_precision()
+@torch.no_grad()
+def work(pipe: Any, pruned: Pruned, sampling: Sampling) -> dict[str, Mapping[str, int]]:
+    """Work of a denoiser call for one prompt, guidance included.
+
+    Args:
+        pipe: the dense pipeline; it is dense again afterwards.
+
+    Returns:
+        flops: dense, pruned, and ideal (of the pruned one without products with zeros). memory: peak bytes, the
+        denoiser's weights included, dense and pruned.
+    """
+    done: dict[str, int] = {}
+    memory: dict[str, int] = {}
+    denoiser = models.denoiser_of(pipe)
+    with ready(pipe, PROMPT, sampling, [1]) as calls, installing(pipe, {"pruned": pruned}) as install:
+        call = calls[1]["denoiser"]
+        for which, put in install.items():
+            put()
+            done[which] = flops(call)
+            memory[which] = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
+        done["ideal"] = done["pruned"] - zero_flops(denoiser, pruned.states, call)
+    return {"flops": done, "memory": memory}

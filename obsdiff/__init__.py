@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from obsdiff.planning import Plan, plan
     from obsdiff.pruning import prune
     from obsdiff.report import Report
+    from obsdiff.sharing import calibrate
 from obsdiff.spec import PruneSpec, Sampling, Source
 
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "Plan": "planning",
     "plan": "planning",
     "prune": "pruning",
+    "calibrate": "sharing",
     "save_pruned": "checkpoint",
     "load_pruned": "checkpoint",
     "export_pruned": "exporting",
@@ -41,6 +43,7 @@ __all__ = [
     "Sampling",
     "Source",
     "SpecError",
+    "calibrate",
     "export_pruned",
     "load_pipeline",
     "load_pruned",

@@ -1,17 +1,17 @@
-"""Command line: `obsdiff prune | plan | inspect | export | compare`; options of a run are fields of obsdiff/spec.py."""
+"""Command line: `obsdiff COMMAND`, see COMMANDS; options of a run are fields of obsdiff/spec.py."""
 
 import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from obsdiff.devices import require_whole
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.folders import CHECKPOINT, EXPORT, claimed, require_free
+from obsdiff.folders import CALIBRATION, CHECKPOINT, EXPORT, claimed, require_free
 from obsdiff.leases import lease
 from obsdiff.prompts import read_prompts
 from obsdiff.spec import PruneSpec, Source
@@ -29,6 +29,7 @@ def prune(
     out: Path,
     prompts_file: Path | None = None,
     threads: int | None = None,
+    calibration: Path | None = None,
 ) -> None:
     """Prune a pipeline and save its pruned weights; a run that was killed goes on at the package where it stopped.
 
@@ -36,15 +37,13 @@ def prune(
         out: folder of the pruned checkpoint.
         prompts_file: calibration prompts: a text file, one a line, or a CSV file with a column `caption`.
         threads: CPU threads of torch.
+        calibration: folder that `calibrate` wrote for this model, sampling and weighting, in the place of sampling.
     """
     require_whole(source.offload)
-    prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
-    spec = replace(spec, prompts=tuple(prompts))
-    if spec.calibrates and not prompts:
-        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+    spec = prompted(spec, prompts_file)
     with claimed(out, CHECKPOINT):
         lease(source.device)
-        report = pruned(source, spec, out, threads)
+        report = pruned(source, spec, out, threads, calibration)
     errors = [layer.weight_error for layer in report.layers]
     print(
         f"{out}: {len(errors)} layers, sparsity {report.sparsity:.4f}, {report.seconds['total']:.1f} s, "
@@ -52,21 +51,72 @@ def prune(
     )
 
 
-def pruned(source: Source, spec: PruneSpec, out: Path, threads: int | None) -> "Report":
+def calibrate(
+    source: Annotated[Source, Flat],
+    spec: Annotated[PruneSpec, Flat],
+    out: Path,
+    prompts_file: Path | None = None,
+    threads: int | None = None,
+) -> None:
+    """Do once what runs of `prune` share that differ in sparsity, pattern or method; they take it by --calibration.
+
+    The dense model's statistics of all layers; with --packages sequential the denoiser's inputs of its sampling run.
+
+    Args:
+        out: folder of the calibration.
+        prompts_file: as of `prune`.
+        threads: CPU threads of torch.
+    """
+    require_whole(source.offload)
+    spec = prompted(spec, prompts_file)
+    with claimed(out, CALIBRATION):
+        lease(source.device)
+        from obsdiff.sharing import require_calibrating, write_calibration
+
+        require_calibrating(spec)
+        pipe, base = placed(source, spec, threads)
+        write_calibration(pipe, spec, out, base)
+    held = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {len(spec.prompts)} prompts, {held / 2**20:.1f} MiB")
+
+
+def prompted(spec: PruneSpec, prompts_file: Path | None) -> PruneSpec:
+    """The spec with a file's prompts; SpecError where it needs some and has none."""
+    prompts = [p.caption for p in read_prompts(prompts_file)] if prompts_file else list(spec.prompts)
+    spec = replace(spec, prompts=tuple(prompts))
+    if spec.calibrates and not prompts:
+        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file FILE")
+    return spec
+
+
+def placed(source: Source, spec: PruneSpec, threads: int | None) -> tuple[Any, dict[str, str]]:
+    """The pipeline with its own scheduler where it is to be, and its identity."""
     import torch
 
-    from obsdiff import prune as run
-    from obsdiff.checkpoint import write_pruned
     from obsdiff.identity import identity_of_source
     from obsdiff.loading import open_pipeline, place
-    from obsdiff.progress import discard
 
     if threads:
         torch.set_num_threads(threads)
     pipe = open_pipeline(source, spec.sampling, own_scheduler=True)
     base = identity_of_source(source, pipe)
     place(pipe, source)
-    report = run(pipe, spec, out / "progress", base)
+    return pipe, base
+
+
+def pruned(
+    source: Source, spec: PruneSpec, out: Path, threads: int | None, calibration: Path | None = None
+) -> "Report":
+    from obsdiff import prune as run
+    from obsdiff.checkpoint import write_pruned
+    from obsdiff.progress import discard
+
+    if calibration is not None and spec.calibrates:
+        from obsdiff.sharing import read_record
+
+        read_record(calibration)  # before any weights load
+    pipe, base = placed(source, spec, threads)
+    report = run(pipe, spec, out / "progress", base, calibration)
     write_pruned(pipe, out, report)
     discard(out / "progress")
     return report
@@ -77,19 +127,28 @@ def plan(
     spec: Annotated[PruneSpec, Flat],
     calibration_prompts: int = 100,
     memory_gib: float = 24,
+    rate: str | None = None,
+    calibrated: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Say what `prune` would do, from the model's configuration alone: no weights are opened.
+    """Say what `prune` would do and how long it takes, from the model's configuration alone: no weights are opened.
 
     Args:
         calibration_prompts: how many there will be.
         memory_gib: of the device; whether the run fits into it, and how.
+        rate: of its matrix products in TFLOP/s, such as 300TFLOPS; or a device (a100, cpu, h100, h200, l40s, rtx4090),
+            or `here`, measured. Where it is left out, that of the CPU here in the table, or of an a100.
+        calibrated: the dense model's statistics are at hand, so that the first package is not sampled for.
         as_json: for programs.
     """
+    from obsdiff.rates import check
+
+    check(rate)
     from obsdiff.planning import describe
     from obsdiff.planning import plan as find_out
 
-    print(describe(find_out(source, spec, calibration_prompts, int(memory_gib * 2**30)), as_json))
+    found = find_out(source, spec, calibration_prompts, int(memory_gib * 2**30), rate, calibrated)
+    print(describe(found, as_json))
 
 
 def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = False) -> None:
@@ -154,7 +213,7 @@ def compare(
     print(described(read_run(first, results), read_run(second, results)))
 
 
-COMMANDS = {f.__name__: f for f in (prune, plan, inspect, export, compare)}
+COMMANDS = {f.__name__: f for f in (prune, calibrate, plan, inspect, export, compare)}
 
 
 def main(argv: list[str]) -> int:

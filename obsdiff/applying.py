@@ -55,9 +55,12 @@ def prune_group(
     for name in group:
         dense = before[name].weight.float()
         generator = torch.Generator("cpu").manual_seed(prompt_seed(name, spec.seed))
-        pruned, keep = solve_layer(dense, used, method, spec, share[name], generator)
-        after = finish(denoiser, name, before[name], pruned, input if bias else None)
-        report.layers.append(account(name, dense, after.weight.float(), int((~keep).sum()), input, used, bias))
+        solved = solve_layer(dense, used, method, spec, share[name], generator)
+        after = finish(denoiser, name, before[name], solved.weight, input if bias else None)
+        removed = solved.keep.numel() - int(solved.keep.count_nonzero())
+        # the solver's error is that of its own float32 weights
+        error = solved.error if after.weight.dtype == torch.float32 else None
+        report.layers.append(account(name, dense, after.weight.float(), removed, input, used, bias, error))
 
 
 def prune_sites(
@@ -154,13 +157,25 @@ def finish(denoiser: nn.Module, name: str, dense: State, pruned: Tensor, input: 
 
 
 def account(
-    name: str, dense: Tensor, stored: Tensor, removed: int, input: Input | None, used: Input | None, bias: bool
+    name: str,
+    dense: Tensor,
+    stored: Tensor,
+    removed: int,
+    input: Input | None,
+    used: Input | None,
+    bias: bool,
+    solved_error: float | None = None,
 ) -> LayerReport:
-    """What happened to a layer: its error by weights, and by the Hessian where there is one."""
+    """What happened to a layer: its error by weights, and by the Hessian where there is one.
+
+    Args:
+        solved_error: tr(ΔW H ΔWᵀ) of the stored weight on `used`, where the solver knows it.
+    """
     whole = float(dense.square().sum())
     error = float((stored - dense).square().sum()) / whole if whole else 0.0
     layer = LayerReport(name, (dense.shape[0], dense.shape[1]), removed, error, bias_moved=bias)
     if input is not None and used is not None and input.hessian is not None and used.hessian is not None:
-        layer.calibration_error = obs.layer_error(dense, stored, used.hessian, input.hessian)
+        error = obs.energy(stored - dense, used.hessian) if solved_error is None else solved_error
+        layer.calibration_error = obs.relative(error, dense, input.hessian)
         layer.damping = used.factor.damping
     return layer

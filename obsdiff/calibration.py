@@ -5,6 +5,7 @@ input share one statistic.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -77,8 +78,7 @@ class Calibration:
 
     def where(self, rows: slice) -> str:
         """A batch in words."""
-        first = self.spec.prompts[rows.start]
-        return f"calibration prompts {rows.start + 1} to {rows.stop} (the first is {first[:60]!r})"
+        return where(self.spec.prompts, rows)
 
     def statistics(self, denoiser: nn.Module, groups: Sequence[Group], kind: str, what: str) -> dict[Group, Statistic]:
         """Sample all prompts once and sum up the input of every group.
@@ -89,24 +89,31 @@ class Calibration:
         Raises:
             LayerError: a layer was never called, or NaN or infinity arose; with layer, step and prompts.
         """
-        stats: dict[Group, Statistic] = {}
+        return self.several(denoiser, groups, (kind,), what)[kind]
+
+    def several(
+        self, denoiser: nn.Module, groups: Sequence[Group], kinds: Sequence[str], what: str
+    ) -> dict[str, dict[Group, Statistic]]:
+        """statistics() of several kinds at once, by kind."""
+        found = {kind: begun(denoiser, groups, kind, self.spec) for kind in kinds}
+        stats = [stat for of in found.values() for stat in of.values()]
         steps = Steps()
         handles = []
         for group in groups:
-            layer = models.linear(denoiser, group[0])
-            device = torch.device("cpu") if self.spec.offload_statistics else layer.weight.device
-            stats[group] = STATISTICS[kind](layer.in_features, device)
+            mine = [of[group] for of in found.values()]
 
-            def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
+            def hook(_: nn.Module, args: tuple[Tensor, ...], mine: list[Statistic] = mine) -> None:
                 assert self.alphas is not None
-                stat.add(args[0].detach(), float(self.alphas(self.pipe.num_timesteps)[steps.now]))
+                alpha = float(self.alphas(self.pipe.num_timesteps)[steps.now])
+                for stat in mine:
+                    stat.add(args[0].detach(), alpha)
 
-            handles.append(layer.register_forward_pre_hook(hook))
+            handles.append(models.linear(denoiser, group[0]).register_forward_pre_hook(hook))
         odd: slice | None = None
         try:
             for rows in tqdm(self.batches, desc=what, unit="batch", leave=False, mininterval=2):
                 self.run(rows, steps)
-                if not all(stat.finite for stat in stats.values()):
+                if not all(stat.finite for stat in stats):
                     odd = rows
                     break
         finally:
@@ -114,12 +121,9 @@ class Calibration:
                 handle.remove()
         if odd:
             self.blame(denoiser, odd)
-        for group, stat in stats.items():
-            try:
-                stat.check()
-            except StatisticError as error:
-                raise LayerError(f"{group[0]}: {error}") from None
-        return stats
+        for of in found.values():
+            check(of)
+        return found
 
     def run(self, rows: slice, steps: "Steps") -> None:
         """Sample one batch.
@@ -146,25 +150,9 @@ class Calibration:
     def blame(self, denoiser: nn.Module, rows: slice) -> None:
         """Sample a batch again and raise LayerError where NaN or infinity arises first."""
         steps = Steps()
-
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
-            if all(finite(tensor) for tensor in tensors(output)):
-                return
-            part = "output" if all(finite(tensor) for tensor in tensors([args, kwargs])) else "input"
-            raise LayerError(
-                f"{name or type(module).__name__}: its {part} holds NaN or infinity at step {steps.now + 1} of "
-                f"{self.pipe.num_timesteps}, {self.where(rows)}; load the model in bfloat16 or float32"
-            )
-
-        handles = [
-            module.register_forward_hook(partial(hook, name=name), with_kwargs=True)
-            for name, module in denoiser.named_modules()
-        ]
-        try:
+        place = self.where(rows)
+        with blamed(denoiser, lambda: f"step {steps.now + 1} of {self.pipe.num_timesteps}, {place}"):
             self.run(rows, steps)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class Steps:
@@ -175,6 +163,55 @@ class Steps:
     def __call__(self, pipe: Any, i: int, t: Any, values: dict) -> dict:
         self.now = i + 1
         return values
+
+
+def where(prompts: Sequence[str], rows: slice) -> str:
+    """A batch of prompts in words."""
+    return f"calibration prompts {rows.start + 1} to {rows.stop} (the first is {prompts[rows.start][:60]!r})"
+
+
+def begun(denoiser: nn.Module, groups: Sequence[Group], kind: str, spec: PruneSpec) -> dict[Group, Statistic]:
+    """An empty statistic of every group, where the spec wants it to be."""
+    layers = {group: models.linear(denoiser, group[0]) for group in groups}
+    main = torch.device("cpu") if spec.offload_statistics else None
+    return {g: STATISTICS[kind](layer.in_features, main or layer.weight.device) for g, layer in layers.items()}
+
+
+def check(stats: Mapping[Group, Statistic]) -> None:
+    """Raise LayerError, by the layer's name, where a statistic has seen nothing, or NaN or infinity."""
+    for group, stat in stats.items():
+        try:
+            stat.check()
+        except StatisticError as error:
+            raise LayerError(f"{group[0]}: {error}") from None
+
+
+@contextmanager
+def blamed(denoiser: nn.Module, place: Callable[[], str]) -> Iterator[None]:
+    """Inside the block, LayerError where NaN or infinity arises in the denoiser.
+
+    Args:
+        place: step and prompts in words, at the time of the call.
+    """
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
+        if all(finite(tensor) for tensor in tensors(output)):
+            return
+        part = "output" if all(finite(tensor) for tensor in tensors([args, kwargs])) else "input"
+        raise LayerError(
+            f"{name or type(module).__name__}: its {part} holds NaN or infinity at {place()}; load the model in "
+            "bfloat16 or float32"
+        )
+
+    handles = [
+        module.register_forward_hook(partial(hook, name=name), with_kwargs=True)
+        for name, module in denoiser.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def tensors(nested: Any) -> Iterator[Tensor]:

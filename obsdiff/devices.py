@@ -105,18 +105,38 @@ def stated_precision() -> Iterator[None]:
 
     cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
-    parts = [torch.backends.cuda.matmul, *(getattr(of, op) for of in (cudnn, mkldnn) for op in ("conv", "rnn"))]
+    matmul: Any = torch.backends.cuda.matmul
+    parts = [matmul, *(getattr(of, op) for of in (cudnn, mkldnn) for op in ("conv", "rnn"))]
     stated: list[tuple[Any, str, Any]] = [
         (cudnn, "benchmark", False),
         (cudnn, "deterministic", True),
         (cudnn, "allow_tf32", TF32),
+        (matmul, "allow_fp16_accumulation", False),
     ]
     stated += [(part, "fp32_precision", "ieee") for part in (*parts, mkldnn.matmul)]
+    with chosen("highest", stated):
+        yield
+
+
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """A GPU's float32 products are in TensorFloat-32 for the block: for factors that it holds exactly."""
+    import torch
+
+    backends: Any = torch.backends
+    with chosen("high", [(part, "fp32_precision", "tf32") for part in (backends.cuda.matmul, backends.mkldnn.matmul)]):
+        yield
+
+
+@contextmanager
+def chosen(precision: str, stated: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """torch's choice of precision for the block, by its older and its newer interface, which must not disagree."""
+    import torch
+
     before = [(part, name, known(partial(getattr, part, name))) for part, name, _ in stated]
     products = known(torch.get_float32_matmul_precision)
     try:
-        # torch has an older and a newer interface to the same choice, and computes nothing where they disagree
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision(precision)
         for part, name, value in stated:
             setattr(part, name, value)
         yield

@@ -56,6 +56,13 @@ PROGRESS = Kind(
 CHECKPOINT = Kind(
     "a pruned checkpoint", ".checkpoint.lock", "manifest.json", OF_A_RUN, (f"progress/{PROGRESS.record}",)
 )
+CALIBRATION = Kind(
+    "a calibration",
+    ".calibration.lock",
+    "calibration.json",
+    frozenset({"content", "model", "sampling"}),
+    ("trajectory.json", "statistics-1.safetensors"),
+)
 EXPORT = Kind("an exported pipeline", ".export.lock", "obsdiff.json", OF_A_RUN)
 
 

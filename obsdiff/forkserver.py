@@ -22,7 +22,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-LIBRARIES = ("torch", "diffusers", "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3", "open_clip")
+LIBRARIES = (
+    *("torch", "diffusers", "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3"),
+    *("open_clip", "torchmetrics"),
+)
 MODULES = ("obsdiff.__main__", "eval.__main__")
 """whose main() a child runs"""
 IDLE_SECONDS, REQUEST_SECONDS = 60.0, 30.0

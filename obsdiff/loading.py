@@ -215,8 +215,7 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             local = source.local_files_only
             path = Path(hf_hub_download(source.model, name, revision=source.revision, local_files_only=local))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
-            shipped = FACTS / f"{source.model.replace('/', '--')}.json"
-            known: dict[str, dict[str, Any]] = json.loads(shipped.read_text()) if shipped.is_file() else {}
+            known = shipped(source)
             if name in known:
                 return known[name]
     if not path.is_file():
@@ -225,3 +224,9 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             f"enough), or run `hf download {source.model} --include '*.json'`"
         )
     return read_record(path)
+
+
+def shipped(source: Source) -> dict[str, dict[str, Any]]:
+    """What obsdiff/facts has of a checkpoint: its JSON files by name, and `parameters` by component; {} of others."""
+    path = FACTS / f"{source.model.replace('/', '--')}.json"
+    return json.loads(path.read_text()) if path.is_file() and not Path(source.model).is_dir() else {}

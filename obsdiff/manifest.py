@@ -17,7 +17,7 @@ from obsdiff.files import DamagedFile, read_json, seal, sealed
 from obsdiff.identity import ABSENT, PIPELINE
 from obsdiff.report import Report
 from obsdiff.schema import Schema, closed, schema_of
-from obsdiff.spec import DTYPES, PruneSpec, Sampling
+from obsdiff.spec import DTYPES, PASSING, PruneSpec, Sampling
 from obsdiff.targets import sparsity_of
 
 MANIFEST = "manifest.json"
@@ -36,7 +36,9 @@ def validator() -> Draft202012Validator:
         "additionalProperties": {"anyOf": [HASH, {"const": ABSENT}]},
         "required": [PIPELINE],
     }
-    report = schema_of(Report, spec=schema_of(PruneSpec, prompts=HASH, sampling=sampling), base=identity)
+    spec = schema_of(PruneSpec, prompts=HASH, sampling=sampling)["properties"]
+    result = closed({key: value for key, value in spec.items() if key not in PASSING})
+    report = schema_of(Report, spec=result, base=identity)
     own = {
         "format": {"const": FORMAT},
         "sparsity": {"type": "number", "minimum": 0, "maximum": 1},

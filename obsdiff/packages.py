@@ -19,8 +19,8 @@ def split(sizes: Sequence[int], packages: int | str) -> list[range]:
 
     Args:
         sizes: bytes of each unit's statistics.
-        packages: a count (sizes differ by one unit at most; fewer packages where units run out), 'unit' for one a
-            unit, or a budget such as '2GiB' for the fewest packages whose statistics fit into it.
+        packages: a count (sizes differ by one unit at most; fewer packages where units run out), 'unit' and
+            'sequential' for one a unit, or a budget such as '2GiB' for the fewest whose statistics fit into it.
 
     Returns:
         The indices of each package's units.
@@ -30,7 +30,7 @@ def split(sizes: Sequence[int], packages: int | str) -> list[range]:
     """
     if isinstance(packages, str) and packages.endswith("GiB"):
         return by_bytes(sizes, int(float(re.sub("GiB$", "", packages)) * GIB))
-    count = len(sizes) if packages == "unit" else min(int(packages), len(sizes))
+    count = len(sizes) if packages in ("unit", "sequential") else min(int(packages), len(sizes))
     edges = [round(i * len(sizes) / count) for i in range(count + 1)] if count else []
     return [range(a, b) for a, b in pairwise(edges)]
 

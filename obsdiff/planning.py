@@ -1,25 +1,24 @@
 """What a spec will do to a model, from its configuration alone: layers, packages, bytes, parameters, FLOPs."""
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import components, models, surgery, targets
+from obsdiff import components, models, rates, surgery, targets
+from obsdiff.counting import count_flops
+from obsdiff.effort import EFFICIENCY, Effort, Minutes, effort_of, minutes_of
 from obsdiff.loading import class_named, configuration, denoiser_class
 from obsdiff.memory import Memory, component_bytes, estimate, fitting
+from obsdiff.rates import Rate
 from obsdiff.sources import INDEX
-from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.spec import PruneSpec, Source
 from obsdiff.surgery import State
 from obsdiff.targets import Target
-
-PAPER_TOKENS = 77
-PAPER_MULTIPLY_ADD = {"transformer": 1, "unet": 2}
-"""denoiser → FLOPs of a multiply-add in the paper's tables 4 and 9, and 3"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Plan:
         attention_flops, pruned_attention_flops: what of those is the products of attention's queries, keys and values,
             which published counts often leave out.
         theoretical_flops: with the multiplications by zeros of the pruned layers left out.
-        sampling_runs: of the whole calibration set; the same set once a package.
+        sampling_runs: of the whole calibration set; the same set once a package, twice where it is sequential.
         calibration_flops: of all those runs.
         reach: weights of the layers that the family can prune, over all parameters of the denoiser.
         left_dense: linear layers that it never prunes, their names with `*` for block numbers → how many there are.
-        memory: estimated bytes on the device (obsdiff/memory.py).
+        memory: estimated bytes (obsdiff/memory.py).
         fits: the mildest way to run within the budget.
+        effort: FLOPs of the whole run by phase, those of the solver included (obsdiff/effort.py).
+        minutes: how long the phases take at `rate`, a share of which each is taken to get.
     """
 
     layers: dict[str, float]
@@ -66,6 +67,9 @@ class Plan:
     memory: Memory
     budget: int
     fits: str
+    effort: Effort
+    minutes: Minutes
+    rate: Rate
 
 
 def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
@@ -82,17 +86,27 @@ def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
         return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 
-def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 * 2**30) -> Plan:
+def plan(
+    source: Source,
+    spec: PruneSpec,
+    prompts: int = 100,
+    budget: int = 24 * 2**30,
+    rate: str | None = None,
+    calibrated: bool = False,
+) -> Plan:
     """Find out what prune() would do.
 
     Args:
         prompts: calibration prompts, where the spec has none yet.
         budget: bytes of device memory to fit into.
+        rate: TFLOP/s of matrix products, such as 300TFLOPS; a device of rates.DEVICES; or `here`, measured.
+        calibrated: the dense model's statistics are at hand, so the first package is not sampled for.
 
     Raises:
-        SpecError: the model or the spec cannot be used.
+        SpecError: the model, the spec or the rate cannot be used.
         LayerError: a layer does not fit the pattern.
     """
+    speed = rates.rate_of(rate, source.dtype, source.device)
     family, denoiser, vae = meta_denoiser(source)
     weights = component_bytes(source)
     chosen = targets.find(family, denoiser, spec) if spec.facts["PRUNES"] else []
@@ -106,37 +120,43 @@ def plan(source: Source, spec: PruneSpec, prompts: int = 100, budget: int = 24 *
     ]
     parameters, in_reach = sum(p.numel() for p in denoiser.parameters()), targets.reach(family, denoiser)
     work = count_flops(family, denoiser, spec, vae)
-    memory = estimate(source, spec, weights, denoiser, cuts, work.widest)
-    fits = fitting(budget, source, spec, weights, denoiser, chosen, work.widest)
+    memory = estimate(source, spec, weights, denoiser, cuts, work)
+    fits = fitting(budget, source, spec, weights, denoiser, chosen, work)
     layers: dict[str, float] = {}
     saved, zeros = 0.0, 0
+    small = deepcopy(denoiser) if any(target.sites for target in chosen) else denoiser
     for target in chosen:
         if target.sites:
             amount = targets.sparsity_of(target.layers, spec)
-            layers |= dict.fromkeys(target.layers, remove(denoiser, target, amount))
+            layers |= dict.fromkeys(target.layers, remove(small, target, amount))
             continue
         for name in target.layers:
             layers[name] = targets.sparsity_of([name], spec)
             saved += layers[name] * work.by_layer.get(name, 0)
             zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
-    left = count_flops(family, denoiser, spec, vae) if any(t.sites for t in chosen) else work
+    left = work if small is denoiser else count_flops(family, small, spec, vae)
+    runs, count = targets.runs(spec, cuts), len(spec.prompts) or prompts
+    effort = effort_of(source, family, denoiser, spec, cuts, weights, work, left.total, count, calibrated)
     return Plan(
         layers,
         packages,
         spec.statistic,
         parameters,
-        sum(p.numel() for p in denoiser.parameters()) - zeros,
+        sum(p.numel() for p in small.parameters()) - zeros,
         work.total,
         left.total,
         work.attention,
         left.attention,
         left.total - round(saved),
-        runs := len(cuts) if spec.statistic else 0,
-        runs * (len(spec.prompts) or prompts) * spec.sampling.steps * work.total,
+        runs,
+        runs * count * spec.sampling.steps * work.total,
         *in_reach,
         memory,
         budget,
         fits,
+        effort,
+        minutes_of(effort, speed, source),
+        speed,
     )
 
 
@@ -148,75 +168,6 @@ def remove(denoiser: nn.Module, target: Target, sparsity: float) -> float:
     surgery.install(denoiser, surgery.shrink(states, kept), heads)
     channels = sum(site.groups * site.size for site, _ in kept)
     return 1 - sum(len(groups) * site.size for site, groups in kept) / channels
-
-
-class Work(NamedTuple):
-    """FLOPs of one call of the denoiser."""
-
-    total: int
-    attention: int
-    by_layer: dict[str, int]
-    """of the linear layers"""
-    widest: int
-    """numbers that the layer with the most reads and writes"""
-
-
-def own_side(denoiser: nn.Module) -> int:
-    """Side of the latents where no size is asked for; FluxTransformer2DModel's configuration does not say it."""
-    side: int = getattr(denoiser.config, "sample_size", 128)
-    return side
-
-
-def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Work:
-    """Of a call for one prompt as the spec samples.
-
-    Args:
-        denoiser: on the meta device.
-        vae: its configuration.
-    """
-    sampling = spec.sampling
-    scale = 2 ** (len(vae["block_out_channels"]) - 1)
-    side = own_side(denoiser)
-    sides = (given // scale if given else side for given in (sampling.height, sampling.width))
-    return work_of(denoiser, family.example(denoiser, *sides, sampling))
-
-
-def paper_flops(family: Any, denoiser: nn.Module) -> int:
-    """Work of one call as the OBS-Diff paper's tables count it (docs/paper.md), in its "FLOPs".
-
-    The call is unguided, for one prompt, on the pipeline's own size (1024² for Stable Diffusion 3, 3.5 and XL), with 77
-    text tokens, and attention's own products are left out. A multiply-add is one for transformers and two for UNets.
-
-    Args:
-        denoiser: on the meta device, dense or with heads and neurons removed.
-    """
-    side = own_side(denoiser)
-    tokens = PAPER_TOKENS - getattr(family, "CLIP_TOKENS", 0)
-    unguided = Sampling(guidance_scale=1.0, max_sequence_length=tokens)
-    work = work_of(denoiser, family.example(denoiser, side, side, unguided))
-    return (work.total - work.attention) * PAPER_MULTIPLY_ADD[family.DENOISER] // 2
-
-
-def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:
-    """Of a call with these arguments, both on the meta device."""
-    by_layer: dict[str, int] = {}
-    numbers: list[int] = []
-    handles = []
-    for name, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear):
-
-            def hook(m: nn.Linear, args: tuple[torch.Tensor, ...], name: str = name) -> None:
-                by_layer[name] = by_layer.get(name, 0) + 2 * args[0].numel() * m.out_features
-                numbers.append(args[0].numel() // m.in_features * (m.in_features + m.out_features))
-
-            handles.append(module.register_forward_pre_hook(hook))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        denoiser(**arguments)
-    for handle in handles:
-        handle.remove()
-    operations = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
-    attention = sum(count for name, count in operations.items() if "bmm" in name or "attention" in name)
-    return Work(int(counter.get_total_flops()), int(attention), by_layer, max(numbers))
 
 
 def readable(size: int) -> str:
@@ -237,7 +188,6 @@ def describe(found: Plan, as_json: bool = False) -> str:
     for number, package in enumerate(found.packages, 1):
         size = f"{readable(package.statistics_bytes)} of {found.statistic}" if found.statistic else "no statistics"
         lines.append(f"package {number}: {len(package.layers)} layers, {size}")
-    memory = found.memory
     less = 1 - found.pruned_parameters / found.parameters
     lines += [
         "",
@@ -247,9 +197,40 @@ def describe(found: Plan, as_json: bool = False) -> str:
         f"FLOPs of one denoiser call: {found.flops / 1e9:,.2f} G → {found.pruned_flops / 1e9:,.2f} G "
         f"({1 - found.pruned_flops / found.flops:.1%} fewer); "
         f"{found.theoretical_flops / 1e9:,.2f} G if zeros were skipped",
-        f"calibration: {found.calibration_flops / 1e15:,.3f} PFLOP",
-        f"device memory, estimated: {readable(memory.encoding)} with the prompts' encoders, "
-        f"{readable(memory.calibration)} calibrating, {readable(memory.solving)} solving",
+        f"calibration: {found.calibration_flops / 1e15:,.3f} PFLOP of sampling",
+        *describe_time(found),
+        *describe_memory(found.memory),
         f"within {readable(found.budget)}: {found.fits}",
     ]
     return "\n".join(lines)
+
+
+def describe_time(found: Plan) -> list[str]:
+    """The work of the phases, and the minutes they take."""
+    effort, minutes, rate = found.effort, found.minutes, found.rate
+    phases = (
+        ("encode", effort.encode, minutes.encode),
+        ("sample", effort.sample, minutes.sample),
+        ("statistics", effort.statistics, minutes.statistics),
+        ("solve", effort.solve + effort.eliminate, minutes.solve),
+    )
+    lines = [f"{'phase':12}{'TFLOP':>14}{'minutes':>10}"]
+    lines += [f"{name:12}{flops / rates.TERA:14,.2f}{time:10,.1f}" for name, flops, time in phases]
+    lines.append(f"{'all':12}{sum(flops for _, flops, _ in phases) / rates.TERA:14,.2f}{minutes.total:10,.1f}")
+    shares = ", ".join(f"{share:.0%} in {phase}" for phase, share in EFFICIENCY.items())
+    lines.append(
+        f"at {rate.name}: {rate.model / rates.TERA:,.3g} TFLOP/s in the model's dtype, {rate.single / rates.TERA:,.3g} "
+        f"in float32, {rate.double / rates.TERA:,.3g} in float64 ({rate.origin}), of which {shares}; loading, saving, "
+        "and what is no matrix product come on top"
+    )
+    return lines
+
+
+def describe_memory(memory: Memory) -> list[str]:
+    """The moments, and what is estimated."""
+    what = "GPU memory allocated" if memory.kind == "allocated" else "resident memory of the process"
+    return [
+        f"{what}, estimated: {readable(memory.loading)} loading, {readable(memory.encoding)} with the prompts' "
+        f"encoders, {readable(memory.calibration)} calibrating, {readable(memory.solving)} solving, "
+        f"{readable(memory.saving)} saving; at most {readable(memory.peak)}"
+    ]

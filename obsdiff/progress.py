@@ -2,6 +2,7 @@
 
     package-1.safetensors   the layers of the first package as pruned
     progress.json           which run they are of and, package by package, the file's hash and what happened
+    trajectory/             of packages: sequential, the dense model's sampling run (see trajectory)
 
 The record is written after each package's file. What is damaged is made again, and all that follows it.
 """
@@ -24,8 +25,10 @@ from obsdiff.report import LayerReport, Report, SiteReport
 from obsdiff.surgery import State
 from obsdiff.targets import Target
 from obsdiff.tensors import read_tensors, write_tensors
+from obsdiff.trajectory import files_of
 
 FORMAT = 2
+TRAJECTORY = "trajectory"
 
 
 @contextmanager
@@ -46,6 +49,10 @@ def discard(folder: Path) -> None:
     """Remove a run's files, and the folder if nothing else is in it."""
     for path in (*folder.glob("package-*.safetensors"), *folder.glob(".*.tmp"), folder / PROGRESS.record):
         path.unlink(missing_ok=True)
+    for path in files_of(folder / TRAJECTORY):
+        path.unlink(missing_ok=True)
+    if (folder / TRAJECTORY).is_dir() and not any((folder / TRAJECTORY).iterdir()):
+        (folder / TRAJECTORY).rmdir()
     (folder / PROGRESS.lock).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
@@ -70,10 +77,13 @@ class Progress:
     def done(self) -> int:
         return len(self.finished)
 
-    def restore(self, denoiser: nn.Module) -> list[list[float]] | None:
+    def restore(self, denoiser: nn.Module, anew: bool = False) -> list[list[float]] | None:
         """Put finished packages of this very run into the denoiser and the report.
 
         Files of another run are removed, and those from the first damaged one on; standard error says so.
+
+        Args:
+            anew: finished packages are of no use, because what the others are made from is gone.
 
         Returns:
             The sparsities that were allocated, or None where the run starts at the beginning.
@@ -81,6 +91,9 @@ class Progress:
         if self.folder is None:
             return None
         record = self.read(self.folder / PROGRESS.record)
+        if anew and record["finished"]:
+            made_anew(self.folder, "the dense model's sampling run is not there any more")
+            record = {"finished": [], "amounts": None}
         for number, package in enumerate(record["finished"], 1):
             path = self.path(number)
             try:

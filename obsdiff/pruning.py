@@ -1,7 +1,7 @@
 """The algorithm, top to bottom (OBS-Diff, arXiv 2510.06751, algorithm 1).
 
-For each module package: sample the calibration prompts on the model as pruned so far, then prune the package's
-layers one by one, each from its own statistic.
+For each module package: calibrate on the model as pruned so far, then prune the package's layers one by one, each from
+its own statistic.
 """
 
 import time
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from obsdiff import guard, models, registry, surgery, targets
+from obsdiff import guard, measuring, models, registry, sharing, surgery, targets
 from obsdiff.applying import prune_target
-from obsdiff.calibration import Calibration
 from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.identity import Identity, identity_of
+from obsdiff.measuring import Measure
 from obsdiff.packages import Group
-from obsdiff.progress import Progress, held
+from obsdiff.progress import TRAJECTORY, Progress, held
 from obsdiff.report import Clock, Report, peak_memory
 from obsdiff.spec import PruneSpec
 from obsdiff.staging import Stage, staged
@@ -29,7 +29,13 @@ from obsdiff.targets import Target
 
 @stated_precision()
 @torch.no_grad()
-def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None, base: Identity | None = None) -> Report:
+def prune(
+    pipe: Any,
+    spec: PruneSpec,
+    progress: str | Path | None = None,
+    base: Identity | None = None,
+    calibration: str | Path | None = None,
+) -> Report:
     """Prune a diffusers pipeline's denoiser in place.
 
     Args:
@@ -38,21 +44,31 @@ def prune(pipe: Any, spec: PruneSpec, progress: str | Path | None = None, base: 
         progress: a folder that keeps finished packages until the end; a run that was killed goes on after them and
             gives the same weights. Remove it when the result is saved.
         base: the pipeline's identity, if it is known (identity.identity_of_source); computed by default.
+        calibration: a folder that calibrate() wrote; it is used in the place of sampling, and gives the same weights.
 
     Raises:
         SpecError: the pipeline is not supported or sequentially offloaded, the spec does not fit it, a calibrating
-            method has no prompts, or another run is writing to `progress`.
+            method has no prompts, another run is writing to `progress`, or `calibration` is damaged or of another
+            model, sampling or weighting.
         LayerError: a layer is not a plain linear layer with finite weights (see guard), does not fit the pattern, or
             has an input or a Hessian that cannot be used, by name.
     """
     guard.check(pipe)
     family = models.family_of(pipe)
+    base = base or identity_of(pipe)
+    shared = None if calibration is None else sharing.opened(Path(calibration), spec, base)
     with guard.eager(), staged(pipe) as stage, held(progress):
-        return run(pipe, family, stage, spec, progress, base or identity_of(pipe))
+        return run(pipe, family, stage, spec, None if progress is None else Path(progress), base, shared)
 
 
 def run(
-    pipe: Any, family: ModuleType, stage: Stage, spec: PruneSpec, progress: str | Path | None, base: Identity
+    pipe: Any,
+    family: ModuleType,
+    stage: Stage,
+    spec: PruneSpec,
+    progress: Path | None,
+    base: Identity,
+    shared: sharing.Folder | None,
 ) -> Report:
     begun = time.perf_counter()
     method = registry.load("obsdiff.methods", spec.method)
@@ -65,17 +81,21 @@ def run(
     report.packages = [[name for target in package for name in target.layers] for package in cuts]
     clock = Clock(report.seconds, stage.device)
     reset_peak_memory(stage.device)
-    saved = Progress(progress, report)
-    amounts = saved.restore(denoiser)
-    calibration = None
+    saved, folder = Progress(progress, report), None if progress is None else progress / TRAJECTORY
+    trajectory = None
+    if spec.sequential:
+        trajectory = shared.trajectory(spec, base) if shared else sharing.trajectory_of(spec, base, folder)
+    amounts = saved.restore(denoiser, anew=trajectory is not None and not trajectory.complete)
+    measure = None
     if spec.calibrates and saved.done < len(cuts):
-        with clock("encode"):
-            stage.encoding(alone=denoiser.device != stage.device)
-            calibration = Calibration(pipe, spec)
+        measure = measuring.begin(pipe, stage, spec, clock, trajectory, shared, folder)
+    if shared:  # what it took to make is a part of what this run would take alone
+        report.seconds["shared"] = shared.record["seconds"]
+        report.peak_memory_bytes = max(report.peak_memory_bytes, shared.record["peak_memory_bytes"])
     stage.sampling()
     if amounts is None:
         with clock("allocate"):
-            amounts = allocate(denoiser, chosen, spec, calibration)
+            amounts = allocate(denoiser, chosen, spec, measure)
     if spec.resolved.structured:  # a sparsity that leaves nothing is an error now, not hours later
         for target, amount in zip(chosen, amounts, strict=True):
             for site in target.sites:
@@ -85,16 +105,14 @@ def run(
         if number <= saved.done:
             continue
         inputs: dict[Group, Input] = {}
-        if calibration and spec.statistic:
+        if measure and spec.statistic:
             with clock("calibrate"):
-                groups = [group for target in package for group in target.unit]
-                what = f"calibrating package {number}/{len(cuts)}"
-                sums = calibration.statistics(denoiser, groups, spec.statistic, what)
+                sums = measure.package(number, package, f"{number}/{len(cuts)}")
             size = targets.package_bytes(denoiser, package, spec.statistic)
             report.statistics_bytes = max(report.statistics_bytes, size)
         with clock("solve"):
             for target in package:
-                if calibration and spec.statistic:
+                if measure and spec.statistic:
                     device = models.linear(denoiser, target.layers[0]).weight.device
                     inputs = {group: sums.pop(group).value(device, spec.damping) for group in target.unit}
                 prune_target(denoiser, target, inputs, method, share[target], report)
@@ -102,6 +120,8 @@ def run(
         begun = time.perf_counter()
         report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(stage.device))
         saved.keep(denoiser, package, amounts)
+    if measure:
+        measure.close()
     surgery.record(denoiser, [vars(site) for site in report.sites])
     report.seconds["total"] = report.seconds.get("total", 0.0) + time.perf_counter() - begun
     report.peak_memory_bytes = max(report.peak_memory_bytes, peak_memory(stage.device))
@@ -109,20 +129,19 @@ def run(
 
 
 def allocate(
-    denoiser: nn.Module, chosen: Sequence[Target], spec: PruneSpec, calibration: Calibration | None
+    denoiser: nn.Module, chosen: Sequence[Target], spec: PruneSpec, measure: Measure | None
 ) -> list[list[float]]:
     """The sparsity of every layer of every target (of a site: one number)."""
     asked = [[spec_sparsity(target, name, spec) for name in items(target)] for target in chosen]
     entry = registry.load("obsdiff.allocations", spec.allocation)
-    if entry.STATISTIC is None or calibration is None:
+    if entry.STATISTIC is None or measure is None:
         return asked
-    groups = [group for target in chosen for group in target.unit]
-    sums = calibration.statistics(denoiser, groups, entry.STATISTIC, "measuring outliers")
+    sums = measure.dense(targets.groups_of(chosen), entry.STATISTIC)
     measures, sizes = [], []
     for target in chosen:
         found = []
         for group in target.unit:
-            seen = sums[group].value(models.linear(denoiser, group[0]).weight.device)
+            seen = sums.pop(group).value(models.linear(denoiser, group[0]).weight.device)
             for name in group:
                 weight = models.linear(denoiser, name).weight.detach().float()
                 found.append((entry.measure(weight, seen), weight.numel()))

@@ -67,20 +67,26 @@ def constants(package: str, name: str) -> Mapping[str, Any]:
 
 
 @cache
-def sources(*modules: str) -> tuple[str, ...]:
+def sources(*modules: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Files of the project that these modules import, directly or not, themselves included, relative to its root.
 
     Entries are loaded by name and so are not among them; imports for type checkers alone do not count.
+
+    Args:
+        without: modules that are passed over.
     """
     found: dict[str, None] = {}
     waiting = list(modules)
     while waiting:
-        name = Path(waiting.pop().replace(".", "/"))
+        module = waiting.pop()
+        if module in without:
+            continue
+        name = Path(module.replace(".", "/"))
         name = name / "__init__.py" if (ROOT / name).is_dir() else name.with_suffix(".py")
         if str(name) in found or not (ROOT / name).is_file():
             continue
         found[str(name)] = None
-        waiting += imported(ast.parse((ROOT / name).read_text()))
+        waiting += imports_of(ROOT / name)
     return tuple(sorted(found))
 
 
@@ -89,13 +95,24 @@ def closure(*modules: str) -> list[Path]:
     return [ROOT / name for name in sources(*modules)]
 
 
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    """Modules that a source file imports, read once a process."""
+    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported(tree: ast.AST) -> list[str]:
+    """Modules that a tree imports, and what it takes from them as if it were modules; imports stand in statements."""
     names: list[str] = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
+        elif not isinstance(node, ast.expr) and not for_type_checkers(node):
             names += imported(node)
     return names
+
+
+def for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"

@@ -62,7 +62,8 @@ class Report:
     packages: list[list[str]] = field(default_factory=list)
     """layers calibrated together, package by package"""
     seconds: dict[str, float] = field(default_factory=dict)
-    """encode, allocate, calibrate, solve, total; wall-clock, runs before an interruption included"""
+    """encode, allocate, calibrate, solve, total; wall-clock, runs before an interruption included. shared: of a
+    calibration that was made beforehand for several runs; not in total"""
     peak_memory_bytes: int = 0
     """largest resident set of the process, or peak allocated on the GPU"""
     statistics_bytes: int = 0

@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from obsdiff import obs, registry
+from obsdiff import elimination, obs, registry
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import Input
 from obsdiff.surgery import Site, removed_channels
@@ -19,16 +19,13 @@ def solve_layer(
     spec: PruneSpec,
     sparsity: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> obs.Swept:
     """Make weights of a layer zero as method and pattern have it.
 
     Args:
         weight: (rows, columns) float32.
         input: what calibration found out, where the method asks for it.
         sparsity: this layer's.
-
-    Returns:
-        The pruned weight and its keep mask, (rows, columns) each.
 
     Raises:
         obs.FactorisationError: the Hessian cannot be factored.
@@ -52,7 +49,7 @@ def solve_layer(
                 return whole[:, start : start + scores.shape[1]]
 
         stride = pattern.multiple if pattern.multiple > 1 else None
-        return obs.sweep(weight, input.factor, select, spec.block_size, stride, spec.compensate)
+        return obs.sweep(weight, input.factor, select, spec.block_size, stride, spec.compensate, pattern.stay)
     scores = method.score(weight, input, generator)
     if blocks:
         starts = range(0, weight.shape[1], spec.block_size)
@@ -61,7 +58,7 @@ def solve_layer(
         mask = keep(scores)
     if hasattr(method, "refine"):
         mask = method.refine(weight, mask, input, scores, pattern.multiple)
-    return weight.masked_fill(~mask, 0.0), mask
+    return obs.Swept(weight.masked_fill(~mask, 0.0), mask, None)
 
 
 def solve_site(
@@ -87,8 +84,8 @@ def solve_site(
     firsts = [stream.consumer.first for stream in site.streams]
     if method.COMPENSATES:
         parts = zip(weights, inputs, firsts, strict=True)
-        problems = [obs.Problem(w, i.factor, first) for w, i, first in parts if i is not None]
-        return obs.eliminate(problems, site.size, site.groups, count, spec.compensate)
+        problems = [elimination.Problem(w, i.factor, first) for w, i, first in parts if i is not None]
+        return elimination.eliminate(problems, site.size, site.groups, count, spec.compensate)
     channels = site.groups * site.size
     costs = []
     for weight, makers, input, first in zip(weights, producers, inputs, firsts, strict=True):
@@ -96,7 +93,7 @@ def solve_site(
         seen = None if input is None else input.narrow(span)
         columns: Tensor = method.score_columns(weight[:, span], makers, seen, generator)
         costs.append(columns.view(site.groups, site.size).sum(dim=1))
-    kept = obs.fused(costs).argsort(stable=True)[count:].sort().values
+    kept = elimination.fused(costs).argsort(stable=True)[count:].sort().values
     dead = removed_channels(site, kept)
     pruned = [weight.clone() for weight in weights]
     for weight, first in zip(pruned, firsts, strict=True):

@@ -15,7 +15,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 OFFLOAD = ("none", "model", "sequential")
 INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")
-PACKAGES = r"[1-9]\d*|unit|(?=.*[1-9])(\d+(\.\d+)?)GiB"
+PACKAGES = r"[1-9]\d*|unit|sequential|(?=.*[1-9])(\d+(\.\d+)?)GiB"
+MEMORY = r"\d+(\.\d+)?GiB"
+PASSING = ("trajectory_memory",)
+"""fields of PruneSpec that change how a result is made, and not the result"""
 """torch devices; told without importing torch"""
 STEPS = 1000
 """the most that a sampler takes: as many as the networks were trained with"""
@@ -50,6 +53,11 @@ class Source:
         require(self.offload in OFFLOAD, "offload", self.offload, f"one of {', '.join(OFFLOAD)}")
         require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
         devices.check(self.device)
+
+    @property
+    def bytes(self) -> int:
+        """Of a number in its dtype."""
+        return 4 if self.dtype == "float32" else 2
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,10 @@ class PruneSpec:
     alphas: tuple[float, ...] = ()
     """timestep weights of weighting 'table', first step first"""
     packages: int | str = 4
-    """module packages, each calibrated on the model as pruned so far: a count, unit, or a budget such as 2GiB"""
+    """module packages, each calibrated on the model as pruned so far: a count, unit, or a budget such as 2GiB, with a
+    sampling run each; or sequential: every layer by itself, along one sampling run of the dense model"""
+    trajectory_memory: str = "8GiB"
+    """of packages sequential: host memory for denoiser calls that wait; files beyond it, or calls made again"""
     offload_statistics: bool = False
     """keep statistics in CPU memory"""
     damping: float = 0.01
@@ -159,8 +170,10 @@ class PruneSpec:
         numbers = all(a >= 0 for a in self.alphas)
         require(numbers and (not self.alphas or max(self.alphas) > 0), "alphas", self.alphas, "numbers >= 0, one > 0")
         ok = (is_int(self.packages) and int(self.packages) >= 1) or bool(re.fullmatch(PACKAGES, str(self.packages)))
-        what = "an integer >= 1, 'unit' (one a unit), or a memory budget such as '2GiB'"
+        what = "an integer >= 1, 'unit' (one a unit), 'sequential', or a memory budget such as '2GiB'"
         require(ok, "packages", self.packages, what)
+        ok = bool(re.fullmatch(MEMORY, self.trajectory_memory))
+        require(ok, "trajectory_memory", self.trajectory_memory, "a size such as '8GiB', or '0GiB'")
         if isinstance(self.packages, str) and self.packages.isdecimal():
             object.__setattr__(self, "packages", int(self.packages))
         require(self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
@@ -216,6 +229,11 @@ class PruneSpec:
         return own or ("moments" if self.bias and self.facts["PRUNES"] else None)
 
     @property
+    def sequential(self) -> bool:
+        """Whether layers are calibrated one by one along the dense model's sampling run."""
+        return self.packages == "sequential" and self.statistic is not None
+
+    @property
     def calibrates(self) -> bool:
         """Whether sampling runs, and so prompts, are needed at all."""
         allocated = registry.constants("obsdiff.allocations", self.allocation)["STATISTIC"]
@@ -223,7 +241,7 @@ class PruneSpec:
 
     def canonical(self) -> dict[str, Any]:
         """All that defines the result, with the prompts as their hash and what the method ignores at its neutral."""
-        record = asdict(self)
+        record = {key: value for key, value in asdict(self).items() if key not in PASSING}
         facts, pattern = self.facts, self.resolved
         ignored = set()
         if not facts["PRUNES"]:

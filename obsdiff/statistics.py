@@ -1,7 +1,7 @@
 """Timestep-weighted running sums over a layer's inputs, one class a statistic; tensors in, tensors out.
 
-Sums are float32 whatever the inputs' dtype. Tokens are summed and samples averaged, so that
-`Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
+Sums are float32 whatever the inputs' dtype, and so is every product (products.py). Tokens are summed and samples
+averaged, so that `Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from obsdiff import obs
+from obsdiff import obs, products
 
 
 class StatisticError(Exception):
@@ -87,15 +87,15 @@ class Moments:
         self.tokens = 0.0
 
     def add(self, x: Tensor, alpha: float) -> None:
-        rows = self.rows(x, alpha)
+        rows = self.rows(x, alpha).float()
         self.squares += (alpha * rows.square().sum(dim=0)).to(self.squares.device)
 
     def rows(self, x: Tensor, alpha: float) -> Tensor:
-        """x as (tokens, columns) float32, its count and sum taken."""
-        rows = x.reshape(-1, x.shape[-1]).float()
+        """x as (tokens, columns), its count and sum taken, in float32."""
+        rows = x.reshape(-1, x.shape[-1])
         self.weight += alpha * x.shape[0]
         self.tokens += alpha * rows.shape[0]
-        self.total += (alpha * rows.sum(dim=0)).to(self.total.device)
+        self.total += (alpha * rows.sum(dim=0, dtype=torch.float32)).to(self.total.device)
         return rows
 
     def norms(self) -> Tensor:
@@ -126,25 +126,25 @@ class Moments:
 
 
 class Hessian(Moments):
-    """Those, and 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, whose diagonal is twice the squared norms."""
+    """Those, and 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, whose diagonal is twice the squared norms.
+
+    `products` holds the upper triangle alone until value() mirrors it.
+    """
 
     def __init__(self, columns: int, device: torch.device) -> None:
         super().__init__(columns, device)
         self.products = torch.zeros((columns, columns), dtype=torch.float32, device=device)
 
     def add(self, x: Tensor, alpha: float) -> None:
-        rows = self.rows(x, alpha)
-        if rows.device == self.products.device:
-            self.products.addmm_(rows.T, rows, alpha=alpha)
-        else:
-            self.products += (alpha * (rows.T @ rows)).to(self.products.device)
+        products.add(self.products, self.rows(x, alpha), alpha)
 
     def norms(self) -> Tensor:
         return self.products.diagonal()
 
     def value(self, device: torch.device, damping: float = 0.01) -> Input:
         averages = super().value(device, damping)
-        return replace(averages, hessian=(self.products.to(device) * (2 / self.weight)))
+        hessian = self.products.to(device, copy=True).mul_(2 / self.weight)
+        return replace(averages, hessian=products.mirror(hessian))
 
     @staticmethod
     def bytes(columns: int) -> int:

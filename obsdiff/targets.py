@@ -11,7 +11,7 @@ from torch import nn
 
 from obsdiff import models, packages
 from obsdiff.errors import LayerError, SpecError
-from obsdiff.packages import Unit, split
+from obsdiff.packages import Group, Unit, split
 from obsdiff.spec import PruneSpec
 from obsdiff.statistics import STATISTICS
 from obsdiff.surgery import Site
@@ -72,7 +72,24 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
             found.append(Target(unit))
     if not found:
         raise SpecError(f"exclude: {spec.exclude!r} leaves no layer to prune")
-    return found
+    return one_by_one(family, denoiser, found) if spec.sequential and not pattern.structured else found
+
+
+def one_by_one(family: ModuleType, denoiser: nn.Module, found: Sequence[Target]) -> list[Target]:
+    """A target a group, in the order in which the groups are called."""
+    parts = {group[0]: Target((group,)) for target in found for group in target.unit}
+    order = {name: i for i, group in enumerate(family.groups(denoiser)) for name in group}
+    return [parts[name] for name in sorted(parts, key=order.__getitem__)]
+
+
+def groups_of(package: Sequence[Target]) -> list[Group]:
+    """All groups of a package's targets."""
+    return [group for target in package for group in target.unit]
+
+
+def runs(spec: PruneSpec, cuts: Sequence[Sequence[Target]]) -> int:
+    """How many times all calibration prompts go through the denoiser."""
+    return 0 if not spec.statistic else 2 if spec.sequential else len(cuts)
 
 
 def site_targets(sites: Sequence[Site]) -> list[Target]:

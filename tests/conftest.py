@@ -137,6 +137,7 @@ def profiles(checkpoints: dict) -> dict:
     from eval.latency import latency
     from eval.model_metrics import Model
     from eval.profile import counts, layer_errors
+    from eval.work import work
     from obsdiff.prompts import Prompt
 
     found, prompts = {}, [Prompt("0", "a cat"), Prompt("1", "a dog")]
@@ -145,9 +146,10 @@ def profiles(checkpoints: dict) -> dict:
         before = {key: value.clone() for key, value in dense.transformer.state_dict().items()}
         profile = {
             "layers": layer_errors(dense, pruned, prompts, SAMPLING, 0),
-            "latency": latency(dense, pruned, prompts[0], SAMPLING, **CHEAP),
+            "work": work(dense, pruned, SAMPLING),
         }
+        timings = latency(dense, pruned, SAMPLING, **CHEAP)
         after = dense.transformer.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before), "profiling left the dense model changed"
-        found[name] = Model(pruned.manifest, profile | counts(dense, pruned))
+        found[name] = Model(pruned.manifest, profile | counts(dense, pruned), timings)
     return found

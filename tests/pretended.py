@@ -26,8 +26,14 @@ STRICT = {aten.cat.default, aten.stack.default}
 """those that take no number of the CPU beside CUDA tensors"""
 WAITS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default}
 """those for which the CPU waits until the GPU is done"""
-PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default}
+PRODUCTS = {aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.convolution.default}
+PRODUCTS |= {aten.bmm.default, aten.baddbmm.default, aten.baddbmm_.default}
 """those that a GPU may compute in TF32"""
+HALVES = {
+    aten.addmm.dtype_out: lambda sums, a, b, dtype, **rest: torch.addmm(sums, a.to(dtype), b.to(dtype), **rest),
+    aten.mm.dtype: lambda a, b, dtype: a.to(dtype) @ b.to(dtype),
+}
+"""half × half → float32, which no CPU kernel does"""
 
 
 class MixedDevices(RuntimeError):
@@ -64,11 +70,12 @@ class Gpu:
         waits: how often the CPU has waited for it.
         synchronized: how often Python has asked to wait for all that was begun.
         precisions: what float32 products and convolutions were computed in.
+        halves: how many products of halves went into float32.
     """
 
     def __init__(self) -> None:
         self.storages: WeakSet[torch.UntypedStorage] = WeakSet()
-        self.waits = self.synchronized = 0
+        self.waits = self.synchronized = self.halves = 0
         self.begun = False
         self.precisions: set[str] = set()
         self.inside: list[torch.device] = []
@@ -180,6 +187,9 @@ class Seen(TorchDispatchMode):
             backends = torch.backends
             gpu.precisions |= {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
         known = {t.untyped_storage()._cdata for t in given}
+        if func in HALVES and place == CUDA:
+            gpu.halves += 1
+            func = HALVES[func]
         made = func(*args, **(kwargs or {}))
         gpu.put([t for t in tensors(made) if t.untyped_storage()._cdata not in known], place)
         return made
@@ -212,6 +222,7 @@ def machine() -> Iterator[Gpu]:
         patch.multiple(torch.cuda, **answers),
         patch.multiple(torch.accelerator, synchronize=synchronize),
         patch.object(torch.version, "cuda", "13.0"),
+        patch("obsdiff.obs.kernels", lambda tensor: False),
         Seen(made),
         Asked(made),
     ):

@@ -17,6 +17,7 @@ from eval.deviation import deviation
 from eval.generate import generate
 from eval.latency import latency
 from eval.profile import counts, layer_errors
+from eval.work import work
 from obsdiff import models, prune, registry, save_pruned
 from obsdiff.calibration import Calibration
 from obsdiff.checkpoint import read_pruned
@@ -173,7 +174,7 @@ def checkpoint(request, tmp_path_factory) -> SimpleNamespace:
 
 
 def profiled(pipe, pruned) -> dict:
-    timed = latency(pipe, pruned, TWO[0], SHORT, rounds=1, seconds=1e-4)
+    timed = latency(pipe, pruned, SHORT, rounds=1, seconds=1e-4) | work(pipe, pruned, SHORT)
     errors = {"layers": layer_errors(pipe, pruned, TWO, SHORT, 0), "deviation": deviation(pipe, pruned, TWO, SHORT, 0)}
     before = weights_of(pipe)
     record = errors | {"flops": timed["flops"]} | counts(pipe, pruned)

@@ -3,6 +3,7 @@
 import warnings
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from conftest import SAMPLING
 from PIL import Image
 from pretended import CUDA, machine
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from benchmarks import solver
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
@@ -20,7 +24,7 @@ from eval import inception, jobs, lpips
 from eval.features import Evaluator
 from eval.image_metrics import Pictures
 from eval.inception import Inception
-from eval.latency import machine as described
+from eval.machine import machine as described
 from eval.pictures import PictureFiles
 from obsdiff import SpecError, devices, load_pruned, obs, prune, registry
 from obsdiff.__main__ import prune as command
@@ -85,6 +89,7 @@ def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
     for call in (
         lambda: command(source, PruneSpec(method="magnitude"), nothing),
         lambda: jobs.profile(source, Sampling(), nothing, nothing, nothing),
+        lambda: jobs.latency(source, Sampling(), nothing),
         lambda: bench(source, Sampling(), nothing),
     ):
         with pytest.raises(SpecError, match=r"^offload: 'sequential' .* prune with offload: model"):
@@ -100,7 +105,7 @@ def flags() -> list:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     reads = [torch.get_float32_matmul_precision, lambda: matmul.allow_tf32, lambda: cudnn.allow_tf32]
     reads += [lambda p=p: p.fp32_precision for p in (matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)]
-    found: list = [cudnn.benchmark, cudnn.deterministic]
+    found: list = [cudnn.benchmark, cudnn.deterministic, matmul.allow_fp16_accumulation]
     for read in reads:
         try:
             found.append(read())
@@ -135,7 +140,7 @@ def test_precision_is_stated_and_the_process_left_as_it_was(chosen):
         chosen()
         before = flags()
         with pytest.raises(KeyError), devices.stated_precision():
-            assert flags() == stated == [False, True, "highest", False, False, *["ieee"] * 4]
+            assert flags() == stated == [False, True, False, "highest", False, False, *["ieee"] * 4]
             raise KeyError
         assert flags() == before
     finally:
@@ -156,10 +161,37 @@ def test_the_sweep_does_not_wait_for_the_gpu_at_every_column():
                 (lambda scores, start: n_m.keep(scores, 0.5, "row", start, n=2, m=4), 4),
             ):
                 before = gpu.waits
-                pruned, keep = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
+                pruned, keep, _ = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
                 waits.append(gpu.waits - before)
                 assert pruned.device == keep.device == CUDA and int((~keep).sum()) == 8 * columns
     assert max(waits) < 16, "one column makes the CPU wait"
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of tensors that operations have made and that are still held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: WeakValueDictionary[int, torch.UntypedStorage] = WeakValueDictionary()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        found = func(*args, **(kwargs or {}))
+        for t in tree_leaves(found):
+            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given:
+                self.alive[t.untyped_storage()._cdata] = t.untyped_storage()
+        self.peak = max(self.peak, sum(s.nbytes() for s in self.alive.values()))
+        return found
+
+
+def test_factor_takes_three_matrices_beside_the_hessian():
+    columns = 1024
+    x = torch.randn(64, columns, generator=torch.Generator().manual_seed(0))
+    hessian = x.T @ x
+    with Held() as held:
+        obs.factor(hessian)
+    assert 2 * hessian.nbytes < held.peak <= 3.01 * hessian.nbytes
 
 
 def drawn(folder: Path, seed: int) -> PictureFiles:
@@ -211,6 +243,14 @@ def test_pictures_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypa
             found[device] = {n: registry.load("eval.image_metrics", n).compute(seen) for n in names}
     assert found["cpu"] == found["cuda"] and len(names) > 6
     assert gpu.waits and gpu.precisions == {"ieee"}
+
+
+def test_solver_benchmark_runs_on_the_gpu():
+    with machine() as gpu:
+        records = solver.measure(16, 64, "cuda", repeats=1)
+        assert gpu.waits and all(record["buffers"] is not None for record in records)
+    alike = zip(records, solver.measure(16, 64, "cpu", repeats=1), strict=True)
+    assert all(a["error"] == pytest.approx(b["error"], rel=1e-4) and a["same"] == b["same"] for a, b in alike)
 
 
 def test_latency_benchmark_runs_under_offload():

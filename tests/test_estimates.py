@@ -10,8 +10,9 @@ from scipy.stats import binomtest, bootstrap
 
 from eval import resampling
 from eval.cells import Cell, axes_of
+from eval.columns import with_interval
 from eval.estimates import Estimate, by_configuration, difference, estimate
-from eval.markdown import DIFFERENCES, with_interval
+from eval.markdown import DIFFERENCES
 from eval.marks import REAL, TO_DENSE, best_of, comparisons, groups
 from eval.tables import write_tables
 

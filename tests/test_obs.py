@@ -43,7 +43,7 @@ def naive(weight: torch.Tensor, hessian: torch.Tensor, keep: torch.Tensor) -> to
 def test_sweep_is_naive_obs(seed, sparsity, block):
     weight, hessian, _ = problem(seed)
     factor = obs.factor(hessian, 0.01)
-    pruned, keep = obs.sweep(weight, factor, select(sparsity), block)
+    pruned, keep, _ = obs.sweep(weight, factor, select(sparsity), block)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
     torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
 
@@ -54,7 +54,7 @@ def test_saliency_is_the_error_that_a_removal_costs(seed):
     weight, hessian, _ = problem(seed)
     factor = obs.factor(hessian, 0.01)
     hessian += 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
-    pruned, _ = obs.sweep(weight, factor, lambda s, start: torch.arange(COLUMNS).expand(ROWS, -1) != 0)
+    pruned, _, _ = obs.sweep(weight, factor, lambda s, start: torch.arange(COLUMNS).expand(ROWS, -1) != 0)
     delta = pruned - weight
     cost = ((delta @ hessian) * delta).sum(dim=1)
     expected = obs.saliency(weight[:, :1], factor, slice(0, 1))[:, 0]
@@ -74,7 +74,7 @@ def test_scaling_all_alphas_changes_nothing(seed, sparsity, scale):
 @given(seeds, sparsities, st.floats(0.1, 10))
 def test_identity_hessian_is_magnitude(seed, sparsity, scale):
     weight, _, _ = problem(seed)
-    pruned, keep = obs.sweep(weight, obs.factor(scale * torch.eye(COLUMNS)), select(sparsity), COLUMNS)
+    pruned, keep, _ = obs.sweep(weight, obs.factor(scale * torch.eye(COLUMNS)), select(sparsity), COLUMNS)
     assert torch.equal(keep, unstructured.keep(weight.abs(), sparsity, "layer"))
     assert torch.equal(pruned, weight * keep)
 
@@ -84,7 +84,7 @@ def test_diagonal_hessian_has_wandas_order(seed, sparsity):
     weight, hessian, _ = problem(seed)
     diagonal = hessian.diagonal()
     factor = obs.factor(torch.diag(diagonal), 1e-9)
-    _, keep = obs.sweep(weight, factor, select(sparsity, "row"), COLUMNS)
+    _, keep, _ = obs.sweep(weight, factor, select(sparsity, "row"), COLUMNS)
     assert torch.equal(keep, unstructured.keep(weight.abs() * diagonal.sqrt(), sparsity, "row"))
 
 
@@ -92,7 +92,7 @@ def test_diagonal_hessian_has_wandas_order(seed, sparsity):
 def test_dead_inputs_go_first_and_nothing_breaks(seed):
     weight, hessian, _ = problem(seed)
     hessian[:, 3] = hessian[3, :] = 0
-    pruned, keep = obs.sweep(weight, obs.factor(hessian), select(1 / COLUMNS), COLUMNS)
+    pruned, keep, _ = obs.sweep(weight, obs.factor(hessian), select(1 / COLUMNS), COLUMNS)
     assert not keep[:, 3].any()
     torch.testing.assert_close(pruned[:, :3], weight[:, :3])
     assert obs.layer_error(weight, pruned, hessian) < 1e-6
@@ -126,7 +126,7 @@ def test_compensation_is_optimal_where_all_removed_columns_come_first(seed, firs
     weight, hessian, _ = problem(seed)
     keep = (torch.arange(COLUMNS) >= first).expand(ROWS, -1)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
-    pruned, _ = obs.sweep(weight, obs.factor(hessian, 0.01), lambda s, start: keep)
+    pruned, _, _ = obs.sweep(weight, obs.factor(hessian, 0.01), lambda s, start: keep)
     rest = torch.linalg.solve(damped[first:, first:].double(), (damped[first:, :first] @ weight[:, :first].T).double())
     torch.testing.assert_close(pruned[:, first:].double(), weight[:, first:] + rest.T, rtol=1e-3, atol=1e-3)
     assert obs.layer_error(weight, pruned, damped) <= obs.layer_error(weight, weight * keep, damped) + 1e-6
@@ -137,7 +137,7 @@ def test_compensation_can_lose_to_masking_where_it_cannot_go_back():
     weight = torch.tensor([[1.3079, -1.5564, 0.1535]])
     hessian = torch.tensor([[2.0236, 0.1966, -1.0539], [0.1966, 4.1446, -4.8554], [-1.0539, -4.8554, 6.1334]])
     keep = torch.tensor([[False, True, False]])
-    pruned, _ = obs.sweep(weight, obs.factor(hessian, 1e-6), lambda s, start: keep)
+    pruned, _, _ = obs.sweep(weight, obs.factor(hessian, 1e-6), lambda s, start: keep)
     assert obs.layer_error(weight, pruned, hessian) > 5 * obs.layer_error(weight, weight * keep, hessian)
     damped = hessian + 1e-6 * hessian.diagonal().mean() * torch.eye(3)
     torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
@@ -148,7 +148,7 @@ def test_n_m_is_decided_on_the_weights_as_they_are_when_reached(seed, nm, block)
     """N:M in the sweep equals naive OBS that chooses each group from a fresh inverse when it gets there."""
     n, m = nm
     weight, hessian, _ = problem(seed)
-    pruned, keep = obs.sweep(
+    pruned, keep, _ = obs.sweep(
         weight, obs.factor(hessian, 0.01), lambda s, start: n_m.keep(s, 0, "row", start, n=n, m=m), block, stride=m
     )
     assert (keep.view(ROWS, -1, m).sum(dim=2) == n).all()
@@ -169,7 +169,7 @@ def test_n_m_is_decided_on_the_weights_as_they_are_when_reached(seed, nm, block)
 def test_mask_alone_moves_no_weight(seed, sparsity, block):
     weight, hessian, _ = problem(seed)
     factor = obs.factor(hessian, 0.01)
-    pruned, keep = obs.sweep(weight, factor, select(sparsity), block, compensate=False)
+    pruned, keep, _ = obs.sweep(weight, factor, select(sparsity), block, compensate=False)
     assert torch.equal(pruned, weight * keep)
     whole = obs.saliency(weight, factor, slice(0, COLUMNS))
     starts = range(0, COLUMNS, block)
@@ -192,7 +192,7 @@ def solved(weight: torch.Tensor, hessian: torch.Tensor, made: PruneSpec, mean: t
 def test_comparison_group(method, seed, sparsity, group):
     """Counts are exact over the layer, over each block of columns, and over each row, as asked."""
     weight, hessian, _ = problem(seed)
-    _, keep = solved(weight, hessian, spec(method=method, sparsity=sparsity, group=group, block_size=8))
+    _, keep, _ = solved(weight, hessian, spec(method=method, sparsity=sparsity, group=group, block_size=8))
     assert int((~keep).sum()) == round(weight.numel() * sparsity)
     parts = {"row": keep.view(ROWS, -1), "block": keep.view(ROWS, 2, 8).transpose(0, 1).reshape(2, -1)}
     if group in parts:
@@ -212,7 +212,7 @@ def test_dsnot_swaps_within_rows_and_lowers_their_mean_error(method, pattern, se
     start = solve_layer(weight, seen, SimpleNamespace(**vars(entry) | {"refine": lambda w, k, *_: k}), made, 0.5, None)[
         1
     ]
-    pruned, keep = solve_layer(weight, seen, entry, made, 0.5, torch.Generator())
+    pruned, keep, _ = solve_layer(weight, seen, entry, made, 0.5, torch.Generator())
     assert torch.equal(pruned, weight * keep) and torch.equal(keep.sum(dim=1), start.sum(dim=1))
     if pattern == "2:4":
         assert (keep.view(ROWS, -1, 4).sum(dim=2) == 2).all()
@@ -227,7 +227,7 @@ def test_bias_takes_up_the_removed_mean(seed, shift):
     x = x + shift
     hessian, mean = 2 * x.T @ x / len(x), x.mean(dim=0)
     seen = Input(1.0, mean, hessian.diagonal() / 2, hessian, 0.01)
-    pruned, _ = obs.sweep(weight, seen.centred().factor, select(0.5), 8)
+    pruned, _, _ = obs.sweep(weight, seen.centred().factor, select(0.5), 8)
     left = (x @ (weight - pruned).T - (weight - pruned) @ mean).square().sum(dim=1).mean()
     delta = weight - pruned
     expected = ((delta @ seen.centred().hessian) * delta).sum() / 2

@@ -22,8 +22,8 @@ from eval.profile import as_the_paper_counts
 from eval.sharing import share
 from obsdiff import PruneSpec, Source, load_pruned, models, plan, prune, registry, save_pruned
 from obsdiff.checkpoint import read_pruned
+from obsdiff.counting import paper_flops
 from obsdiff.errors import CheckpointError, SpecError
-from obsdiff.planning import paper_flops
 
 ROOT = Path(__file__).parents[1]
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))

@@ -8,10 +8,11 @@ import torch
 from conftest import CHEAP, SAMPLING, entries
 from torch import nn
 
-from eval.latency import caught, in_turns, latency, ratios, ready, weights_of
+from eval.calls import caught, ready, weights_of
+from eval.latency import in_turns, latency, ratios, zeroed
 from eval.profile import layer_errors
 from eval.work import Alive, flops, peak_bytes, zero_flops
-from obsdiff import registry
+from obsdiff import models, registry
 from obsdiff.checkpoint import Pruned
 from obsdiff.prompts import Prompt
 from obsdiff.surgery import State
@@ -41,7 +42,7 @@ def test_titles_of_model_metrics_differ():
 
 
 def test_zeros_are_multiplied_and_small_layers_are_not(profiles):
-    work = {name: model.profile["latency"]["flops"] for name, model in profiles.items()}
+    work = {name: model.profile["work"]["flops"] for name, model in profiles.items()}
     assert work["dense"]["pruned"] == work["dense"]["ideal"] == work["dense"]["dense"]
     assert work["random"]["ideal"] < work["random"]["pruned"] == work["random"]["dense"]
     assert work["structured"]["ideal"] == work["structured"]["pruned"] < work["structured"]["dense"]
@@ -71,7 +72,7 @@ def test_memory_is_of_what_is_alive_at_once():
 
 
 def test_memory_falls_with_structure_alone(profiles):
-    memory = {name: model.profile["latency"]["memory"] for name, model in profiles.items()}
+    memory = {name: model.profile["work"]["memory"] for name, model in profiles.items()}
     assert memory["random"]["pruned"] == memory["random"]["dense"] == memory["dense"]["pruned"]
     assert memory["structured"]["pruned"] < memory["structured"]["dense"]
 
@@ -94,16 +95,16 @@ def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
     with ready(pipe, PROMPTS[0], SAMPLING, (1, 3)) as calls:
         for what in ("block", "denoiser"):
             assert flops(calls[3][what]) == pytest.approx(3 * flops(calls[1][what]), rel=1e-3)
-    record = profiles["structured"].profile["latency"]
+    record = profiles["structured"].latency
     assert record["batch"]["size"] == SAMPLING.batch_size > 1
-    alone = latency(pipe, Pruned({"sites": []}, {}), PROMPTS[0], replace(SAMPLING, batch_size=1), **CHEAP)
+    alone = latency(pipe, Pruned({"sites": []}, {}), replace(SAMPLING, batch_size=1), **CHEAP)
     assert alone["batch"] == {"size": 1} | {key: alone[key] for key in alone["batch"] if key != "size"}
     assert alone["batch"].keys() == record["batch"].keys() >= {"block_ms", "block_speedup", "denoiser_ms", "speedup"}
 
 
 def test_weights_are_installed_in_turns(checkpoints):
     pipe = registry.load("obsdiff.models", "sd3").tiny()
-    install = weights_of(pipe, checkpoints["structured"])
+    install = weights_of(pipe, {"pruned": checkpoints["structured"]})
     with ready(pipe, PROMPTS[0], SAMPLING, [1]) as calls, torch.no_grad():
         call = calls[1]["denoiser"]
         dense = call()[0]
@@ -111,6 +112,25 @@ def test_weights_are_installed_in_turns(checkpoints):
         assert not torch.equal(call()[0], dense)
         install["dense"]()
         assert torch.equal(call()[0], dense)
+
+
+def test_zeros_take_turns_and_leave_the_pipeline_dense(checkpoints):
+    """Seven of ten weights of every prunable layer, the smallest, and shapes as they were."""
+    pipe = registry.load("obsdiff.models", "sd3").tiny()
+    before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
+    zeros = zeroed(pipe)
+    for name, state in zeros.states.items():
+        own = before[f"{name}.weight"]
+        gone = state.weight == 0
+        assert gone.float().mean() == pytest.approx(0.7, abs=1 / gone.numel()) and state.weight.shape == own.shape
+        assert torch.equal(state.weight[~gone], own[~gone]) and own[gone].abs().max() <= own[~gone].abs().min()
+    install = weights_of(pipe, {"pruned": checkpoints["structured"], "zeros": zeros})
+    install["pruned"](), install["zeros"]()
+    assert all(torch.equal(models.linear(pipe.transformer, n).weight, s.weight) for n, s in zeros.states.items())
+    install["dense"]()
+    found = latency(pipe, Pruned({"sites": []}, {}), SAMPLING, zeros, **CHEAP)
+    assert found["zeros"].keys() == found.keys() - {"threads", "zeros"}
+    assert all(torch.equal(before[key], value) for key, value in pipe.transformer.state_dict().items())
 
 
 def test_turns_alternate_and_drift_cancels():

@@ -16,6 +16,8 @@ from obsdiff.files import file_hash, write_json
 
 STAGES = ("prune", "generate", "profile", "measure")
 ENDS = dict.fromkeys(("summarise", "report", "track", "all"), 1)
+ALONE = {"calibrate": 1, "latency": 1}
+"""what cells share: the calibration of the one that has any, and the dense model's timings"""
 ALL = dict.fromkeys(STAGES, 3) | ENDS
 MEASURE = {"measure": 3} | ENDS
 
@@ -55,7 +57,11 @@ def test_added_sparsity_runs_only_its_cells(project):
     [
         ("obsdiff/methods/magnitude.py", dict.fromkeys(STAGES, 1) | ENDS),
         ("obsdiff/patterns/n_m.py", {}),
-        ("obsdiff/packing.py", ALL),
+        ("obsdiff/packing.py", ALL | {"latency": 1}),
+        ("obsdiff/obs.py", ALL),
+        ("obsdiff/statistics.py", ALL | {"calibrate": 1}),
+        ("obsdiff/weightings/log_decrease.py", dict.fromkeys(STAGES, 1) | ENDS | {"calibrate": 1}),
+        ("eval/latency.py", {"latency": 1, "measure": 1} | ENDS),
         ("eval/tables.py", ENDS),
         ("eval/figures/drift.py", ENDS),
         ("eval/report.html.jinja", dict.fromkeys(("report", "track", "all"), 1)),
@@ -70,9 +76,9 @@ def test_edited_source_reruns_only_what_depends_on_it(project, file, jobs):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        (f"{MODEL['source']['model']}/tokenizer/tokenizer.json", ALL),
-        (f"{MODEL['source']['model']}/scheduler/scheduler_config.json", ALL),
-        (f"{MODEL['source']['model']}/vae/diffusion_pytorch_model.safetensors", ALL),
+        (f"{MODEL['source']['model']}/tokenizer/tokenizer.json", ALL | ALONE),
+        (f"{MODEL['source']['model']}/scheduler/scheduler_config.json", ALL | ALONE),
+        (f"{MODEL['source']['model']}/vae/diffusion_pytorch_model.safetensors", ALL | ALONE),
         (f"{MODEL['evaluation']['evaluator']}/tokenizer.json", MEASURE),
         (f"{MODEL['evaluation']['evaluator']}/open_clip_model.safetensors", MEASURE),
     ],
@@ -91,7 +97,8 @@ def test_edited_data_and_pictures(project):
         assert project.planned() == MEASURE
     prompts = project.folder / MODEL["calibration"]["prompts"]
     with edited(prompts, prompts.read_bytes() + b"zz,a new caption\n"):
-        assert project.planned()["prompts"] == 1
+        found = project.planned()
+        assert (found["prompts"], found["calibrate"], found["prune"]) == (1, 1, 1)
     cells = project.folder / project.results() / "cells"
     drawn = next((cells / "tiny/obs_diff").rglob("*.png"))
     with edited(drawn, flipped(drawn)):
@@ -123,7 +130,7 @@ def test_edited_config_reruns_the_cells_that_use_the_value(project):
         model.write_text(before)
 
 
-JOBS = {"prompts", "generate", "merge", "profile", "measure", "tiny"}
+JOBS = {"prompts", "generate", "merge", "profile", "latency", "measure", "tiny"}
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
@@ -134,7 +141,7 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
         shutil.copytree(Path(dag.__file__).parents[1] / package, tmp_path / package)
 
     def states() -> dict[str, object]:
-        for cached in (dag.code, dag.imports_of, registry.sources):
+        for cached in (dag.code, registry.imports_of, registry.sources):
             cached.cache_clear()
         return {name: dag.code(f"eval.jobs:{name}", "eval.__main__:main") for name in JOBS}
 
@@ -146,7 +153,7 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
     main = tmp_path / "eval/__main__.py"
     main.write_text(main.read_text().replace("return 2", "return 3", 1))
     assert all(state != before[name] for name, state in states().items())
-    dag.code.cache_clear(), dag.imports_of.cache_clear(), registry.sources.cache_clear()
+    dag.code.cache_clear(), registry.imports_of.cache_clear(), registry.sources.cache_clear()
 
 
 def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):

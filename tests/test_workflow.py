@@ -24,7 +24,8 @@ def test_run_ends_in_table_figures_and_runs(project):
     for name in ("summary.md", "figures/quality.svg", "figures/pictures.png", "mlflow.json", "mlflow.db"):
         assert (results / name).stat().st_size > 0
     drawn = {path.stem for path in (results / "figures").glob("*.svg")}
-    assert drawn == set(registry.names("eval.figures")), "the sweep has something to show on every figure"
+    every = set(registry.names("eval.figures")) - {"latency"}
+    assert drawn == every, "the sweep has something to show on every figure but that of times"
     page = (results / "report.html").read_text()
     assert page.count("<figure>") == len(drawn) and 'src="http' not in page
     assert len(list(results.glob("cells/**/*.png"))) == 3 * 6
@@ -44,6 +45,11 @@ def test_patterns_and_options_go_through_the_dag(project):
     assert table["measured_sparsity"].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
     assert (table["layer_error"][1:] > 0).all() and (table["layer_error"] < 1).all()
     assert table["checkpoint_mb"][1:].gt(0.01).all()
+    assert table["timed_as"].tolist() == ["cell", "dense", "dense", "cell", "cell"]
+    timed = pd.read_csv(project.folder / "patterns/summary.csv")["speedup"]
+    assert timed.notna().tolist() == [True, False, False, True, True]
+    assert (project.folder / "patterns/figures/latency.svg").is_file()
+    assert len(list((project.folder / "patterns").rglob("calibration.json"))) == 1, "all four share one calibration"
     cells = project.folder / "patterns/cells/tiny"
     full, small = (
         json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]

@@ -1,22 +1,29 @@
-"""Speed-up of a block and of the denoiser against sparsity."""
+"""Speed-up of a block and of the denoiser against sparsity, where shapes differ from the dense model's."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from eval.clocked import stands_with_dense
 from eval.estimates import Record
 from eval.figures import _panels
+from eval.settings import Setting
 
 TITLE = "Latency against sparsity"
 CAPTION = (
     "The dense model's time over the pruned one's, measured in turns in one process: of the transformer block in the "
     "middle and of the whole denoiser. The dashed line is the dense model. Bars are quartiles over calls (of several "
-    "seeds the widest) or intervals, where they were measured. Dense kernels do not skip zeros: unstructured and N:M "
-    "points other than 1 are the machine's noise."
+    "seeds the widest) or intervals, where they were measured. What runs as dense (unstructured, N:M) is not here."
 )
 SHOWN = ("block_speedup", "speedup")
 
 
 def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    return _panels.panels(records, SHOWN, dense=1.0)
+    return _panels.panels(records, SHOWN, dense=1.0, heading=heading)
+
+
+def heading(setting: Setting) -> str | None:
+    """Of a row; None where all of it stands with the dense model."""
+    groups = [group for line in setting.lines.values() for group in line.values()]
+    return None if all(stands_with_dense(record) for group in groups for record in group) else _panels.label_of(setting)

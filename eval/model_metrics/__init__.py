@@ -3,10 +3,11 @@
 TITLE, UNIT          for people
 HIGHER_IS_BETTER     direction; None where neither is better as such
 TIMED                whether it is a wall-clock or memory reading, which no two runs share to the digit
+CLOCKED              whether it comes from a cell's own timings, which not every cell has (eval/clocked.py)
 compute(model)       Model → (value, quartiles or None)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Value = tuple[float, tuple[float, float] | None]
@@ -18,8 +19,10 @@ class Model:
 
     Attributes:
         checkpoint: the pruned checkpoint's manifest.
-        profile: record of `python -m eval profile`: layer errors, parameters, bytes, timings.
+        profile: record of `python -m eval profile`: layer errors, parameters, bytes, FLOPs, memory.
+        latency: record of `python -m eval latency`; empty of a cell that is not timed.
     """
 
     checkpoint: dict[str, Any]
     profile: dict[str, Any]
+    latency: dict[str, Any] = field(default_factory=dict)

@@ -9,8 +9,9 @@ TITLE = "block, full batch"
 UNIT = "ms"
 HIGHER_IS_BETTER = False
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    low, median, high = model.profile["latency"]["batch"]["block_ms"]
+    low, median, high = model.latency["batch"]["block_ms"]
     return median, (low, high)

@@ -6,9 +6,10 @@ TITLE = "block speed-up, full batch"
 UNIT = "×"
 HIGHER_IS_BETTER = True
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    batch = model.profile["latency"]["batch"]
+    batch = model.latency["batch"]
     low, high = batch["block_speedup_quartiles"]
     return batch["block_speedup"], (low, high)

@@ -6,8 +6,9 @@ TITLE = "block, one prompt"
 UNIT = "ms"
 HIGHER_IS_BETTER = False
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    low, median, high = model.profile["latency"]["block_ms"]
+    low, median, high = model.latency["block_ms"]
     return median, (low, high)

@@ -6,9 +6,9 @@ TITLE = "block speed-up, one prompt"
 UNIT = "×"
 HIGHER_IS_BETTER = True
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    latency = model.profile["latency"]
-    low, high = latency["block_speedup_quartiles"]
-    return latency["block_speedup"], (low, high)
+    low, high = model.latency["block_speedup_quartiles"]
+    return model.latency["block_speedup"], (low, high)

@@ -6,6 +6,7 @@ TITLE = "file"
 UNIT = "MB"
 HIGHER_IS_BETTER = None
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

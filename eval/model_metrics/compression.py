@@ -9,6 +9,7 @@ TITLE = "smaller on disk"
 UNIT = "×"
 HIGHER_IS_BETTER = None
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

@@ -10,7 +10,8 @@ TITLE = "denoiser memory, peak"
 UNIT = "MiB"
 HIGHER_IS_BETTER = False
 TIMED = True
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:
-    return model.profile["latency"]["memory"]["pruned"] / 2**20, None
+    return model.profile["work"]["memory"]["pruned"] / 2**20, None

@@ -6,8 +6,9 @@ TITLE = "denoiser step, one prompt"
 UNIT = "ms"
 HIGHER_IS_BETTER = False
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    low, median, high = model.profile["latency"]["denoiser_ms"]
+    low, median, high = model.latency["denoiser_ms"]
     return median, (low, high)

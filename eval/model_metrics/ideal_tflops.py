@@ -9,7 +9,8 @@ TITLE = "FLOPs of a call, theoretical"
 UNIT = "TFLOP"
 HIGHER_IS_BETTER = None
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:
-    return model.profile["latency"]["flops"]["ideal"] / 1e12, None
+    return model.profile["work"]["flops"]["ideal"] / 1e12, None

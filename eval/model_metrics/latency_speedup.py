@@ -10,9 +10,9 @@ TITLE = "speed-up, one prompt"
 UNIT = "×"
 HIGHER_IS_BETTER = True
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    latency = model.profile["latency"]
-    low, high = latency["speedup_quartiles"]
-    return latency["speedup"], (low, high)
+    low, high = model.latency["speedup_quartiles"]
+    return model.latency["speedup"], (low, high)

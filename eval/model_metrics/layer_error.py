@@ -9,6 +9,7 @@ TITLE = "layer error"
 UNIT = "relative"
 HIGHER_IS_BETTER = False
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

@@ -6,6 +6,7 @@ TITLE = "measured sparsity"
 UNIT = "fraction"
 HIGHER_IS_BETTER = None
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

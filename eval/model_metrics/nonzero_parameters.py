@@ -6,6 +6,7 @@ TITLE = "nonzero parameters"
 UNIT = "M"
 HIGHER_IS_BETTER = None
 TIMED = False
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

@@ -6,6 +6,7 @@ TITLE = "pruning memory"
 UNIT = "MiB"
 HIGHER_IS_BETTER = False
 TIMED = True
+CLOCKED = False
 
 
 def compute(model: Model) -> Value:

@@ -11,9 +11,10 @@ TITLE = "speed-up, full batch"
 UNIT = "×"
 HIGHER_IS_BETTER = True
 TIMED = True
+CLOCKED = True
 
 
 def compute(model: Model) -> Value:
-    batch = model.profile["latency"]["batch"]
+    batch = model.latency["batch"]
     low, high = batch["speedup_quartiles"]
     return batch["speedup"], (low, high)

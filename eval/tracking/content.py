@@ -11,9 +11,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from PIL import Image
 
 from eval.cells import decimal
+from eval.clocked import AS_DENSE, stands_with_dense, zeros_of
+from eval.columns import formatted
 from eval.estimates import Record, estimate
 from eval.figures import strip
-from eval.markdown import formatted
 from eval.marks import HEADLINE
 from eval.tracking.store import Point
 from obsdiff import registry
@@ -158,6 +159,8 @@ def tags(record: Record) -> dict[str, str]:
     provenance = record["provenance"]
     found = {f"obsdiff.{k}": text(v) for k, v in provenance.get("machine", {}).items()}
     found |= {f"obsdiff.version.{k}": text(v) for k, v in provenance.get("versions", {}).items()}
+    if stands_with_dense(record):
+        found |= {"obsdiff.latency": AS_DENSE}
     return found | {"mlflow.note.content": description(record)}
 
 
@@ -172,6 +175,12 @@ def description(record: Record) -> str:
         about, made = record["metrics"][name], estimate([record], name)
         ends = f"{formatted(made.interval[0])} to {formatted(made.interval[1])}" if made and made.interval else ""
         lines.append(f"| {about['title']} ({about['unit']}) | {formatted(about['value'])} | {ends} |")
+    if stands_with_dense(record):
+        lines.append(f"| times and speed-ups | {AS_DENSE} | dense kernels multiply zeros too |")
+    elif zeros := zeros_of([record]):
+        ends = " to ".join(map(formatted, zeros["batch"]["speedup_quartiles"]))
+        what = f"speed-up with {100 * zeros['share']:.0f} % of the weights zero, full batch (×)"
+        lines.append(f"| {what} | {formatted(zeros['batch']['speedup'])} | {ends}, quartiles |")
     return "\n".join(lines)
 
 

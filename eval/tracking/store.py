@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eval.tracking import database
 from obsdiff import user
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json
+from obsdiff.files import DamagedFile, read_json, write_json
 from obsdiff.locks import locked
 
 SETTLED = "obsdiff.settled"
@@ -91,6 +91,20 @@ def opened(results: Path, experiment: str) -> Iterator[tuple[MlflowClient, str]]
             database.prepare(path, not os.environ.get("MLFLOW_TRACKING_URI"), fill)
         client = client_of(results)
         yield client, experiment_id(client, experiment, results)
+
+
+def prepare(results: Path, experiment: str, out: Path) -> None:
+    """Make the store and the experiment where they are missing, which takes longer than to fill them.
+
+    Args:
+        results: folder of the default store.
+        out: a JSON record, for those who wait for it.
+
+    Raises:
+        SpecError: the store cannot be used.
+    """
+    with opened(results, experiment):
+        write_json(out, {"experiment": experiment})
 
 
 def experiment_id(client: MlflowClient, name: str, results: Path) -> str:

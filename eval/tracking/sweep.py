@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.cells import AXES, cell_path, decimal, named, parse
+from eval.columns import formatted
 from eval.estimates import Record
-from eval.markdown import formatted
 from eval.marks import HEADLINE
 from eval.tables import frame
 from eval.tracking.content import of_a_cell

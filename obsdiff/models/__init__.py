@@ -7,6 +7,7 @@ SCHEDULERS                  the names of obsdiff/schedulers.py that the pipeline
 SIDES                       what height and width are multiples of: ("pixels", 8), or positions of the VAE's latents, as
                             a number or as a key of the denoiser's configuration: ("latents", "patch_size")
 units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
+groups(denoiser)            the groups of all units in the order in which the first of their layers is called
 sites(denoiser)             heads and neurons that can be removed, in order of execution (see surgery)
 example(denoiser, height, width, sampling)
                             arguments of one call for one prompt on latents of that size, to count work without weights

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from obsdiff.packages import Unit
+from obsdiff.packages import Group, Unit
 from obsdiff.surgery import Site, Span, Stream
 
 # one line a unit, one tuple a group of layers with the same input; what a block lacks is left out
@@ -29,6 +29,21 @@ def units(block: Any, at: str) -> list[Unit]:
         if groups := tuple(group for group in named if group):
             found.append(groups)
     return found
+
+
+def groups(block: Any, at: str, text_first: bool) -> list[Group]:
+    """Of one block, in the order of their calls: the text's feed-forward comes after all of the picture's.
+
+    Args:
+        text_first: whether the text's output projection of attention comes before the picture's.
+    """
+
+    def turn(group: Group) -> int:
+        name = group[0].removeprefix(f"{at}.")
+        early = 1 if name == "attn.to_add_out" and text_first else 2
+        return 0 if name in ("attn.to_q", "attn.add_q_proj") else 3 if name.startswith("ff_context.") else early
+
+    return sorted((group for unit in units(block, at) for group in unit), key=turn)
 
 
 def sites(block: Any, at: str) -> list[Site]:

@@ -6,12 +6,12 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz,"
 LENGTH = 16
 
 
-def clip_tokenizer() -> Any:
+def clip_tokenizer(length: int = LENGTH) -> Any:
     from transformers import CLIPTokenizer
 
     vocab = {token: i for i, token in enumerate([*LETTERS, *(f"{c}</w>" for c in LETTERS)])}
     vocab |= {token: len(vocab) + i for i, token in enumerate(("<|startoftext|>", "<|endoftext|>"))}
-    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length)
 
 
 def clip_config(tokenizer: Any, width: int = 16) -> Any:

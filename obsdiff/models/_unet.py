@@ -7,7 +7,7 @@ statistic of it is kept with each block's package, as that of any other input.
 from collections.abc import Iterator
 from typing import Any
 
-from obsdiff.packages import Unit
+from obsdiff.packages import Group, Unit
 from obsdiff.surgery import Site, Span, Stream
 
 
@@ -38,6 +38,11 @@ def units(unet: Any) -> list[Unit]:
             found.append(((f"{at}.{name}.to_out.0",),))
         found += [((f"{at}.ff.net.0.proj",),), ((f"{at}.ff.net.2",),)]
     return found
+
+
+def groups(unet: Any) -> list[Group]:
+    """In the order of their calls."""
+    return [group for unit in units(unet) for group in unit]
 
 
 def sites(unet: Any) -> list[Site]:

@@ -10,7 +10,7 @@ import torch
 
 from obsdiff.errors import SpecError
 from obsdiff.models import _joint, _tiny
-from obsdiff.packages import Unit
+from obsdiff.packages import Group, Unit
 from obsdiff.spec import Sampling
 from obsdiff.surgery import Site, Span, Stream
 
@@ -31,6 +31,12 @@ def units(denoiser: Any) -> list[Unit]:
         found.append(((f"{at}.attn.to_q", f"{at}.attn.to_k", f"{at}.attn.to_v", f"{at}.proj_mlp"),))
         found.append(((f"{at}.proj_out",),))
     return found
+
+
+def groups(denoiser: Any) -> list[Group]:
+    blocks = enumerate(denoiser.transformer_blocks)
+    joint = [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}", False)]
+    return joint + [group for unit in units(denoiser) for group in unit if group[0].startswith("single_")]
 
 
 def sites(denoiser: Any) -> list[Site]:

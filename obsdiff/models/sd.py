@@ -15,7 +15,7 @@ SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
 SIDES = ("pixels", 8)
 CLIP_TOKENS = 77
 
-units, sites = _unet.units, _unet.sites
+units, groups, sites = _unet.units, _unet.groups, _unet.sites
 
 
 def example(denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:

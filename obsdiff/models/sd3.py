@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from obsdiff.models import _joint, _tiny
-from obsdiff.packages import Unit
+from obsdiff.packages import Group, Unit
 from obsdiff.spec import Sampling
 from obsdiff.surgery import Site
 
@@ -20,6 +20,11 @@ SIDES = ("latents", "patch_size")
 def units(denoiser: Any) -> list[Unit]:
     blocks = enumerate(denoiser.transformer_blocks)
     return [unit for i, block in blocks for unit in _joint.units(block, f"transformer_blocks.{i}")]
+
+
+def groups(denoiser: Any) -> list[Group]:
+    blocks = enumerate(denoiser.transformer_blocks)
+    return [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}", True)]
 
 
 def sites(denoiser: Any) -> list[Site]:

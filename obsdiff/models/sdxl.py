@@ -16,7 +16,7 @@ SIDES = ("pixels", 8)
 SIZES = 6
 """numbers that tell original size, crop and target size"""
 
-units, sites = _unet.units, _unet.sites
+units, groups, sites = _unet.units, _unet.groups, _unet.sites
 
 
 def example(denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:

@@ -6,6 +6,7 @@ VALUE     optional: a regular expression of the config values this entry serves 
           groups are the integer arguments of keep(). With it go
 FORM      those values in words, and
 ORDER     names of two arguments as `first/second`: first of second weights are kept
+RANKED    optional: keep() has the first of every second weights of highest score stay, ties in column order
 REMOVES   structured: which of a model's sites it prunes, 'heads' and 'neurons'
 keep(scores, sparsity, group, start, **arguments)
           mask: scores (rows, b), the lowest removed first, `start` the index of their first column in the layer →
@@ -40,6 +41,11 @@ class Pattern:
             return None
         kept, of = (self.arguments[name] for name in self.facts["ORDER"].split("/"))
         return 1 - kept / of
+
+    @property
+    def stay(self) -> int | None:
+        """So many of every `multiple` columns stay, those of highest score; None where keep() decides otherwise."""
+        return self.arguments[self.facts["ORDER"].split("/")[0]] if self.facts.get("RANKED") else None
 
     @property
     def multiple(self) -> int:

@@ -9,17 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence import PersistenceBase
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
-from eval import dag, live
+from eval import calibrations, dag, live
 from eval.cells import AXES, PATTERN, PINNED, Cell, flags
+from eval.clocked import timed_as
 from eval.config import is_tiny, read_sweep, results_of
 from eval.grid import relevant
 from eval.reading import read_mapping
 from eval.scale import LAYERS
 from eval.weights import judge_files
-from obsdiff import registry
+from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.files import write_text
 from obsdiff.sources import component_files, files_below
@@ -35,6 +37,10 @@ try:
         live.join(Path(".snakemake"))
 except SpecError as error:
     raise WorkflowError(str(error)) from None
+
+# Snakemake 9.27 imports pandas, for a second of every run, to see whether a param is a table of its; none is here
+if hasattr(PersistenceBase, "_serialize_param"):
+    PersistenceBase._serialize_param = property(lambda self: self._serialize_param_builtin)
 
 TINY = is_tiny(config)
 RESULTS = results_of(config)
@@ -61,9 +67,10 @@ wildcard_constraints:
     **{axis: "[^/]+" for axis in AXES},
 
 
-def code(command, *modules):
+def code(command, *modules, without=()):
     """State of the sources and libraries of a job: `module:function`, and modules that it finds by name."""
-    return dag.code(f"{command.partition(':')[0].partition('.')[0]}.__main__:main", command, "obsdiff.warm", *modules)
+    main = f"{command.partition(':')[0].partition('.')[0]}.__main__:main"
+    return dag.code(main, command, "obsdiff.warm", *modules, without=without)
 
 
 def entries(package):
@@ -127,10 +134,9 @@ def sampling(wildcards):
     return SWEEP.models[wildcards.model]["sampling"] | SWEEP.sampling[wildcards.sampling]
 
 
-def calibration(wildcards):
-    """Command-line options of the sampling in calibration; none where the cell has no calibration."""
-    own = SWEEP.calibration[wildcards.calibration].get("sampling", {})
-    return list(flags(sampling(wildcards) | own)) if calibrates(wildcards) else []
+def calibration_sampling(wildcards):
+    """Command-line options of the sampling in calibration."""
+    return list(flags(sampling(wildcards) | SWEEP.calibration[wildcards.calibration].get("sampling", {})))
 
 
 def captions(wildcards):
@@ -164,9 +170,13 @@ def pruning(wildcards):
     return relevant(own | SWEEP.options[wildcards.options], axes_of(wildcards))
 
 
+def cell_of(wildcards):
+    return Cell(**{axis: wildcards[axis] for axis in AXES} | {"pattern": patterns.canonical(wildcards.pattern)})
+
+
 def dense(wildcards, file):
     """A file of the dense cell that a cell is compared with."""
-    return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).dense().path}/{file}"
+    return f"{RESULTS}/cells/{cell_of(wildcards).dense().path}/{file}"
 
 
 def pictures_state(wildcards):
@@ -177,7 +187,7 @@ def pictures_state(wildcards):
 
 def pruned_as(wildcards, file):
     """A file of the cell that prunes the model of a cell pinned to it."""
-    return f"{RESULTS}/cells/{Cell(**{axis: wildcards[axis] for axis in AXES}).pruned_as().path}/{file}"
+    return f"{RESULTS}/cells/{cell_of(wildcards).pruned_as().path}/{file}"
 
 
 def prompt_sources():

@@ -18,6 +18,7 @@ rule generate:
         f"{LOGS}/generate/{PATTERN}.log",
     wildcard_constraints:
         model=WHOLE,
+    priority: 10  # the longest jobs before the short ones that need not wait for them
     conda:
         "../../environment.yml"
     resources:

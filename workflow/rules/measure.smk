@@ -1,4 +1,4 @@
-# profile: layer errors, parameters and latency, alone on the machine. measure: all metrics of a cell.
+# profile: layer errors, deviation, parameters, FLOPs. measure: all metrics of a cell.
 rule profile:
     input:
         checkpoint=rules.prune.output,
@@ -10,7 +10,6 @@ rule profile:
         f"{LOGS}/profile/{PATTERN}.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
     resources:
         gpu=gpus,
     params:
@@ -18,9 +17,10 @@ rule profile:
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
         checkpoint=lambda w, input: folder(input.checkpoint[0]),
+        threads=config["threads"],
     shell:
         "python -m eval profile {params.source:q} --checkpoint {params.checkpoint:q} --prompts-file {input.prompts:q}"
-        " --seed {wildcards.seed:q} --threads {threads} --out {output:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"
 
 
 JUDGES = ("reference", "evaluator", "fid_features", "lpips", "image_reward", "device")
@@ -30,6 +30,7 @@ rule measure:
     input:
         checkpoint=rules.prune.output.manifest,
         profile=rules.profile.output,
+        latency=timings,
         images=f"{CELL}/images/manifest.json",
         dense=lambda w: dense(w, "images/manifest.json"),
         prompts=f"{RESULTS}/prompts/{{model}}/evaluation.csv",
@@ -53,6 +54,7 @@ rule measure:
         folders=lambda w, input: [
             *("--checkpoint", folder(input.checkpoint), "--images", folder(input.images)),
             *("--dense", folder(input.dense)),
+            *(["--latency", str(input.latency)] if input.latency else []),
         ],
     shell:
         "python -m eval measure {params.folders:q} --profile {input.profile:q} --prompts-file {input.prompts:q}"

@@ -17,7 +17,12 @@ rule summarise:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:summarise", *entries("eval.figures"), *entries("obsdiff.weightings")),
+        code=code(
+            "eval.__main__:summarise",
+            *entries("eval.figures"),
+            *entries("eval.model_metrics"),
+            *entries("obsdiff.weightings"),
+        ),
         cells=LISTED,
         out=lambda w, output: folder(output[0]),
     shell:
@@ -37,7 +42,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:report"),
+        code=code("eval.__main__:report", *entries("eval.model_metrics")),
         template=dag.state("template", ["eval/report.html.jinja"]),
         cells=LISTED,
         tables=lambda w, input: folder(input.tables[0]),
@@ -62,7 +67,7 @@ if "paper" in config:
         conda:
             "../../environment.yml"
         params:
-            code=code("eval.__main__:paper"),
+            code=code("eval.__main__:paper", *entries("eval.model_metrics")),
             state=dag.state("values", ["config/paper/values.csv"]),
             values="config/paper/values.csv",
             cells=LISTED,

@@ -1,0 +1,25 @@
+"""The machine that numbers are of."""
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from obsdiff import devices
+from obsdiff.spec import Source
+
+
+def machine(source: Source) -> dict[str, Any]:
+    """What the timings are of: the GPU or processor, the weights' dtype, whether float32 products may be TF32."""
+    cuda = source.device.startswith("cuda")
+    name = torch.cuda.get_device_name(source.device) if cuda else processor()
+    return {"device": name, "dtype": source.dtype, "tf32": devices.TF32}
+
+
+def processor() -> str:
+    """The processor's name where the system tells it, else its architecture alone."""
+    told = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", told.read_text()) if told.is_file() else None
+    return f"{platform.machine()} CPU" + (f", {named[1].strip()}" if named else "")

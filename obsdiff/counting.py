@@ -1,0 +1,127 @@
+"""Work of one call of a denoiser, counted on the meta device: shapes are all that it needs."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from obsdiff.spec import PruneSpec, Sampling
+
+aten = torch.ops.aten
+POINTWISE = {aten.add, aten.mul, aten.silu, aten.gelu}
+PAPER_TOKENS = 77
+PAPER_MULTIPLY_ADD = {"transformer": 1, "unet": 2}
+"""denoiser → FLOPs of a multiply-add in the paper's tables 4 and 9, and 3"""
+
+
+class Work(NamedTuple):
+    """Of one call for one prompt, its unguided half included; 2 FLOPs a multiply-add."""
+
+    total: int
+    attention: int
+    """FLOPs of the products of queries, keys and values"""
+    by_layer: dict[str, int]
+    """FLOPs of the linear layers"""
+    rows: dict[str, int]
+    """how many rows (tokens, or one an example) each linear layer reads"""
+    widest: int
+    """numbers that the layer with the most reads and writes"""
+    batch: int
+    """examples that a prompt makes: 2 where it is guided by a second one without text"""
+
+
+class Products(TorchDispatchMode):
+    """FLOPs by operation, with torch's formulas; FlopCounterMode also records modules, which takes longer."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        made = outline(packet, args) if not kwargs else None
+        if made is None:
+            made = func(*args, **(kwargs or {}))
+        if packet in flop_registry:
+            count = flop_registry[packet](*args, **(kwargs or {}), out_val=made)
+            self.flops[str(packet)] = self.flops.get(str(packet), 0) + int(count)
+        return made
+
+
+def outline(packet: Any, args: Any) -> Tensor | None:
+    """The result of frequent operations, whose meta kernels are slow Python; None of others."""
+    if packet is aten.addmm or packet is aten.mm:
+        left, right = args[-2:]
+        return left.new_empty(left.shape[0], right.shape[1]) if left.dtype == right.dtype else None
+    if packet in POINTWISE and all(isinstance(arg, Tensor) for arg in args):
+        first, *others = args
+        if all(other.dtype == first.dtype for other in others):
+            shape: torch.Size = torch.broadcast_shapes(*(arg.shape for arg in args))  # type: ignore[no-untyped-call]
+            made: Tensor = first.new_empty(shape)
+            return made
+    return None
+
+
+def own_side(denoiser: nn.Module) -> int:
+    """Side of the latents where no size is asked for; FluxTransformer2DModel's configuration does not say it."""
+    side: int = getattr(denoiser.config, "sample_size", 128)
+    return side
+
+
+def count_flops(family: Any, denoiser: nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Work:
+    """Of a call for one prompt as the spec samples.
+
+    Args:
+        denoiser: on the meta device.
+        vae: its configuration.
+    """
+    sampling = spec.sampling
+    scale = 2 ** (len(vae["block_out_channels"]) - 1)
+    side = own_side(denoiser)
+    sides = (given // scale if given else side for given in (sampling.height, sampling.width))
+    return work_of(denoiser, family.example(denoiser, *sides, sampling))
+
+
+def paper_flops(family: Any, denoiser: nn.Module) -> int:
+    """Work of one call as the OBS-Diff paper's tables count it (docs/paper.md), in its "FLOPs".
+
+    The call is unguided, for one prompt, on the pipeline's own size (1024² for Stable Diffusion 3, 3.5 and XL), with 77
+    text tokens, and attention's own products are left out. A multiply-add is one for transformers and two for UNets.
+
+    Args:
+        denoiser: on the meta device, dense or with heads and neurons removed.
+    """
+    side = own_side(denoiser)
+    tokens = PAPER_TOKENS - getattr(family, "CLIP_TOKENS", 0)
+    unguided = Sampling(guidance_scale=1.0, max_sequence_length=tokens)
+    work = work_of(denoiser, family.example(denoiser, side, side, unguided))
+    return (work.total - work.attention) * PAPER_MULTIPLY_ADD[family.DENOISER] // 2
+
+
+def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:
+    """Of a call with these arguments, both on the meta device."""
+    by_layer: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    numbers: list[int] = []
+    handles = []
+    for name, module in denoiser.named_modules():
+        if isinstance(module, nn.Linear):
+
+            def hook(m: nn.Linear, args: tuple[Tensor, ...], name: str = name) -> None:
+                count = args[0].numel() // m.in_features
+                rows[name] = rows.get(name, 0) + count
+                by_layer[name] = by_layer.get(name, 0) + 2 * args[0].numel() * m.out_features
+                numbers.append(count * (m.in_features + m.out_features))
+
+            handles.append(module.register_forward_pre_hook(hook))
+    try:
+        with Products() as counter, torch.no_grad():
+            denoiser(**arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    attention = sum(count for name, count in counter.flops.items() if "bmm" in name or "attention" in name)
+    batch = next(len(value) for value in arguments.values() if isinstance(value, Tensor))
+    return Work(sum(counter.flops.values()), attention, by_layer, rows, max(numbers), batch)
