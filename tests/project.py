@@ -1,5 +1,6 @@
 """A copy of the project that snakemake runs in, whose names a shell, a format string or a glob would take apart."""
 
+import atexit
 import json
 import os
 import re
@@ -62,7 +63,10 @@ for line in sys.stdin:
 @cache
 def planner() -> subprocess.Popen[str]:
     """It ends when its input does."""
-    return subprocess.Popen([sys.executable, "-c", PLANNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", PLANNER], **pipes)
+    atexit.register(process.communicate)
+    return process
 
 
 def planned(folder: Path, out: Path, *arguments: str) -> tuple[int, str]:
