@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from benchmarks.shapes import denoiser_config, pipeline
-from eval.latency import processor
+from eval.machine import processor
 from obsdiff import PruneSpec, Sampling, Source, plan, prune
 
 CASES = ("unstructured=0.5",)

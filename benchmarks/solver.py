@@ -141,7 +141,7 @@ def described(device: str, threads: int) -> str:
     """The hardware in words; on a GPU nothing but torch is needed."""
     if device != "cpu":
         return str(torch.cuda.get_device_name(device))
-    from eval.latency import processor
+    from eval.machine import processor
 
     return f"{processor()}, {threads} threads"
 

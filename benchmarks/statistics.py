@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.elimination import seconds
-from eval.latency import processor
+from eval.machine import processor
 from obsdiff import products
 from obsdiff.devices import require, stated_precision
 from obsdiff.statistics import Hessian
