@@ -46,6 +46,6 @@ rule calibrate:
         threads=config["threads"],
         out=lambda w, output: folder(output[0]),
     shell:
-        "python -m obsdiff calibrate {params.source:q} {params.sampling:q} --method {params.method} {params.weights:q}"
+        "python -m obsdiff calibrate {params.source:q} {params.sampling:q} --method {params.method:q} {params.weights:q}"
         " --packages {wildcards.packages:q} --prompts-file {input.prompts:q} --seed {wildcards.seed:q}"
         " --threads {params.threads} --out {params.out:q} > {log:q} 2>&1"
