@@ -14,6 +14,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,23 +51,24 @@ def rows_of(path: Path) -> Iterator[Row | str]:
 
 def from_table(path: Path, encoding: str, delimiter: str = ",") -> Iterator[Row | str]:
     """A table with a header; a row holds as many fields as the header."""
-    table = csv.reader(lines_of(path, encoding), strict=True, delimiter=delimiter)
-    head = [name.strip() for name in next((row for row in table if row), [])]
-    check_header(path, head)
-    place = head.index("caption")
-    identity = head.index("id") if "id" in head else None
-    for row in table:
-        where = f"line {table.line_num}"
-        if not row:
-            yield "empty"
-            continue
-        if len(row) != len(head):
-            refuse(
-                path,
-                f"has {len(row)} field{'s' * (len(row) != 1)} in {where} and {len(head)} in its header; quote a "
-                f"caption that holds a {'comma' if delimiter == ',' else 'tab'}",
-            )
-        yield Row(None if identity is None else row[identity].strip() or None, row[place], where)
+    with closing(lines_of(path, encoding)) as lines:
+        table = csv.reader(lines, strict=True, delimiter=delimiter)
+        head = [name.strip() for name in next((row for row in table if row), [])]
+        check_header(path, head)
+        place = head.index("caption")
+        identity = head.index("id") if "id" in head else None
+        for row in table:
+            where = f"line {table.line_num}"
+            if not row:
+                yield "empty"
+                continue
+            if len(row) != len(head):
+                refuse(
+                    path,
+                    f"has {len(row)} field{'s' * (len(row) != 1)} in {where} and {len(head)} in its header; quote a "
+                    f"caption that holds a {'comma' if delimiter == ',' else 'tab'}",
+                )
+            yield Row(None if identity is None else row[identity].strip() or None, row[place], where)
 
 
 def check_header(path: Path, head: Sequence[str]) -> None:
@@ -80,30 +82,32 @@ def check_header(path: Path, head: Sequence[str]) -> None:
 
 def from_tsv(path: Path, encoding: str) -> Iterator[Row | str]:
     """A table with a header, or Conceptual Captions without."""
-    for number, line in enumerate(lines_of(path, encoding), 1):
-        fields = line.split("\t")
-        where = f"line {number}"
-        if number == 1 and "caption" in map(str.strip, fields):
-            yield from from_table(path, encoding, "\t")
-            return
-        if len(fields) > 2 or (len(fields) == 2 and "://" not in fields[1]):
-            refuse(
-                path,
-                f"has something else in {where} than a caption, a tab and the address of a picture; {COLUMNS}, "
-                "separated by tabs",
-            )
-        yield Row(None, fields[0], where)
+    with closing(lines_of(path, encoding)) as lines:
+        for number, line in enumerate(lines, 1):
+            fields = line.split("\t")
+            where = f"line {number}"
+            if number == 1 and "caption" in map(str.strip, fields):
+                yield from from_table(path, encoding, "\t")
+                return
+            if len(fields) > 2 or (len(fields) == 2 and "://" not in fields[1]):
+                refuse(
+                    path,
+                    f"has something else in {where} than a caption, a tab and the address of a picture; {COLUMNS}, "
+                    "separated by tabs",
+                )
+            yield Row(None, fields[0], where)
 
 
 def from_text(path: Path, encoding: str) -> Iterator[Row | str]:
     """One caption per line."""
     first = True
-    for number, line in enumerate(lines_of(path, encoding), 1):
-        if first and line.strip():
-            first = False
-            if (kind := kind_of(line.strip())) is not None:
-                refuse(path, f"reads like {kind}, but its name says text; give its name the suffix of what it is")
-        yield Row(None, line, f"line {number}")
+    with closing(lines_of(path, encoding)) as lines:
+        for number, line in enumerate(lines, 1):
+            if first and line.strip():
+                first = False
+                if (kind := kind_of(line.strip())) is not None:
+                    refuse(path, f"reads like {kind}, but its name says text; give its name the suffix of what it is")
+            yield Row(None, line, f"line {number}")
 
 
 def kind_of(line: str) -> str | None:
@@ -121,11 +125,12 @@ def kind_of(line: str) -> str | None:
 
 
 def from_lines_of_json(path: Path, encoding: str) -> Iterator[Row | str]:
-    for number, line in enumerate(lines_of(path, encoding), 1):
-        if line.strip():
-            yield entry(path, parsed(path, line, f" in line {number}"), f"line {number}")
-        else:
-            yield "empty"
+    with closing(lines_of(path, encoding)) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield entry(path, parsed(path, line, f" in line {number}"), f"line {number}")
+            else:
+                yield "empty"
 
 
 def from_json(path: Path, encoding: str) -> Iterator[Row | str]:

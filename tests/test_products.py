@@ -61,6 +61,7 @@ def test_a_gpu_computes_as_it_is_said(dtype, served, offloaded, monkeypatch):
     expected = Hessian(9, x.device)
     expected.add(x, 0.5)
     monkeypatch.setitem(products.WIDTHS, "cuda", 4)
+    monkeypatch.setattr(products, "WHOLE", 8)
     with machine() as gpu, devices.stated_precision():
         products.served.cache_clear()
         assert products.served(CUDA, dtype) == (dtype in products.HALF)

@@ -10,12 +10,6 @@ WEIGHTS = {
 OFFLOAD = {key: value for key, value in config["pruning"].items() if key == "offload_statistics"}
 
 
-def calibration_record(wildcards):
-    """The record of what a cell shares; none where it samples by itself."""
-    found = calibrations.calibration_of(cell_of(wildcards), spec_of(wildcards))
-    return f"{RESULTS}/calibrations/{found.path}/calibration.json" if found else []
-
-
 rule calibrate:
     input:
         prompts=f"{RESULTS}/prompts/{{model}}/calibration-{{calibration}}.csv",

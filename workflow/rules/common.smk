@@ -194,3 +194,19 @@ def prompt_sources():
     """Key of a prompt file among the results → the file it was chosen from."""
     splits = {(c.model, split) for c in SWEEP.cells for split in ("evaluation", f"calibration-{c.calibration}")}
     return {f"{m}/{s}": captions(SimpleNamespace(model=m, split=s))["prompts"] for m, s in sorted(splits)}
+
+
+def calibration_record(wildcards):
+    """The record of what a cell shares; none where it samples by itself."""
+    found = calibrations.calibration_of(cell_of(wildcards), spec_of(wildcards))
+    return f"{RESULTS}/calibrations/{found.path}/calibration.json" if found else []
+
+
+def timings(wildcards):
+    """The file of a cell's timings; none of a cell that stands with the dense model (eval/clocked.py)."""
+    cell = cell_of(wildcards)
+    if timed_as(cell) == "dense":
+        return []
+    if cell == cell.dense():
+        return f"{RESULTS}/latency/{cell.model}/sampling-{cell.sampling}.json"
+    return f"{RESULTS}/cells/{cell.path}/latency.json"

@@ -34,13 +34,3 @@ use rule latency as latency_of_cell with:
     log:
         f"{LOGS}/latency/{PATTERN}.log",
     priority: 0
-
-
-def timings(wildcards):
-    """The file of a cell's timings; none of a cell that stands with the dense model (eval/clocked.py)."""
-    cell = cell_of(wildcards)
-    if timed_as(cell) == "dense":
-        return []
-    if cell == cell.dense():
-        return f"{RESULTS}/latency/{cell.model}/sampling-{cell.sampling}.json"
-    return f"{RESULTS}/cells/{cell.path}/latency.json"
