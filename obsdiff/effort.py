@@ -30,7 +30,7 @@ from obsdiff.rates import Rate
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.targets import Target
 
-EFFICIENCY = {"encode": 0.5, "sample": 0.5, "statistics": 0.5, "solve": 0.4, "eliminate": 0.2}
+EFFICIENCY = {"encode": 0.5, "sample": 0.5, "statistics": 0.5, "solve": 0.2, "eliminate": 0.2}
 """share of a device's rate that a phase gets; see benchmarks/real_size.md"""
 LAUNCH = {"cpu": 4e-6, "cuda": 1e-5}
 """seconds of an operation too small to count"""
