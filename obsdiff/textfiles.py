@@ -1,6 +1,6 @@
 """Text files of others: UTF-8 with or without a byte order mark, UTF-16 with one; what is something else is named."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,7 +53,7 @@ def refuse_encoding(path: Path, encoding: str) -> NoReturn:
     refuse(path, f"is not {name} at {place}; if it is Latin-1, convert it by `iconv -f latin1 -t utf-8`")
 
 
-def lines_of(path: Path, encoding: str) -> Iterator[str]:
+def lines_of(path: Path, encoding: str) -> Generator[str, None, None]:
     """Lines with what ends them: LF, CR LF or CR."""
     with path.open(newline="", encoding=encoding) as file:
         for number, line in enumerate(file, 1):
