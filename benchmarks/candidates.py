@@ -1,7 +1,6 @@
 """Pruned weights that take turns with the dense ones in one pipeline."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -41,14 +40,3 @@ def taken_off(pipe: Any, change: Callable[[], Mapping[str, Any]]) -> Pruned:
     states = {name: surgery.state_of(models.linear(denoiser, name)) for name in names}
     restore()
     return Pruned(record, states)
-
-
-def turns_of(pipe: Any, weights: Mapping[str, Pruned]) -> dict[str, Callable[[], None]]:
-    """'dense' and the names of weights → what installs them, whatever was installed before."""
-    family, denoiser, restore = models.family_of(pipe), models.denoiser_of(pipe), everything_dense(pipe)
-
-    def begin(pruned: Pruned) -> None:
-        restore()
-        pruned.install(family, denoiser)
-
-    return {"dense": restore} | {name: partial(begin, pruned) for name, pruned in weights.items()}

@@ -5,7 +5,6 @@ float64 rate of one large product on the same machine. The plain elimination doe
 its time is the same for each.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain_elimination
-from obsdiff import devices, obs
+from benchmarks.clock import fastest
+from obsdiff import obs
 from obsdiff.elimination import Problem, eliminate
 
 
@@ -56,14 +56,8 @@ def problem(case: Case, device: torch.device) -> Problem:
 
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int = 1) -> tuple[float, Any]:
     """Of the fastest call, and what the last one returned."""
-    best = float("inf")
-    for _ in range(repeats):
-        devices.synchronize(device)
-        begun = time.perf_counter()
-        result = call()
-        devices.synchronize(device)
-        best = min(best, time.perf_counter() - begun)
-    return best, result
+    times, results = fastest({"": call}, repeats, device)
+    return times[""], results[""]
 
 
 def rate(device: torch.device, side: int = 2048) -> float:

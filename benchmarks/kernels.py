@@ -24,11 +24,11 @@ from benchmarks.latency import shown, table
 from benchmarks.variants import TOLERANCE, Verdict, judge, semi_structured, twin
 from eval.config import read_model
 from eval.latency import SECONDS, in_turns, quartiles, ratios
-from eval.machine import processor
-from obsdiff import PruneSpec, models, surgery, targets
+from eval.machine import hardware
+from obsdiff import PruneSpec, models, targets
 from obsdiff.counting import own_side
 from obsdiff.devices import stated_precision
-from obsdiff.planning import meta_denoiser
+from obsdiff.planning import meta_denoiser, remove
 from obsdiff.spec import Sampling, Source
 
 PATTERNS = ("unstructured=0.5", "2:4", "structured=0.3", "structured=0.5")
@@ -87,10 +87,7 @@ def shrunk(denoiser: nn.Module, family: Any, spec: PruneSpec) -> nn.Module:
     """A twin without the last heads and neurons of every block."""
     made = twin(denoiser)
     for target in targets.find(family, made, spec):
-        states = {name: surgery.state_of(models.linear(made, name)) for name in target.touched}
-        kept = [(s, torch.arange(s.groups - targets.removed_groups(s, spec.amount))) for s in target.sites]
-        heads = {site.owner: len(groups) for site, groups in kept if site.owner}
-        surgery.install(made, surgery.shrink(states, kept), heads)
+        remove(made, target, spec.amount)
     return made
 
 
@@ -157,7 +154,7 @@ def main(
     rows = [
         row for model in names for row in rows_of(model, device, getattr(torch, dtype), size, prompts, rounds, blocks)
     ]
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else processor()
+    name = hardware(device)
     lines = [
         "# Kernels at real size",
         "",

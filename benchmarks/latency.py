@@ -20,9 +20,9 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from benchmarks.candidates import spec_of, taken_off, turns_of
+from benchmarks.candidates import spec_of, taken_off
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
-from eval.calls import Calls, caught, pipeline_of, ready
+from eval.calls import Calls, caught, pipeline_of, ready, weights_of
 from eval.latency import in_turns, quartiles, ratios
 from eval.machine import machine
 from eval.measure import write_json
@@ -51,7 +51,7 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
         A row for each of the weights and each of block, denoiser and pipeline: ms and speed-up over dense as quartiles;
         the denoiser's also FLOPs measured and ideal, and peak bytes.
     """
-    denoiser, install = models.denoiser_of(pipe), turns_of(pipe, weights)
+    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, weights)
 
     def turn(name: str, timed: Calls) -> Calls:
         install[name]()
@@ -82,7 +82,7 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
 @torch.no_grad()
 def judged(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: int, names: Any, rounds: int) -> list:
     """Rows of variants of the denoiser's call, for dense and every other weights."""
-    denoiser, install = models.denoiser_of(pipe), turns_of(pipe, weights)
+    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, weights)
     tolerance, rows = TOLERANCE[str(denoiser.dtype).removeprefix("torch.")], []
     with ready(pipe, PROMPT, sampling, [size]) as calls:
         args, kwargs = caught(denoiser, calls[size]["denoiser"])

@@ -21,14 +21,14 @@ import torch
 import tyro
 
 from benchmarks.shapes import denoiser_config, pipeline
-from eval.machine import processor
+from eval.machine import hardware
 from obsdiff import PruneSpec, Sampling, Source, plan, prune
+from obsdiff.packages import GIB
 
 CASES = ("unstructured=0.5",)
 WORDS = ("a red apple", "two dogs in the snow", "a tiger", "the sun over a harbour")
 LARGEST = 8e9
 """bytes of a denoiser that is written to a folder"""
-GIB = 2**30
 
 
 @dataclass
@@ -205,7 +205,7 @@ def main(
             else:
                 rows.append(by_command(source, spec, rate, case, folder))
             print(table(rows)[-1], flush=True)
-    machine = processor() if device == "cpu" else torch.cuda.get_device_name(device)
+    machine = hardware(device)
     threads = f", threads: {torch.get_num_threads()}" if device == "cpu" else ""
     words = sys.argv[1:]
     for own in ("--work", "--out"):  # folders of this machine

@@ -9,8 +9,7 @@ of either solver, on its own factor, with the ones that the plain solver finds i
 """
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ import tyro
 from torch import Tensor
 
 from benchmarks import reference
+from benchmarks.clock import fastest
+from eval.machine import hardware
 from obsdiff import obs
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
@@ -60,25 +61,6 @@ def problem(rows: int, columns: int, device: str = "cpu", seed: int = 0) -> tupl
     return weight, x.T @ x / columns
 
 
-def clocked(calls: dict[str, Callable[[], Any]], repeats: int, device: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """Fastest seconds of every call, taken in turns, and what each returned last."""
-    times, results = dict.fromkeys(calls, float("inf")), {}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            results.pop(name, None)
-            synchronise(device)
-            begun = time.perf_counter()
-            results[name] = call()
-            synchronise(device)
-            times[name] = min(times[name], time.perf_counter() - begun)
-    return times, results
-
-
-def synchronise(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-
-
 def factor_buffers(hessian: Tensor) -> float | None:
     """The most memory that obs.factor() takes beside the Hessian, in matrices of its size; unknown on a CPU."""
     if not hessian.is_cuda:
@@ -98,16 +80,17 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
         each solver with float64's; `error` and `plain_error`: the layers' errors.
     """
     weight, hessian = problem(rows, columns, device)
+    place = torch.device(device)
     weight @ hessian, obs.factor(hessian, DAMPING)  # libraries start up at their first call
     buffers = factor_buffers(hessian)
-    factoring, made = clocked(
+    factoring, made = fastest(
         {
             "floor": lambda: weight @ hessian,
             "factor": lambda: obs.factor(hessian, DAMPING),
             "plain_factor": lambda: reference.factor(hessian, DAMPING),
         },
         repeats,
-        device,
+        place,
     )
     factor, upper = made["factor"], made["plain_factor"]
     energy = obs.energy(weight, hessian)
@@ -116,8 +99,8 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
     for name, (select, plain_select, stride) in PATTERNS.items():
         ours = partial(obs.sweep, weight, factor, select, BLOCK, stride, stay=2 if stride else None)
         theirs = partial(reference.sweep, weight, factor.upper, plain_select, BLOCK, stride)
-        sweeping, swept = clocked({"sweep": ours}, repeats, device)
-        walking, walked = clocked({"plain_sweep": theirs}, 1, device)
+        sweeping, swept = fastest({"sweep": ours}, repeats, place)
+        walking, walked = fastest({"plain_sweep": theirs}, 1, place)
         found, (_, same) = swept["sweep"], walked["plain_sweep"]
         plain, plain_keep = reference.sweep(weight, upper, plain_select, BLOCK, stride)
         _, exact = reference.sweep(weight.double(), exact_upper, plain_select, BLOCK, stride)
@@ -135,15 +118,6 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
             }
         )
     return records
-
-
-def described(device: str, threads: int) -> str:
-    """The hardware in words; on a GPU nothing but torch is needed."""
-    if device != "cpu":
-        return str(torch.cuda.get_device_name(device))
-    from eval.machine import processor
-
-    return f"{processor()}, {threads} threads"
 
 
 def agreement(one: Tensor, other: Tensor) -> float:
@@ -188,7 +162,7 @@ def main(
     """
     torch.set_num_threads(threads)
     sizes = [shape_of(text) for text in shapes]
-    where = described(device, threads)
+    where = hardware(device) + (f", {threads} threads" if device == "cpu" else "")
     records: list[dict[str, Any]] = []
     for rows, columns in sizes:
         records += measure(rows, columns, device, repeats)

@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.elimination import seconds
-from eval.machine import processor
+from eval.machine import hardware
 from obsdiff import products
 from obsdiff.devices import require, stated_precision
 from obsdiff.statistics import Hessian
@@ -84,7 +84,7 @@ def main(out: Path = Path("benchmarks/statistics.md"), device: str = "cpu", thre
     require(device)
     torch.set_num_threads(threads)
     place = torch.device(device)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{processor()}, threads: {threads}"
+    name = hardware(device) + ("" if place.type == "cuda" else f", threads: {threads}")
     command = " ".join(["python -m benchmarks.statistics", *sys.argv[1:]])
     lines = [
         f"One call of `Hessian.add` on {TOKENS[place.type]} tokens, {name}, torch {torch.__version__}, fastest of "

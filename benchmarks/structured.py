@@ -19,11 +19,11 @@ import torch
 import tyro
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from benchmarks.candidates import spec_of, taken_off, turns_of
+from benchmarks.candidates import spec_of, taken_off
 from benchmarks.elimination import table
-from eval.calls import Calls
+from eval.calls import Calls, weights_of
 from eval.latency import in_turns, ratios
-from eval.machine import processor
+from eval.machine import hardware
 from eval.work import flops
 from obsdiff import Sampling, prune
 from obsdiff.devices import require, stated_precision
@@ -61,7 +61,7 @@ def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
     arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape, device=device) for name, value in arguments.items()}
     weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t)).as_dict()) for text in PATTERNS}
-    install = turns_of(pipe, weights)
+    install = weights_of(pipe, weights)
 
     def call() -> None:
         denoiser(**arguments)
@@ -104,7 +104,7 @@ def main(
     require(device)
     torch.set_num_threads(threads)
     place = torch.device(device)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{processor()}, threads: {threads}"
+    name = hardware(device) + ("" if place.type == "cuda" else f", threads: {threads}")
     lines: list[str] = []
 
     def write(parts: Iterable[str]) -> None:

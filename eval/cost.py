@@ -8,10 +8,8 @@ from typing import Any
 from tabulate import tabulate
 
 from eval.calibrations import SEQUENTIAL, Calibration, calibration_of
-from eval.cells import Cell
-from eval.config import Sweep, is_tiny, read_sweep
-from eval.grid import relevant
-from eval.scale import LAYERS
+from eval.config import Sweep, read_sweep
+from eval.specs import spec_of
 from obsdiff import registry
 from obsdiff.spec import PruneSpec
 
@@ -33,14 +31,6 @@ class Runs:
     made: int = 0
     walks: int = 0
     others: Counter[str] = field(default_factory=Counter)
-
-
-def spec_of(cell: Cell, sweep: Sweep, config: Mapping[str, Any]) -> PruneSpec:
-    """The spec of a cell without its prompts."""
-    axes = {key: getattr(cell, key) for key in ("method", "pattern", "weighting", "packages")}
-    axes |= {"sparsity": float(cell.sparsity)}
-    own = {key: value for key, value in config["pruning"].items() if not (is_tiny(config) and key in LAYERS)}
-    return PruneSpec(**{**relevant(own | sweep.options[cell.options], axes), **axes})
 
 
 def runs_of(sweep: Sweep, config: Mapping[str, Any]) -> dict[str, Runs]:

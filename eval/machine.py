@@ -13,9 +13,12 @@ from obsdiff.spec import Source
 
 def machine(source: Source) -> dict[str, Any]:
     """What the timings are of: the GPU or processor, the weights' dtype, whether float32 products may be TF32."""
-    cuda = source.device.startswith("cuda")
-    name = torch.cuda.get_device_name(source.device) if cuda else processor()
-    return {"device": name, "dtype": source.dtype, "tf32": devices.TF32}
+    return {"device": hardware(source.device), "dtype": source.dtype, "tf32": devices.TF32}
+
+
+def hardware(device: str) -> str:
+    """The name of a GPU or of the processor."""
+    return str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else processor()
 
 
 def processor() -> str:

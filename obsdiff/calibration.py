@@ -5,7 +5,7 @@ input share one statistic.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -52,8 +52,7 @@ class Calibration:
     embeds: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.spec.prompts:
-            raise SpecError(f"prompts: method {self.spec.method!r} calibrates and was given none; pass --prompts-file")
+        require_prompts(self.spec)
         if self.alphas is None:
             self.alphas = alphas_of(self.spec)
         batches = [self.encode(rows) for rows in self.batches]
@@ -98,27 +97,18 @@ class Calibration:
         found = {kind: begun(denoiser, groups, kind, self.spec) for kind in kinds}
         stats = [stat for of in found.values() for stat in of.values()]
         steps = Steps()
-        handles = []
-        for group in groups:
-            mine = [of[group] for of in found.values()]
 
-            def hook(_: nn.Module, args: tuple[Tensor, ...], mine: list[Statistic] = mine) -> None:
-                assert self.alphas is not None
-                alpha = float(self.alphas(self.pipe.num_timesteps)[steps.now])
-                for stat in mine:
-                    stat.add(args[0].detach(), alpha)
+        def alpha() -> float:
+            assert self.alphas is not None
+            return float(self.alphas(self.pipe.num_timesteps)[steps.now])
 
-            handles.append(models.linear(denoiser, group[0]).register_forward_pre_hook(hook))
         odd: slice | None = None
-        try:
+        with summing(denoiser, list(found.values()), alpha):
             for rows in tqdm(self.batches, desc=what, unit="batch", leave=False, mininterval=2):
                 self.run(rows, steps)
                 if not all(stat.finite for stat in stats):
                     odd = rows
                     break
-        finally:
-            for handle in handles:
-                handle.remove()
         if odd:
             self.blame(denoiser, odd)
         for of in found.values():
@@ -165,6 +155,12 @@ class Steps:
         return values
 
 
+def require_prompts(spec: PruneSpec) -> None:
+    """Raise SpecError where a run that calibrates has nothing to do it with."""
+    if not spec.prompts:
+        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file")
+
+
 def where(prompts: Sequence[str], rows: slice) -> str:
     """A batch of prompts in words."""
     return f"calibration prompts {rows.start + 1} to {rows.stop} (the first is {prompts[rows.start][:60]!r})"
@@ -175,6 +171,27 @@ def begun(denoiser: nn.Module, groups: Sequence[Group], kind: str, spec: PruneSp
     layers = {group: models.linear(denoiser, group[0]) for group in groups}
     main = torch.device("cpu") if spec.offload_statistics else None
     return {g: STATISTICS[kind](layer.in_features, main or layer.weight.device) for g, layer in layers.items()}
+
+
+@contextmanager
+def summing(
+    denoiser: nn.Module, several: Sequence[Mapping[Group, Statistic]], alpha: Callable[[], float]
+) -> Iterator[None]:
+    """Inside the block, every group's input is added to its statistics, of the same groups each.
+
+    Args:
+        alpha: the weight of the step, at the time of the call.
+    """
+    with ExitStack() as stack:
+        for group in several[0]:
+
+            def hook(_: nn.Module, args: tuple[Tensor, ...], group: Group = group) -> None:
+                weight = alpha()
+                for stats in several:
+                    stats[group].add(args[0].detach(), weight)
+
+            stack.callback(models.linear(denoiser, group[0]).register_forward_pre_hook(hook).remove)
+        yield
 
 
 def check(stats: Mapping[Group, Statistic]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from obsdiff import obs
+from obsdiff.products import mirror
 
 BLOCK = 128
 """columns removed between two updates of the matrices"""
@@ -229,9 +230,7 @@ def inverse(factor: obs.Factor, width: int = 512) -> Tensor:
         rows = factor.upper[start : start + width, start:].double()
         for at in range(0, c - start, width):
             made[start + at :, start + at :][:width].addmm_(rows[:, at : at + width].T, rows[:, at:])
-    for stop in range(width, c, width):
-        made[stop:, stop - width : stop] = made[stop - width : stop, stop:].T
-    return made
+    return mirror(made)
 
 
 def group_costs(weight: Tensor, inverse: Tensor, first: int, size: int, groups: int) -> Tensor:

@@ -23,7 +23,7 @@ from obsdiff import components, elimination, models, targets
 from obsdiff.counting import Work
 from obsdiff.errors import SpecError
 from obsdiff.loading import configuration, shipped
-from obsdiff.packages import GIB
+from obsdiff.packages import GIB, bytes_of
 from obsdiff.sources import INDEX
 from obsdiff.spec import PruneSpec, Source
 from obsdiff.targets import Target
@@ -153,8 +153,9 @@ def waiting_bytes(source: Source, spec: PruneSpec, work: Work, prompts: int) -> 
     """Host memory of the calls that wait in `packages: sequential`, within the budget that is set for it."""
     if not spec.sequential:
         return 0
-    budget = int(float(spec.trajectory_memory.removesuffix("GiB")) * GIB)
-    return min(budget, int(prompts * spec.sampling.steps * WAITING * work.widest * source.bytes))
+    return min(
+        bytes_of(spec.trajectory_memory), int(prompts * spec.sampling.steps * WAITING * work.widest * source.bytes)
+    )
 
 
 def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Sequence[Target]) -> Iterator[int]:
@@ -165,19 +166,13 @@ def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Se
         spread = 2 if spec.bias else 1  # the covariance beside the Hessian
         inputs, largest = spread * sum(hessians), max(hessians, default=0)
         numbers = max((layer.weight.numel() for name, layer in layers.items() if name in target.layers), default=0)
-        factors = sum(hessians) if spec.statistic == "hessian" and factored(spec) else 0
+        factors = sum(hessians)  # one each stays, beside two more while it is made
         solver = SWEPT * numbers if spec.facts["COMPENSATES"] else SCORED * numbers
         if target.sites:
             solver = 12 * sum(layers[name].weight.numel() for name in target.layers)
             if spec.facts["COMPENSATES"]:
                 solver += sum(eliminated_bytes(layers[name], 2 * numbers) for name in target.layers)
-        factoring = FACTORED * largest - (largest if factors else 0) if factored(spec) else 0
-        yield inputs + factors + max(factoring, solver)
-
-
-def factored(spec: PruneSpec) -> bool:
-    """Whether the solver factors the Hessian."""
-    return spec.statistic == "hessian"
+        yield inputs + factors + max((FACTORED - 1) * largest, solver)
 
 
 def eliminated_bytes(layer: nn.Linear, moved: int) -> int:

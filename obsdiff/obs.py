@@ -13,6 +13,7 @@ removals add up to the layer's error, Σ e² = tr(ΔW H ΔWᵀ).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -218,11 +219,12 @@ def sweep_block(
     if stride is None:
         decide(0, size)
     leaf = multiple(LEAF, stride or 1)
+    in_kernel = (stride is None or stay is not None) and kernels(w)
     for first in range(0, size, leaf):
         last = min(first + leaf, size)
         if first:
             w[first:last].addmm_(u[:first, first:last].T, errors[:first], alpha=-1)
-        if kernels(w) and (stride is None or stay is not None):
+        if in_kernel:
             from obsdiff.leaf import sweep_leaf
 
             own, dead = slice(first, last), factor.dead[block][first:last]
@@ -243,7 +245,12 @@ def sweep_block(
 
 def kernels(tensor: Tensor) -> bool:
     """Whether kernels of our own run where it is: on a GPU that Triton compiles for."""
-    return tensor.is_cuda and find_spec("triton") is not None
+    return tensor.is_cuda and triton_found()
+
+
+@cache
+def triton_found() -> bool:
+    return find_spec("triton") is not None
 
 
 def multiple(size: int, of: int) -> int:

@@ -4,7 +4,6 @@ A group is the layers that read the same input (q, k, v) and so share one statis
 in one package: both streams' counterparts of joint attention.
 """
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -29,10 +28,15 @@ def split(sizes: Sequence[int], packages: int | str) -> list[range]:
         ValueError: a unit alone exceeds the budget; the first such index is its second argument.
     """
     if isinstance(packages, str) and packages.endswith("GiB"):
-        return by_bytes(sizes, int(float(re.sub("GiB$", "", packages)) * GIB))
+        return by_bytes(sizes, bytes_of(packages))
     count = len(sizes) if packages in ("unit", "sequential") else min(int(packages), len(sizes))
     edges = [round(i * len(sizes) / count) for i in range(count + 1)] if count else []
     return [range(a, b) for a, b in pairwise(edges)]
+
+
+def bytes_of(budget: str) -> int:
+    """`2GiB` in bytes."""
+    return int(float(budget.removesuffix("GiB")) * GIB)
 
 
 def by_bytes(sizes: Sequence[int], budget: int) -> list[range]:

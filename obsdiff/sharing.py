@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from obsdiff import guard, models, registry
-from obsdiff.calibration import Calibration, alphas_of, batched, begun
+from obsdiff.calibration import Calibration, alphas_of, batched, begun, require_prompts
 from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.files import DamagedFile, hash_of, read_json, seal, sealed, write_json
@@ -94,11 +94,6 @@ def require_calibrating(spec: PruneSpec) -> None:
     if not spec.calibrates:
         raise SpecError(f"method: {spec.method!r} does not calibrate, so there is nothing to share; run prune as it is")
     require_prompts(spec)
-
-
-def require_prompts(spec: PruneSpec) -> None:
-    if not spec.prompts:
-        raise SpecError(f"prompts: method {spec.method!r} calibrates and was given none; pass --prompts-file")
 
 
 def encoded(pipe: Any, stage: Stage, spec: PruneSpec) -> Calibration:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from obsdiff import models
-from obsdiff.calibration import Calibration, Steps, begun, blamed, check, where
+from obsdiff.calibration import Calibration, Steps, begun, blamed, check, summing, where
 from obsdiff.calls import Call, Recorder, placed, unfold
 from obsdiff.errors import SpecError
 from obsdiff.files import DamagedFile, made_anew, read_json, seal, sealed, write_json
@@ -163,24 +162,13 @@ class Trajectory:
             LayerError: as Calibration.statistics().
         """
         stats = begun(denoiser, groups, kind, self.spec)
-        handles, alpha = [], [1.0]
-        for group in groups:
-
-            def hook(_: nn.Module, args: tuple[Tensor, ...], stat: Statistic = stats[group]) -> None:
-                stat.add(args[0], alpha[0])
-
-            handles.append(models.linear(denoiser, group[0]).register_forward_pre_hook(hook))
         odd: Call | None = None
-        try:
+        with summing(denoiser, [stats], lambda: float(alphas[call.step])):
             for call in self.calls():
-                alpha[0] = float(alphas[call.step])
                 self.run(call, denoiser, device)
                 if not all(stat.finite for stat in stats.values()):
                     odd = call
                     break
-        finally:
-            for handle in handles:
-                handle.remove()
         if odd:
             self.blame(odd, denoiser, device)
         check(stats)

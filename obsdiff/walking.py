@@ -31,7 +31,7 @@ from obsdiff import models
 from obsdiff.calibration import begun, check
 from obsdiff.calls import Call, placed, unfold
 from obsdiff.errors import SpecError
-from obsdiff.packages import GIB, Group
+from obsdiff.packages import GIB, Group, bytes_of
 from obsdiff.statistics import Statistic
 from obsdiff.targets import Target
 from obsdiff.trajectory import WAITING, Trajectory
@@ -65,7 +65,7 @@ class Walk:
         self.folder = folder
         for stale in folder.glob(WAITING) if folder else ():
             stale.unlink()
-        self.budget = int(float(trajectory.spec.trajectory_memory.removesuffix("GiB")) * GIB)
+        self.budget = bytes_of(trajectory.spec.trajectory_memory)
         # the first call tells what one holds; those that always leave are watched for that
         self.calls = [Stopped(call, i == 0 or self.leaves) for i, call in enumerate(trajectory.calls())]
         self.texts: tuple[int, dict[str, Tensor]] = (-1, {})
@@ -120,13 +120,14 @@ class Walk:
     def arguments(self, stopped: Stopped) -> tuple[Any, Any]:
         """What a call begins with. Inputs that calls of a batch share (the text) are on the device once."""
         call = stopped.call
-        table, common = self.trajectory.tensors(call.batch), self.trajectory.shared(call.batch)
+        table = self.trajectory.tensors(call.batch)
         if self.texts[0] != call.batch:
+            common = self.trajectory.shared(call.batch)
             everything = [c.call for c in self.calls if c.call.batch == call.batch]
             self.texts = call.batch, {}
             for one in everything:
                 self.texts[1].update(placed(one, table, self.device, common - self.texts[1].keys()))
-        own = placed(call, table, self.device, set(call.names) - common)
+        own = placed(call, table, self.device, set(call.names) - self.texts[1].keys())
         stopped.shared = {tensor.untyped_storage()._cdata for tensor in self.texts[1].values()}
         if stopped.watch is not None:
             stopped.watch.see(own)

@@ -88,20 +88,25 @@ def test_pretended_gpu_refuses_what_cuda_refuses(gpu):
     gpu.precisions.clear()
 
 
+def assert_same_on_the_gpu(family, spec, offload):
+    """A model pruned there has the weights of one pruned in main memory, and is where it was."""
+    plain = family.tiny()
+    prune(plain, spec)
+    with pretended():
+        pipe = placed(family, offload)
+        prune(pipe, spec)
+        assert as_found(pipe, offload)
+        found = weights_of(pipe)
+    assert same(found, weights_of(plain))
+
+
 @pytest.mark.parametrize(("method", "pattern"), combinations())
 def test_every_method_and_pattern_solves_on_the_gpu(method, pattern):
     family = registry.load("obsdiff.models", "sd3")
     few = {"sparsity": 0.1} if pattern == "neurons" else {"sparsity": 0.3} if pattern == "structured" else {}
     small = {"packages": 1, "sampling": SHORT, "prompts": PROMPTS[:2], "exclude": ("transformer_blocks.0.*",)}
     spec = spec_of(method, pattern=pattern, **small | (few if method != "dense" else {}))
-    plain = family.tiny()
-    prune(plain, spec)
-    with pretended():
-        pipe = placed(family, "model")
-        prune(pipe, spec)
-        assert as_found(pipe, "model")
-        found = weights_of(pipe)
-    assert same(found, weights_of(plain))
+    assert_same_on_the_gpu(family, spec, "model")
 
 
 @pytest.mark.parametrize(
@@ -123,14 +128,7 @@ def test_every_method_and_pattern_solves_on_the_gpu(method, pattern):
 def test_every_option_solves_on_the_gpu(more):
     family = registry.load("obsdiff.models", "flux")
     spec = spec_of(**{"packages": 1, "sampling": SHORT} | more)
-    plain = family.tiny()
-    prune(plain, spec)
-    with pretended():
-        pipe = placed(family, "none")
-        prune(pipe, spec)
-        assert as_found(pipe, "none")
-        found = weights_of(pipe)
-    assert same(found, weights_of(plain))
+    assert_same_on_the_gpu(family, spec, "none")
 
 
 def test_killed_run_goes_on_on_the_gpu(family, tmp_path, monkeypatch):

@@ -13,19 +13,17 @@ from snakemake.persistence import PersistenceBase
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
-from eval import calibrations, dag, live
+from eval import calibrations, dag, live, specs
 from eval.cells import AXES, PATTERN, PINNED, Cell, flags
 from eval.clocked import timed_as
 from eval.config import is_tiny, read_sweep, results_of
-from eval.grid import relevant
 from eval.reading import read_mapping
-from eval.scale import LAYERS
 from eval.weights import judge_files
 from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.files import write_text
 from obsdiff.sources import component_files, files_below
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.spec import Source
 
 if {"{", "}"} & set(workflow.basedir):
     raise WorkflowError(f"folder: {workflow.basedir} holds a brace, which Snakemake takes for a wildcard; rename it")
@@ -155,19 +153,12 @@ def calibrates(wildcards):
     return spec_of(wildcards).calibrates
 
 
-def axes_of(wildcards):
-    own = {key: getattr(wildcards, key) for key in ("method", "pattern", "weighting", "packages")}
-    return own | {"sparsity": float(wildcards.sparsity)}
-
-
 def spec_of(wildcards):
-    return PruneSpec(**{**pruning(wildcards), **axes_of(wildcards)})
+    return specs.spec_of(wildcards, SWEEP, config)
 
 
 def pruning(wildcards):
-    """The config's fields of PruneSpec, with the cell's options, as far as they change what this cell's method does."""
-    own = {key: value for key, value in config["pruning"].items() if not (TINY and key in LAYERS)}
-    return relevant(own | SWEEP.options[wildcards.options], axes_of(wildcards))
+    return specs.pruning_of(wildcards, SWEEP, config)
 
 
 def cell_of(wildcards):
