@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from obsdiff import PruneSpec, models, surgery
-from obsdiff.checkpoint import Pruned
+from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.errors import SpecError
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks import plain_elimination
 from benchmarks.clock import fastest
-from obsdiff import obs
-from obsdiff.elimination import Problem, eliminate
+from obsdiff.solver import obs
+from obsdiff.solver.elimination import Problem, eliminate
 
 
 class Case(NamedTuple):

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from benchmarks.candidates import spec_of
 from benchmarks.latency import shown, table
 from benchmarks.variants import TOLERANCE, Verdict, judge, semi_structured, twin
-from eval.config import read_model
-from eval.latency import SECONDS, in_turns, quartiles, ratios
-from eval.machine import hardware
+from eval.profile.latency import SECONDS, in_turns, quartiles, ratios
+from eval.profile.machine import hardware
+from eval.sweep.config import read_model
 from obsdiff import PruneSpec, models, targets
-from obsdiff.counting import own_side
 from obsdiff.devices import stated_precision
-from obsdiff.planning import meta_denoiser, remove
+from obsdiff.planning.counting import own_side
+from obsdiff.planning.plan import meta_denoiser, remove
 from obsdiff.spec import Sampling, Source
 
 PATTERNS = ("unstructured=0.5", "2:4", "structured=0.3", "structured=0.5")

@@ -22,16 +22,16 @@ import tyro
 
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
-from eval.calls import Calls, caught, pipeline_of, ready, weights_of
-from eval.latency import in_turns, quartiles, ratios
-from eval.machine import machine
 from eval.measure import write_json
-from eval.work import flops, nbytes, peak_bytes, zero_flops
+from eval.profile.calls import Calls, caught, pipeline_of, ready, weights_of
+from eval.profile.latency import in_turns, quartiles, ratios
+from eval.profile.machine import machine
+from eval.profile.work import flops, nbytes, peak_bytes, zero_flops
 from obsdiff import devices, load_pipeline, load_pruned, models, prune
-from obsdiff.checkpoint import Pruned
+from obsdiff.captions.prompts import Prompt
+from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.leases import lease
-from obsdiff.prompts import Prompt
+from obsdiff.jobs.leases import lease
 from obsdiff.spec import Sampling, Source, require
 
 PROMPT = Prompt("0", "a red heart")

@@ -19,9 +19,9 @@ import torch
 import tyro
 from tabulate import tabulate
 
-from eval.machine import processor
+from eval.profile.machine import processor
 from obsdiff import PruneSpec, Report, Sampling, Source, calibrate, load_pipeline, prune
-from obsdiff.prompts import read_prompts
+from obsdiff.captions.prompts import read_prompts
 
 SOURCE = Source("zoo/emoji-sd3", without=("text_encoder_3", "tokenizer_3"))
 SAMPLING = Sampling(12, 3.0, 32, 32, max_sequence_length=0, batch_size=32)

@@ -1,6 +1,6 @@
 """Elimination as its formulas are written: costs of all groups anew and the whole inverse downdated at every removal.
 
-The reference of tests and benchmarks for `obsdiff.elimination`, which does the same in blocks.
+The reference of tests and benchmarks for `obsdiff.solver.elimination`, which does the same in blocks.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from obsdiff.elimination import Problem, fused, group_costs
+from obsdiff.solver.elimination import Problem, fused, group_costs
 
 
 def eliminate(
     problems: Sequence[Problem], size: int, groups: int, count: int, compensate: bool = True
 ) -> tuple[list[Tensor], Tensor]:
-    """As obsdiff.elimination.eliminate."""
+    """As obsdiff.solver.elimination.eliminate."""
     weights = [p.weight.masked_fill(p.factor.dead, 0.0).double() for p in problems]
     # H⁻¹ = UᵀU of the damped Hessian, as the sweep has it
     inverses = [p.factor.upper.double().T @ p.factor.upper.double() for p in problems]

@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from benchmarks.shapes import denoiser_config, pipeline
-from eval.machine import hardware
+from eval.profile.machine import hardware
 from obsdiff import PruneSpec, Sampling, Source, plan, prune
 from obsdiff.packages import GIB
 

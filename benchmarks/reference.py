@@ -1,4 +1,4 @@
-"""The plain solver: what obsdiff/obs.py and the patterns are measured against, and give the same masks as.
+"""The plain solver: what obsdiff/solver/obs.py and the patterns are measured against, and give the same masks as.
 
 The factor by two Cholesky factorisations and an inverse between them, every column's change as an outer product, masks
 by a stable sort. Any dtype: in float64 it says what rounding did to either.

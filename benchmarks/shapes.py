@@ -15,9 +15,9 @@ import tyro
 from torch import nn
 
 from obsdiff import models
-from obsdiff.loading import configuration
 from obsdiff.models import _tiny
-from obsdiff.sources import INDEX
+from obsdiff.pipelines.loading import configuration
+from obsdiff.pipelines.sources import INDEX
 from obsdiff.spec import Source
 
 HUB = {

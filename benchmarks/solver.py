@@ -20,11 +20,11 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.clock import fastest
-from eval.machine import hardware
-from obsdiff import obs
+from eval.profile.machine import hardware
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m, unstructured
+from obsdiff.solver import obs
 
 SHAPES = ("1536x1536", "6144x1536", "2432x2432", "3072x3072", "1536x6144", "12288x3072")
 """rows × columns of Stable Diffusion 3 medium, 3.5 large and Flux"""

@@ -21,10 +21,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.elimination import table
-from eval.calls import Calls, weights_of
-from eval.latency import in_turns, ratios
-from eval.machine import hardware
-from eval.work import flops
+from eval.profile.calls import Calls, weights_of
+from eval.profile.latency import in_turns, ratios
+from eval.profile.machine import hardware
+from eval.profile.work import flops
 from obsdiff import Sampling, prune
 from obsdiff.devices import require, stated_precision
 from obsdiff.models import sd3

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
-from eval.calls import BLOCK
-from eval.latency import in_turns, ratios
+from eval.profile.calls import BLOCK
+from eval.profile.latency import in_turns, ratios
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """of ‖variant − eager‖ / ‖eager‖, by the weights' dtype"""
@@ -60,7 +60,7 @@ def judge(
 
     Args:
         make: makes the variant's call; what it or its first call raises is the reason of the refusal.
-        rounds, seconds: as in eval.latency.in_turns().
+        rounds, seconds: as in eval.profile.latency.in_turns().
     """
     expected = eager().float()
     begun = time.perf_counter()

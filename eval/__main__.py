@@ -6,11 +6,11 @@ from typing import Literal
 
 import tyro
 
-from eval.cells import listed
 from eval.jobs import generate, latency, measure, merge, profile, prompts, share, tiny
+from eval.sweep.cells import listed
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.files import DamagedFile
-from obsdiff.warm import run
+from obsdiff.jobs.warm import run
+from obsdiff.storage.files import DamagedFile
 
 
 def summarise(metrics: list[Path], out: Path) -> None:
@@ -21,7 +21,7 @@ def summarise(metrics: list[Path], out: Path) -> None:
         out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
     from eval.figures import write_figures
-    from eval.tables import read_cells, write_tables
+    from eval.report.tables import read_cells, write_tables
 
     metrics = listed(metrics)
     cells = read_cells(metrics)
@@ -47,8 +47,8 @@ def report(
         others: summary.md files of other sweeps, shown as ablations.
         scale: what the cells are of.
     """
-    from eval.report import write_report
-    from eval.tables import read_cells
+    from eval.report.page import write_report
+    from eval.report.tables import read_cells
 
     metrics = listed(metrics)
     write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
@@ -62,7 +62,7 @@ def publish(tables: Path, page: Path, figures: tuple[str, ...] = ()) -> None:
         page: a Markdown file that is there.
         figures: names of those to show.
     """
-    from eval.publish import publish as put
+    from eval.report.publish import publish as put
 
     put(tables, page, figures)
 
@@ -74,7 +74,7 @@ def progress(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) ->
         configfile: as snakemake is given them; config/config.yaml is always there.
         config: KEY=VALUE, as snakemake is given them.
     """
-    from eval.progress import overview, read_config
+    from eval.sweep.progress import overview, read_config
 
     print(overview(read_config(configfile, config)))
 
@@ -88,8 +88,8 @@ def check(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> No
         configfile: as snakemake is given them; config/config.yaml is always there.
         config: KEY=VALUE, as snakemake is given them.
     """
-    from eval.check import items
-    from eval.progress import read_config
+    from eval.sweep.check import items
+    from eval.sweep.progress import read_config
 
     lost = 0
     for item in items(read_config(configfile, config)):
@@ -106,8 +106,8 @@ def cost(configfile: tuple[Path, ...] = (), config: tuple[str, ...] = ()) -> Non
         configfile: as snakemake is given them; config/config.yaml is always there.
         config: KEY=VALUE, as snakemake is given them.
     """
-    from eval.cost import described
-    from eval.progress import read_config
+    from eval.sweep.cost import described
+    from eval.sweep.progress import read_config
 
     print(described(read_config(configfile, config)))
 
@@ -128,8 +128,8 @@ def paper(
         scale: what the cells are of.
         values: the paper's numbers.
     """
-    from eval.paper import write_paper
-    from eval.tables import read_cells
+    from eval.report.paper import write_paper
+    from eval.report.tables import read_cells
 
     write_paper(read_cells(listed(metrics)), table, out, scale, values)
 
@@ -141,8 +141,8 @@ def compare(first: list[Path], second: list[Path]) -> None:
         first: metrics.json files of a configuration, one a seed.
         second: those of the other, in the same order.
     """
-    from eval.compare import compare as difference
-    from eval.tables import read_cells
+    from eval.report.compare import compare as difference
+    from eval.report.tables import read_cells
 
     table = difference(read_cells(first), read_cells(second))
     print(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import tyro
 
 from obsdiff import devices
-from obsdiff.files import read_json
-from obsdiff.leases import lease
-from obsdiff.prompts import choose_prompts, read_prompts, write_prompts
+from obsdiff.captions.prompts import choose_prompts, read_prompts, write_prompts
+from obsdiff.jobs.leases import lease
 from obsdiff.spec import Sampling, Source
+from obsdiff.storage.files import read_json
 
 Flat = tyro.conf.OmitArgPrefixes
 Source_ = Annotated[Source, Flat]
@@ -43,7 +43,7 @@ def share(checkpoint: Path, out: Path) -> None:
         checkpoint: that cell's.
         out: this cell's.
     """
-    from eval.sharing import share as copy
+    from eval.sweep.pinned import share as copy
 
     copy(checkpoint, out)
 
@@ -69,10 +69,10 @@ def generate(
 
     import torch
 
-    from eval.generate import generate as draw
+    from eval.images.generate import generate as draw
     from obsdiff import load_pruned
-    from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline, place
 
     torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
@@ -89,7 +89,7 @@ def merge(images: Path, prompts_file: Path, shards: int) -> None:
         images: the pictures' folder.
         shards: how many there are.
     """
-    from eval.shards import merge as join
+    from eval.images.shards import merge as join
 
     join(images, read_prompts(prompts_file), shards)
 
@@ -114,14 +114,14 @@ def profile(
 
     import torch
 
-    from eval.deviation import deviation
-    from eval.machine import machine
     from eval.measure import write_json
-    from eval.profile import counts, layer_errors
-    from eval.work import work
-    from obsdiff.checkpoint import read_for
-    from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from eval.profile.deviation import deviation
+    from eval.profile.layers import counts, layer_errors
+    from eval.profile.machine import machine
+    from eval.profile.work import work
+    from obsdiff.checkpoints.checkpoint import read_for
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline, place
 
     torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
@@ -156,13 +156,13 @@ def latency(
 
     import torch
 
-    from eval.latency import ZEROED, zeroed
-    from eval.latency import latency as timed
-    from eval.machine import machine
     from eval.measure import write_json
-    from obsdiff.checkpoint import Pruned, read_for
-    from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from eval.profile.latency import ZEROED, zeroed
+    from eval.profile.latency import latency as timed
+    from eval.profile.machine import machine
+    from obsdiff.checkpoints.checkpoint import Pruned, read_for
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline, place
 
     torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
@@ -201,7 +201,7 @@ def measure(
         reference: folder of real pictures.
         evaluator: open_clip folder, or architecture:weights.
         cache: folder of cached features.
-        latency: the cell's timings; left out of one that stands with the dense model (eval/clocked.py).
+        latency: the cell's timings; left out of one that stands with the dense model (eval/sweep/clocked.py).
         fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
             evaluator where left out.
         lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
@@ -213,12 +213,12 @@ def measure(
 
     import torch
 
-    from eval.features import Evaluator
-    from eval.inception import Inception
     from eval.measure import drawn_pictures, load_pictures, write_json
     from eval.measure import measure as compute
     from eval.model_metrics import Model
-    from obsdiff.manifest import read_manifest
+    from eval.networks.features import Evaluator
+    from eval.networks.inception import Inception
+    from obsdiff.checkpoints.manifest import read_manifest
 
     torch.set_num_threads(threads)
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)

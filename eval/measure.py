@@ -8,19 +8,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from eval.cells import axes_of, cell_hash, parse
-from eval.clocked import timed_as
-from eval.features import Evaluator
 from eval.image_metrics import Pictures
-from eval.inception import Inception
-from eval.manifest import Manifest, drawn, refuse_nothing
+from eval.images.manifest import Manifest, drawn, refuse_nothing
+from eval.images.picture_files import PictureFiles
 from eval.model_metrics import Model
-from eval.pictures import PictureFiles
-from obsdiff import files, registry
+from eval.networks.features import Evaluator
+from eval.networks.inception import Inception
+from eval.sweep.cells import axes_of, cell_hash, parse
+from eval.sweep.clocked import timed_as
+from obsdiff import registry
+from obsdiff.captions.prompts import Prompt, counts_text, prompts_hash
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
-from obsdiff.identity import combined
-from obsdiff.prompts import Prompt, counts_text, prompts_hash
+from obsdiff.pipelines.identity import combined
+from obsdiff.storage import files
 from obsdiff.targets import describe_reach
 
 MORE = {"prompt": "samples", "set": "replicates"}
@@ -118,7 +119,7 @@ def measure(
     """All metrics of a cell as a JSON-able record; the folder's path names the cell.
 
     A metric that needs a judge of its own is there only if `pictures` names one, and one of a clock only if the cell is
-    timed itself (eval/clocked.py); `latency.of` says whether it is.
+    timed itself (eval/sweep/clocked.py); `latency.of` says whether it is.
 
     Args:
         faults: as Manifest.faults() has it; by default nothing is known of them.
@@ -155,7 +156,9 @@ def measure(
             metrics[name] = record
     cell = parse(cell_folder)
     if bool(model.latency) != (timed_as(cell) == "cell"):
-        raise SpecError(f"latency: {cell.path} is {'' if model.latency else 'not '}given timings, see eval/clocked.py")
+        raise SpecError(
+            f"latency: {cell.path} is {'' if model.latency else 'not '}given timings, see eval/sweep/clocked.py"
+        )
     defined = {
         "cell": axes_of(cell),
         "spec": model.checkpoint["spec"],

@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from obsdiff.checkpoint import load_pruned, save_pruned
+    from obsdiff.calibration.sharing import calibrate
+    from obsdiff.checkpoints.checkpoint import load_pruned, save_pruned
+    from obsdiff.checkpoints.exporting import export_pruned
     from obsdiff.errors import CheckpointError, LayerError, SpecError
-    from obsdiff.exporting import export_pruned
-    from obsdiff.loading import load_pipeline
-    from obsdiff.planning import Plan, plan
+    from obsdiff.pipelines.loading import load_pipeline
+    from obsdiff.planning.plan import Plan, plan
     from obsdiff.pruning import prune
     from obsdiff.report import Report
-    from obsdiff.sharing import calibrate
 from obsdiff.spec import PruneSpec, Sampling, Source
 
 _HOME = {
@@ -25,14 +25,14 @@ _HOME = {
     "LayerError": "errors",
     "SpecError": "errors",
     "Report": "report",
-    "Plan": "planning",
-    "plan": "planning",
+    "Plan": "planning.plan",
+    "plan": "planning.plan",
     "prune": "pruning",
-    "calibrate": "sharing",
-    "save_pruned": "checkpoint",
-    "load_pruned": "checkpoint",
-    "export_pruned": "exporting",
-    "load_pipeline": "loading",
+    "calibrate": "calibration.sharing",
+    "save_pruned": "checkpoints.checkpoint",
+    "load_pruned": "checkpoints.checkpoint",
+    "export_pruned": "checkpoints.exporting",
+    "load_pipeline": "pipelines.loading",
 }
 __all__ = [
     "CheckpointError",

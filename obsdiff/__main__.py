@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from obsdiff.captions.prompts import read_prompts
 from obsdiff.devices import require_whole
 from obsdiff.errors import CheckpointError, LayerError, SpecError
-from obsdiff.folders import CALIBRATION, CHECKPOINT, EXPORT, claimed, require_free
-from obsdiff.leases import lease
-from obsdiff.prompts import read_prompts
+from obsdiff.jobs.leases import lease
+from obsdiff.jobs.warm import run
 from obsdiff.spec import PruneSpec, Source
-from obsdiff.warm import run
+from obsdiff.storage.folders import CALIBRATION, CHECKPOINT, EXPORT, claimed, require_free
 
 if TYPE_CHECKING:
     from obsdiff.report import Report
@@ -71,7 +71,7 @@ def calibrate(
     spec = prompted(spec, prompts_file)
     with claimed(out, CALIBRATION):
         lease(source.device)
-        from obsdiff.sharing import require_calibrating, write_calibration
+        from obsdiff.calibration.sharing import require_calibrating, write_calibration
 
         require_calibrating(spec)
         pipe, base = placed(source, spec, threads)
@@ -93,8 +93,8 @@ def placed(source: Source, spec: PruneSpec, threads: int | None) -> tuple[Any, d
     """The pipeline with its own scheduler where it is to be, and its identity."""
     import torch
 
-    from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline, place
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline, place
 
     if threads:
         torch.set_num_threads(threads)
@@ -108,11 +108,11 @@ def pruned(
     source: Source, spec: PruneSpec, out: Path, threads: int | None, calibration: Path | None = None
 ) -> "Report":
     from obsdiff import prune as run
-    from obsdiff.checkpoint import write_pruned
-    from obsdiff.progress import discard
+    from obsdiff.checkpoints.checkpoint import write_pruned
+    from obsdiff.checkpoints.progress import discard
 
     if calibration is not None and spec.calibrates:
-        from obsdiff.sharing import read_record
+        from obsdiff.calibration.sharing import read_record
 
         read_record(calibration)  # before any weights load
     pipe, base = placed(source, spec, threads)
@@ -141,11 +141,11 @@ def plan(
         calibrated: the dense model's statistics are at hand, so that the first package is not sampled for.
         as_json: for programs.
     """
-    from obsdiff.rates import check
+    from obsdiff.planning.rates import check
 
     check(rate)
-    from obsdiff.planning import describe
     from obsdiff.planning import plan as find_out
+    from obsdiff.planning.plan import describe
 
     found = find_out(source, spec, calibration_prompts, int(memory_gib * 2**30), rate, calibrated)
     print(describe(found, as_json))
@@ -158,8 +158,8 @@ def inspect(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = F
         checkpoint: folder that `prune` wrote.
         as_json: its manifest.
     """
-    from obsdiff.checkpoint import read_pruned
-    from obsdiff.inspection import describe
+    from obsdiff.checkpoints.checkpoint import read_pruned
+    from obsdiff.checkpoints.inspection import describe
 
     pruned = read_pruned(checkpoint)
     print(json.dumps(pruned.manifest, indent=1) if as_json else describe(checkpoint, pruned.manifest))
@@ -183,10 +183,10 @@ def export(
     require_free(out, EXPORT)
 
     from obsdiff import export_pruned, load_pruned
-    from obsdiff.exporting import opened_by, require_exportable, require_size
-    from obsdiff.identity import identity_of_source
-    from obsdiff.loading import open_pipeline
-    from obsdiff.manifest import read_manifest
+    from obsdiff.checkpoints.exporting import opened_by, require_exportable, require_size
+    from obsdiff.checkpoints.manifest import read_manifest
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline
 
     require_size(max_shard_size)
     require_exportable(read_manifest(checkpoint))
@@ -208,7 +208,7 @@ def compare(
         second: the same of the cell that is subtracted.
         results: whose mlflow.db run ids are looked up in; MLFLOW_TRACKING_URI names another store.
     """
-    from eval.pair import described, read_run  # the suite is imported by this command alone
+    from eval.report.compare_runs import described, read_run  # the suite is imported by this command alone
 
     print(described(read_run(first, results), read_run(second, results)))
 

@@ -7,14 +7,15 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, obs, surgery, targets
-from obsdiff.calibration import prompt_seed
+from obsdiff import models, surgery, targets
+from obsdiff.calibration.runs import prompt_seed
+from obsdiff.calibration.statistics import Input
 from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, Report, SiteReport
+from obsdiff.solver import obs
 from obsdiff.solving import solve_layer, solve_site
 from obsdiff.spec import PruneSpec
-from obsdiff.statistics import Input
 from obsdiff.surgery import Site, Span, State
 from obsdiff.targets import Target
 

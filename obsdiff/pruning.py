@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from obsdiff import guard, measuring, models, registry, sharing, surgery, targets
+from obsdiff import models, registry, surgery, targets
 from obsdiff.applying import prune_target
+from obsdiff.calibration import measuring, sharing
+from obsdiff.calibration.measuring import Measure
+from obsdiff.calibration.statistics import Input
+from obsdiff.checkpoints.progress import TRAJECTORY, Progress, held
 from obsdiff.devices import reset_peak_memory, stated_precision
-from obsdiff.identity import Identity, identity_of
-from obsdiff.measuring import Measure
 from obsdiff.packages import Group
-from obsdiff.progress import TRAJECTORY, Progress, held
+from obsdiff.pipelines import guard
+from obsdiff.pipelines.identity import Identity, identity_of
+from obsdiff.pipelines.staging import Stage, staged
 from obsdiff.report import Clock, Report, peak_memory
 from obsdiff.spec import PruneSpec
-from obsdiff.staging import Stage, staged
-from obsdiff.statistics import Input
 from obsdiff.targets import Target
 
 

@@ -52,7 +52,7 @@ class Report:
 
     spec: PruneSpec
     base: dict[str, str]
-    """identity of the dense pipeline (obsdiff/identity.py): component → SHA-256, or 'absent'"""
+    """identity of the dense pipeline (obsdiff/pipelines/identity.py): component → SHA-256, or 'absent'"""
     reach: float = 0.0
     """weights of the layers that the family can prune, over all parameters of the denoiser"""
     left_dense: dict[str, int] = field(default_factory=dict)

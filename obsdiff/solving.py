@@ -6,9 +6,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from obsdiff import elimination, obs, registry
+from obsdiff import registry
+from obsdiff.calibration.statistics import Input
+from obsdiff.solver import elimination, obs
 from obsdiff.spec import PruneSpec
-from obsdiff.statistics import Input
 from obsdiff.surgery import Site, removed_channels
 
 

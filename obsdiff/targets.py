@@ -10,10 +10,10 @@ from types import ModuleType
 from torch import nn
 
 from obsdiff import models, packages
+from obsdiff.calibration.statistics import STATISTICS
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group, Unit, split
 from obsdiff.spec import PruneSpec
-from obsdiff.statistics import STATISTICS
 from obsdiff.surgery import Site
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from eval.tracking import store, track
-from obsdiff import files
+from obsdiff.storage import files
 
 
 def forked(function: Any, *arguments: Any) -> Any:

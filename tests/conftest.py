@@ -81,7 +81,7 @@ def family(request: pytest.FixtureRequest):
 @pytest.fixture(scope="module")
 def counted_once() -> Iterator[None]:
     """Work follows from configuration, shapes and sampling: for tests that plan the same model again and again."""
-    from obsdiff import planning
+    from obsdiff.planning import plan as planning
 
     count, known = planning.count_flops, {}
 
@@ -118,7 +118,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]):
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The tiny model, dense, randomly pruned and with half its heads and neurons, saved for real."""
     from obsdiff import prune, save_pruned
-    from obsdiff.checkpoint import WEIGHTS, read_pruned
+    from obsdiff.checkpoints.checkpoint import WEIGHTS, read_pruned
 
     family = registry.load("obsdiff.models", "sd3")
     found = {}
@@ -134,11 +134,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.fixture(scope="session")
 def profiles(checkpoints: dict) -> dict:
     """Those, profiled in little time: models as metrics see them."""
-    from eval.latency import latency
     from eval.model_metrics import Model
-    from eval.profile import counts, layer_errors
-    from eval.work import work
-    from obsdiff.prompts import Prompt
+    from eval.profile.latency import latency
+    from eval.profile.layers import counts, layer_errors
+    from eval.profile.work import work
+    from obsdiff.captions.prompts import Prompt
 
     found, prompts = {}, [Prompt("0", "a cat"), Prompt("1", "a dog")]
     for name, pruned in checkpoints.items():

@@ -222,7 +222,7 @@ def machine() -> Iterator[Gpu]:
         patch.multiple(torch.cuda, **answers),
         patch.multiple(torch.accelerator, synchronize=synchronize),
         patch.object(torch.version, "cuda", "13.0"),
-        patch("obsdiff.obs.kernels", lambda tensor: False),
+        patch("obsdiff.solver.obs.kernels", lambda tensor: False),
         Seen(made),
         Asked(made),
     ):

@@ -83,7 +83,7 @@ class Project:
     """A copy of the project in a folder.
 
     Attributes:
-        environment: of its snakemake; its jobs share a fork server (obsdiff/warm.py) with those of other folders.
+        environment: of its snakemake; its jobs share a fork server (obsdiff/jobs/warm.py) with those of other folders.
         pruning: of its config.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.cells import PLAIN, Cell, axes_of, cell_hash
+from eval.sweep.cells import PLAIN, Cell, axes_of, cell_hash
 
 LOSS = {"dense": 0.0, "sparsegpt": 0.1, "obs_diff": 0.1001, "wanda": 0.2, "random": 0.8}
 """of CLIP score at sparsity 1; it goes with the square of the sparsity"""
@@ -99,7 +99,7 @@ def sweep(
 
 def folders_of(records: list[dict[str, Any]], root: Path) -> list[Path]:
     """The records' cells on disk, with pictures of 4×4."""
-    from eval.cells import cell_path
+    from eval.sweep.cells import cell_path
 
     made = []
     for record in records:

@@ -13,7 +13,7 @@ from benchmarks import kernels, variants
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.latency import markdown, point
 from benchmarks.variants import Refused, compiled, is_two_of_four, judge, semi_structured, twin
-from eval.calls import weights_of
+from eval.profile.calls import weights_of
 from obsdiff import load_pruned, prune, registry, save_pruned
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m

@@ -7,10 +7,10 @@ import pytest
 from conftest import combinations
 from synthetic import cell_of
 
-from eval.calibrations import calibration_of, shared, weights_of, weights_text
-from eval.config import read_sweep
-from eval.cost import described, runs_of
-from eval.progress import read_config
+from eval.sweep.calibrations import calibration_of, shared, weights_of, weights_text
+from eval.sweep.config import read_sweep
+from eval.sweep.cost import described, runs_of
+from eval.sweep.progress import read_config
 from obsdiff import PruneSpec
 
 

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import count
 
-from obsdiff.captions import READERS
+from obsdiff.captions.formats import READERS
+from obsdiff.captions.prompts import (
+    LONGEST,
+    NOT_TEXT,
+    Prompt,
+    choose_prompts,
+    file_name,
+    identity,
+    read_prompts,
+    write_prompts,
+)
 from obsdiff.errors import SpecError
-from obsdiff.prompts import LONGEST, NOT_TEXT, Prompt, choose_prompts, file_name, identity, read_prompts, write_prompts
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = sorted(READERS)

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from malformed import count
 
-from eval import config as configs
 from eval.__main__ import main
-from eval.config import read_model, read_sweep
-from eval.reading import read_mapping
+from eval.sweep import config as configs
+from eval.sweep.config import read_model, read_sweep
+from eval.sweep.reading import read_mapping
 from obsdiff import registry
-from obsdiff.complete import require_model
 from obsdiff.errors import SpecError
-from obsdiff.memory import counted_bytes
-from obsdiff.sizes import FACTS, check, multiple
-from obsdiff.sources import read_record
+from obsdiff.pipelines.complete import require_model
+from obsdiff.pipelines.sizes import FACTS, check, multiple
+from obsdiff.pipelines.sources import read_record
+from obsdiff.planning.memory import counted_bytes
 from obsdiff.spec import PruneSpec, Sampling, Source
 from obsdiff.typed import hints
 

@@ -10,10 +10,11 @@ from diffusers import DiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import export_pruned, load_pruned, models, packing, progress, prune, save_pruned
+from obsdiff import export_pruned, load_pruned, models, prune, save_pruned
+from obsdiff.checkpoints import packing, progress
 from obsdiff.errors import CheckpointError
-from obsdiff.loading import absent
 from obsdiff.patterns import n_m
+from obsdiff.pipelines.loading import absent
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 
 from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, targets
-from obsdiff.counting import paper_flops
-from obsdiff.loading import FACTS
-from obsdiff.planning import Plan, describe, meta_denoiser, remove
+from obsdiff.pipelines.loading import FACTS
+from obsdiff.planning.counting import paper_flops
+from obsdiff.planning.plan import Plan, describe, meta_denoiser, remove
 
 pytestmark = pytest.mark.usefixtures("counted_once")
 HUB = sorted(path.stem.replace("--", "/", 1) for path in FACTS.glob("*.json"))

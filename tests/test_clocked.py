@@ -8,16 +8,16 @@ import pytest
 from conftest import combinations, entries
 from synthetic import cell_of, folders_of, record_of, sweep
 
-from eval.clocked import AS_DENSE, as_dense, clocked_names, timed_as
-from eval.columns import formatted
-from eval.findings import sentences
+from eval.analysis.groups import settings
 from eval.measure import measure
 from eval.model_metrics import Model
-from eval.pair import described
-from eval.paper import COLUMNS, Row, join, shown
-from eval.report import write_report
-from eval.settings import settings
-from eval.tables import write_tables
+from eval.report.columns import formatted
+from eval.report.compare_runs import described
+from eval.report.findings import sentences
+from eval.report.page import write_report
+from eval.report.paper import COLUMNS, Row, join, shown
+from eval.report.tables import write_tables
+from eval.sweep.clocked import AS_DENSE, as_dense, clocked_names, timed_as
 from eval.tracking import content
 from obsdiff import patterns, registry
 from obsdiff.errors import SpecError

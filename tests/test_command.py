@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 
 from obsdiff import models, registry
 from obsdiff.__main__ import main
-from obsdiff.loading import absent
+from obsdiff.pipelines.loading import absent
 
 SAMPLING = ["--steps", "2", "--guidance-scale", "2", "--height", "32", "--width", "32", "--max-sequence-length", "4"]
 

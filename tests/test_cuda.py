@@ -13,19 +13,19 @@ from conftest import PROMPTS, SAMPLING, combinations, entries, spec_of
 from pretended import CPU, CUDA, Gpu, MixedDevices, machine
 from torch import nn
 
-from eval.deviation import deviation
-from eval.generate import generate
-from eval.latency import latency
-from eval.profile import counts, layer_errors
-from eval.work import work
+from eval.images.generate import generate
+from eval.profile.deviation import deviation
+from eval.profile.latency import latency
+from eval.profile.layers import counts, layer_errors
+from eval.profile.work import work
 from obsdiff import models, prune, registry, save_pruned
-from obsdiff.calibration import Calibration
-from obsdiff.checkpoint import read_pruned
-from obsdiff.identity import identity_of
-from obsdiff.loading import place
-from obsdiff.prompts import Prompt
+from obsdiff.calibration.runs import Calibration
+from obsdiff.captions.prompts import Prompt
+from obsdiff.checkpoints.checkpoint import read_pruned
+from obsdiff.pipelines.identity import identity_of
+from obsdiff.pipelines.loading import place
+from obsdiff.pipelines.staging import denoising, offload_of
 from obsdiff.spec import Source
-from obsdiff.staging import denoising, offload_of
 
 TWO = [Prompt("0", "a cat"), Prompt("1", "a dog")]
 SHORT = replace(SAMPLING, steps=2)

@@ -15,9 +15,9 @@ from malformed import count
 from safetensors.torch import load_file, save_file
 
 from obsdiff import CheckpointError, load_pruned, prune, registry, save_pruned
-from obsdiff.checkpoint import WEIGHTS, read_pruned
-from obsdiff.files import file_hash, seal
-from obsdiff.manifest import MANIFEST
+from obsdiff.checkpoints.checkpoint import WEIGHTS, read_pruned
+from obsdiff.checkpoints.manifest import MANIFEST
+from obsdiff.storage.files import file_hash, seal
 
 KINDS = {
     "mask": {"bias": True, "method": "obs_diff", "packages": 1},

@@ -16,8 +16,8 @@ from sqlalchemy.engine import Engine
 from test_tracking import cell_of, grid, own_store, runs_of, write
 
 from eval.tracking import database, store
-from obsdiff import files
 from obsdiff.errors import SpecError
+from obsdiff.storage import files
 
 __all__ = ["own_store"]
 SEED = 5

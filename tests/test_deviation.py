@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import SAMPLING, spec_of
 
-from eval.deviation import blocks_of, compared, deviation
+from eval.profile.deviation import blocks_of, compared, deviation
 from obsdiff import models, prune, save_pruned
-from obsdiff.checkpoint import read_pruned
-from obsdiff.prompts import Prompt
+from obsdiff.captions.prompts import Prompt
+from obsdiff.checkpoints.checkpoint import read_pruned
 
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "a dog"), Prompt("2", "a sun")]
 

@@ -20,16 +20,18 @@ from benchmarks import solver
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
-from eval import inception, jobs, lpips
-from eval.features import Evaluator
+from eval import jobs
 from eval.image_metrics import Pictures
-from eval.inception import Inception
-from eval.machine import machine as described
-from eval.pictures import PictureFiles
-from obsdiff import SpecError, devices, load_pruned, obs, prune, registry
+from eval.images.picture_files import PictureFiles
+from eval.networks import inception, lpips
+from eval.networks.features import Evaluator
+from eval.networks.inception import Inception
+from eval.profile.machine import machine as described
+from obsdiff import SpecError, devices, load_pruned, prune, registry
 from obsdiff.__main__ import prune as command
-from obsdiff.loading import place
 from obsdiff.patterns import n_m, unstructured
+from obsdiff.pipelines.loading import place
+from obsdiff.solver import obs
 from obsdiff.spec import PruneSpec, Sampling, Source
 
 ROOT = Path(__file__).parents[1]

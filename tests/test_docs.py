@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.publish import MARK
+from eval.report.publish import MARK
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -10,8 +10,8 @@ from pretended import CUDA, machine
 
 from benchmarks import elimination as benchmark
 from benchmarks import plain_elimination
-from obsdiff import obs
-from obsdiff.elimination import Problem, eliminate, group_costs, levelled
+from obsdiff.solver import obs
+from obsdiff.solver.elimination import Problem, eliminate, group_costs, levelled
 
 ROWS, GROUPS, SIZE = 5, 6, 3
 COLUMNS = GROUPS * SIZE

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obsdiff import load_pruned, models, patterns, prune, registry, save_pruned
-from obsdiff.statistics import STATISTICS
+from obsdiff.calibration.statistics import STATISTICS
 
 PRUNING = [m for m in entries("obsdiff.methods") if registry.constants("obsdiff.methods", m)["PRUNES"]]
 MASKS = [value for value in pattern_values() if not patterns.resolve(value).structured]

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from eval import resampling
-from eval.cells import Cell, axes_of
-from eval.columns import with_interval
-from eval.estimates import Estimate, by_configuration, difference, estimate
-from eval.markdown import DIFFERENCES
-from eval.marks import REAL, TO_DENSE, best_of, comparisons, groups
-from eval.tables import write_tables
+from eval.analysis import bootstrap as resampling
+from eval.analysis.comparisons import REAL, TO_DENSE, best_of, comparisons, groups
+from eval.analysis.estimates import Estimate, by_configuration, difference, estimate
+from eval.report.columns import with_interval
+from eval.report.summary_page import DIFFERENCES
+from eval.report.tables import write_tables
+from eval.sweep.cells import Cell, axes_of
 
 PROMPTS = 128
 LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from malformed import count
 from safetensors.torch import load_file, save_file
 
-from eval import caching
-from eval.caching import cached
-from eval.features import Evaluator
-from eval.inception import Inception
-from eval.lpips import load
-from eval.pictures import PictureFiles
-from obsdiff import identity, registry
+from eval.images.picture_files import PictureFiles
+from eval.networks import caching
+from eval.networks.caching import cached
+from eval.networks.features import Evaluator
+from eval.networks.inception import Inception
+from eval.networks.lpips import load
+from obsdiff import registry
 from obsdiff.errors import SpecError
+from obsdiff.pipelines import identity
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "zoo/emoji-clip"
@@ -84,11 +85,11 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("module", ["eval.features", "eval.inception"])
+@pytest.mark.parametrize("module", ["eval.networks.features", "eval.networks.inception"])
 def test_features_know_the_code_and_the_libraries_that_made_them(module, tmp_path, monkeypatch):
     """The network's module, all that reads pictures, and the version of every library on the way."""
     before = caching.code_of(module)
-    for name in ("eval/opening.py", "eval/pictures.py", f"{module.replace('.', '/')}.py"):
+    for name in ("eval/images/opening.py", "eval/images/picture_files.py", f"{module.replace('.', '/')}.py"):
         with monkeypatch.context() as patch:
             copy = shutil.copytree(ROOT / "eval", tmp_path / name / "eval")
             shutil.copytree(ROOT / "obsdiff", tmp_path / name / "obsdiff")
@@ -113,7 +114,7 @@ def test_an_evaluators_features_are_kept_by_its_code(tmp_path, monkeypatch):
     files = PictureFiles.of_folder(ROOT / "zoo/emoji-data/reference").paths[:3]
     judge = Evaluator(str(CLIP), tmp_path)
     features = judge.pictures(files)
-    monkeypatch.setattr("eval.features.code_of", lambda *_: "of an earlier version")
+    monkeypatch.setattr("eval.networks.features.code_of", lambda *_: "of an earlier version")
     other = Evaluator(str(CLIP), tmp_path)
     assert torch.equal(other.pictures(files), features) and len(list(tmp_path.glob("*.safetensors"))) == 2
     assert other.hash == judge.hash

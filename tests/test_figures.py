@@ -8,11 +8,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from synthetic import cell_of, folders_of, record_of, sweep
 
+from eval.analysis.groups import point, settings
 from eval.figures import _panels, ordered, save, write_figures
 from eval.figures.deviation import short
 from eval.figures.prompts import chosen
 from eval.figures.weightings import curve
-from eval.settings import point, settings
 from obsdiff import registry
 
 FIGURES = entries("eval.figures")

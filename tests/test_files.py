@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import files, locks
-from obsdiff.files import DamagedFile, known_hash, read_json, replacing, seal, sealed, write_json
-from obsdiff.locks import locked
+from obsdiff.storage import files, locks
+from obsdiff.storage.files import DamagedFile, known_hash, read_json, replacing, seal, sealed, write_json
+from obsdiff.storage.locks import locked
 
 JSON = st.recursive(
     st.none()
@@ -147,7 +147,7 @@ def test_a_hash_needs_no_cache(tmp_path, reads, monkeypatch):
 
 def test_a_lock_keeps_other_processes_out_until_it_dies(tmp_path):
     path = tmp_path / "deep" / "lock"
-    code = "import sys; from pathlib import Path; from obsdiff.locks import locked\n"
+    code = "import sys; from pathlib import Path; from obsdiff.storage.locks import locked\n"
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]

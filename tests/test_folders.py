@@ -14,8 +14,8 @@ from malformed import count
 
 from obsdiff import SpecError, export_pruned, models, prune, registry, save_pruned
 from obsdiff.__main__ import main
-from obsdiff.exporting import opened_by
-from obsdiff.folders import CHECKPOINT, EXPORT, claimed, require_free
+from obsdiff.checkpoints.exporting import opened_by
+from obsdiff.storage.folders import CHECKPOINT, EXPORT, claimed, require_free
 
 
 def tiny() -> Any:

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from malformed import count
 from PIL import Image
 
-from eval.generate import DONE, alone, generate
-from eval.manifest import Manifest, drawn, read_manifest
+from eval.images.generate import DONE, alone, generate
+from eval.images.manifest import Manifest, drawn, read_manifest
+from eval.images.saving import Saver
 from eval.measure import drawn_pictures
-from eval.saving import Saver
 from obsdiff import registry
+from obsdiff.captions.prompts import Prompt, file_name
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile
-from obsdiff.prompts import Prompt, file_name
+from obsdiff.storage.files import DamagedFile
 
 CHECKPOINT = {"base": "b", "weights_sha256": "w"}
 PROMPTS = [Prompt(i, f"caption {i}") for i in ("0", "../../x", "A", "a", "val/0001")]
@@ -66,7 +66,7 @@ def draw(pipe, folder: Path, **more) -> Manifest:
 
 def test_bytes_are_those_of_the_pipelines_own_pictures(family, tmp_path):
     """As it saves them when asked for pictures, under names that are no paths."""
-    from obsdiff.calibration import noise
+    from obsdiff.calibration.runs import noise
 
     own, sampling = family.tiny(), replace(SAMPLING, steps=1)
     generate(own, CHECKPOINT, PROMPTS[:2], sampling, 0, tmp_path / "images")
@@ -211,7 +211,7 @@ def test_the_next_batch_is_sampled_while_the_last_is_saved_and_errors_come_out(p
 
     with pytest.raises(OSError, match="No space left"), Saver() as saver:
         saver.give(fail)
-    monkeypatch.setattr("eval.generate.save_batch", fail)
+    monkeypatch.setattr("eval.images.generate.save_batch", fail)
     with pytest.raises(OSError, match="No space left"):
         draw(pipe, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
@@ -219,7 +219,7 @@ def test_the_next_batch_is_sampled_while_the_last_is_saved_and_errors_come_out(p
 
 def test_a_second_job_waits_for_the_first(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from eval.generate import alone\n"
+        "import sys; from pathlib import Path; from eval.images.generate import alone\n"
         f"with alone(Path({str(tmp_path / 'x.lock')!r}), Path('images')): print('in', flush=True)"
     )
     with alone(tmp_path / "x.lock", tmp_path):

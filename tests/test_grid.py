@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval import cells
-from eval.config import read_model, read_record, read_sweep
+from eval.sweep import cells
+from eval.sweep.config import read_model, read_record, read_sweep
 from obsdiff import registry
 from obsdiff.errors import SpecError
 
@@ -134,7 +134,7 @@ def test_a_model_like_another_says_what_differs(monkeypatch, tmp_path):
     base = read_record("emoji-sd3")
     (tmp_path / "emoji-sd3.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "few.yaml").write_text("like: emoji-sd3\nevaluation: {count: 9}\nsampling: {steps: 3}\n")
-    monkeypatch.setattr("eval.config.MODELS", tmp_path)
+    monkeypatch.setattr("eval.sweep.config.MODELS", tmp_path)
     few = read_model("few")
     assert few["evaluation"] == base["evaluation"] | {"count": 9}
     assert few["sampling"] == base["sampling"] | {"steps": 3} and few["source"] == base["source"]

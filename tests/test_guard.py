@@ -9,11 +9,12 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn.utils import parametrize
 
-from obsdiff import Source, guard, models, packages, prune, registry, targets
-from obsdiff.calibration import Calibration
+from obsdiff import Source, models, packages, prune, registry, targets
+from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import LayerError, SpecError
-from obsdiff.loading import place
 from obsdiff.models import _tiny
+from obsdiff.pipelines import guard
+from obsdiff.pipelines.loading import place
 
 
 def denoiser_and_names(family):

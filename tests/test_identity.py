@@ -11,11 +11,12 @@ import torch
 from conftest import PROMPTS, SAMPLING, spec_of
 from safetensors.torch import load_file, save_file
 
-from eval import generate
-from obsdiff import CheckpointError, SpecError, identity, load_pruned, models, prune, registry, save_pruned
-from obsdiff.identity import different, identity_of, identity_of_source
-from obsdiff.loading import open_pipeline
-from obsdiff.prompts import Prompt
+from eval.images import generate
+from obsdiff import CheckpointError, SpecError, load_pruned, models, prune, registry, save_pruned
+from obsdiff.captions.prompts import Prompt
+from obsdiff.pipelines import identity
+from obsdiff.pipelines.identity import different, identity_of, identity_of_source
+from obsdiff.pipelines.loading import open_pipeline
 from obsdiff.schedulers import use
 from obsdiff.spec import Source
 
@@ -117,7 +118,7 @@ def test_pictures_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(s
         with monkeypatch.context() as patch:
             patch.setattr(identity, "version", lambda name, own=library: "0" if name == own else versions(name))
             others.append(pictures(source))
-    whole, closure = Path.read_bytes, registry.closure("eval.generate", "obsdiff.models.sd3")
+    whole, closure = Path.read_bytes, registry.closure("eval.images.generate", "obsdiff.models.sd3")
     for path in (p for p in closure if p.name in ("generate.py", "calibration.py", "_joint.py", "spec.py")):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", lambda self, own=path: whole(self) + b"#" * (self == own))

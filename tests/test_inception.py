@@ -13,11 +13,11 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.features import Evaluator
 from eval.image_metrics.fid import Given
-from eval.inception import Inception
-from eval.pictures import PictureFiles
-from eval.weights import check_judges, default_inception, inception_weights, judge_files
+from eval.images.picture_files import PictureFiles
+from eval.networks.features import Evaluator
+from eval.networks.inception import Inception
+from eval.networks.network_weights import check_judges, default_inception, inception_weights, judge_files
 from obsdiff.errors import SpecError
 
 

@@ -5,19 +5,19 @@ import sys
 import pytest
 import torch
 
-from obsdiff import obs
 from obsdiff.patterns import n_m, unstructured
+from obsdiff.solver import obs
 
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """obsdiff.leaf as the interpreter has it, and the sweep told to use it."""
+    """obsdiff.solver.leaf as the interpreter has it, and the sweep told to use it."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delitem(sys.modules, "obsdiff.leaf", raising=False)
+    monkeypatch.delitem(sys.modules, "obsdiff.solver.leaf", raising=False)
     calls = []
     monkeypatch.setattr(obs, "kernels", lambda tensor: calls.append(0) or True)
     yield calls
-    sys.modules.pop("obsdiff.leaf", None)  # the interpreter's
+    sys.modules.pop("obsdiff.solver.leaf", None)  # the interpreter's
 
 
 def assert_same(found: obs.Swept, expected: obs.Swept) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from obsdiff import leases, locks
 from obsdiff.errors import SpecError
+from obsdiff.jobs import leases
+from obsdiff.storage import locks
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
 import sys, time
-from obsdiff.leases import lease
+from obsdiff.jobs.leases import lease
 print(lease(sys.argv[1]), flush=True)
 sys.stdin.read()
 """
@@ -82,7 +83,7 @@ def test_nothing_is_leased(start, tmp_path, device, environment):
 
 
 def test_leased_gpu_is_the_only_one_seen(monkeypatch, tmp_path):
-    from obsdiff import leases
+    from obsdiff.jobs import leases
 
     monkeypatch.setenv("OBSDIFF_LEASES", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", " 2, 4")
@@ -98,8 +99,8 @@ def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path
     from eval import __main__ as suite
     from eval import jobs
     from obsdiff import __main__ as library
-    from obsdiff import leases
     from obsdiff.errors import SpecError
+    from obsdiff.jobs import leases
 
     def stop(device: str) -> None:
         raise SpecError(f"leased {device}")

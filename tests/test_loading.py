@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from obsdiff import PruneSpec, Sampling, Source, load_pipeline, plan, registry
 from obsdiff.__main__ import main
 from obsdiff.errors import SpecError
-from obsdiff.identity import identity_of
-from obsdiff.loading import absent, open_pipeline
+from obsdiff.pipelines.identity import identity_of
+from obsdiff.pipelines.loading import absent, open_pipeline
 
 Break = Callable[[Path], None]
 
@@ -351,6 +351,6 @@ def test_a_tokenizer_of_another_model_is_refused(family, whole, tmp_path):
 def test_sizes_that_a_pipeline_cannot_draw_are_refused_before_weights_load(name, whole, monkeypatch):
     source = Source(str(whole[name]))
     load_pipeline(source, Sampling(height=32, width=32))
-    monkeypatch.setattr("obsdiff.components.check", lambda *_, **__: pytest.fail("components were looked at"))
+    monkeypatch.setattr("obsdiff.pipelines.components.check", lambda *_, **__: pytest.fail("components were looked at"))
     with pytest.raises(SpecError, match=r"^width: 33 is not a multiple of \d+, which this pipeline needs; give \d+"):
         load_pipeline(source, Sampling(height=32, width=33))

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import PruneSpec, obs, registry
+from obsdiff import PruneSpec, registry
+from obsdiff.calibration.statistics import Input
 from obsdiff.patterns import n_m, unstructured
+from obsdiff.solver import obs
 from obsdiff.solving import solve_layer
-from obsdiff.statistics import Input
 
 ROWS, COLUMNS = 6, 16
 seeds = st.integers(0, 2**31)

@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from obsdiff import elimination, obs, patterns, registry
-from obsdiff.statistics import Hessian
+from obsdiff import patterns, registry
+from obsdiff.calibration.statistics import Hessian
+from obsdiff.solver import elimination, obs
 
 FOLDER = Path(os.environ.get("OBSDIFF_FIXTURES") or Path(__file__).parent / "data" / "official")
 INDEX = json.loads((FOLDER / "index.json").read_text())

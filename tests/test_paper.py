@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.cells import Cell, axes_of
-from eval.paper import COLUMNS, latex, one_line, read_values, tidy, write_paper
-from eval.paper import join as joined
+from eval.report.paper import COLUMNS, latex, one_line, read_values, tidy, write_paper
+from eval.report.paper import join as joined
+from eval.sweep.cells import Cell, axes_of
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]

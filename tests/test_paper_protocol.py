@@ -15,15 +15,15 @@ import yaml
 from conftest import spec_of
 from project import planned
 
-from eval.cells import PLAIN
-from eval.config import read_record, read_sweep
-from eval.grid import sampling_of
-from eval.profile import as_the_paper_counts
-from eval.sharing import share
+from eval.profile.layers import as_the_paper_counts
+from eval.sweep.cells import PLAIN
+from eval.sweep.config import read_record, read_sweep
+from eval.sweep.grid import sampling_of
+from eval.sweep.pinned import share
 from obsdiff import PruneSpec, Source, load_pruned, models, plan, prune, registry, save_pruned
-from obsdiff.checkpoint import read_pruned
-from obsdiff.counting import paper_flops
+from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.errors import CheckpointError, SpecError
+from obsdiff.planning.counting import paper_flops
 
 ROOT = Path(__file__).parents[1]
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))

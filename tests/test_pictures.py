@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from malformed import count
 from PIL import Image
 
-from eval.opening import fault, open_picture
-from eval.pictures import PictureFiles, read_picture
+from eval.images.opening import fault, open_picture
+from eval.images.picture_files import PictureFiles, read_picture
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]

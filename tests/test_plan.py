@@ -10,13 +10,15 @@ from conftest import SAMPLING, combinations, entries, spec_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import PruneSpec, Source, SpecError, elimination, models, obs, plan, rates, registry, targets
-from obsdiff.calibration import Calibration
-from obsdiff.counting import work_of
-from obsdiff.effort import calls_of, elimination_flops, factor_flops, statistics_flops, sweep_flops
+from obsdiff import PruneSpec, Source, SpecError, models, plan, registry, targets
+from obsdiff.calibration.runs import Calibration
 from obsdiff.models._tiny import LENGTH
 from obsdiff.patterns import unstructured
-from obsdiff.planning import Plan, describe
+from obsdiff.planning import rates
+from obsdiff.planning.counting import work_of
+from obsdiff.planning.effort import calls_of, elimination_flops, factor_flops, statistics_flops, sweep_flops
+from obsdiff.planning.plan import Plan, describe
+from obsdiff.solver import elimination, obs
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.baddbmm_, aten.addmv_, aten.mv}

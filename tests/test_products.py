@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pretended import CUDA, machine
 
 from benchmarks import statistics as benchmark
-from obsdiff import devices, products
-from obsdiff.statistics import Hessian
+from obsdiff import devices
+from obsdiff.calibration.statistics import Hessian
+from obsdiff.solver import products
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SIGNIFICANDS = {torch.bfloat16: 8, torch.float16: 11}

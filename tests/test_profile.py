@@ -8,13 +8,13 @@ import torch
 from conftest import CHEAP, SAMPLING, entries
 from torch import nn
 
-from eval.calls import caught, ready, weights_of
-from eval.latency import in_turns, latency, ratios, zeroed
-from eval.profile import layer_errors
-from eval.work import Alive, flops, peak_bytes, zero_flops
+from eval.profile.calls import caught, ready, weights_of
+from eval.profile.latency import in_turns, latency, ratios, zeroed
+from eval.profile.layers import layer_errors
+from eval.profile.work import Alive, flops, peak_bytes, zero_flops
 from obsdiff import models, registry
-from obsdiff.checkpoint import Pruned
-from obsdiff.prompts import Prompt
+from obsdiff.captions.prompts import Prompt
+from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.surgery import State
 
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "a dog")]

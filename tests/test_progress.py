@@ -16,10 +16,11 @@ import torch
 from conftest import PROMPTS, spec_of
 from malformed import count
 
-from obsdiff import SpecError, models, progress, prune, registry, save_pruned
+from obsdiff import SpecError, models, prune, registry, save_pruned
 from obsdiff.__main__ import main
-from obsdiff.checkpoint import read_pruned
-from obsdiff.files import seal
+from obsdiff.checkpoints import progress
+from obsdiff.checkpoints.checkpoint import read_pruned
+from obsdiff.storage.files import seal
 
 SPECS = {"mask": {"packages": 4}, "structured": {"packages": 4, "pattern": "structured"}}
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from eval.__main__ import main
-from eval.config import read_model
+from eval.sweep.config import read_model
+from obsdiff.captions.prompts import Prompt, choose_prompts, identity, prompts_hash, read_prompts, write_prompts
 from obsdiff.errors import SpecError
-from obsdiff.prompts import Prompt, choose_prompts, identity, prompts_hash, read_prompts, write_prompts
 
 ROOT = Path(__file__).parents[1]
 COCO = {
@@ -114,7 +114,7 @@ def test_large_files_are_not_read_before_a_job(tmp_path, monkeypatch):
     record = yaml.safe_load(Path("config/models/emoji-sd3.yaml").read_text())
     record["calibration"] = {"prompts": str(gcc(tmp_path, ["a cat"])), "count": 100, "choice": "hash"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(record))
-    monkeypatch.setattr("eval.config.MODELS", tmp_path)
+    monkeypatch.setattr("eval.sweep.config.MODELS", tmp_path)
     assert read_model("mine")["calibration"]["count"] == 100
     (tmp_path / "Train_GCC-training.tsv").unlink()
     with pytest.raises(

@@ -8,7 +8,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.real_size import Row, flags, spec_of, table, watched
 from obsdiff import Source
-from obsdiff.loading import configuration
+from obsdiff.pipelines.loading import configuration
 
 
 @pytest.mark.parametrize("model", shapes.HUB)

@@ -10,10 +10,9 @@ import pytest
 from markupsafe import escape
 from synthetic import cell_of, folders_of, record_of, sweep
 
-from eval import progress
-from eval.config import read_sweep
+from eval.analysis.groups import settings
 from eval.figures import write_figures
-from eval.findings import (
+from eval.report.findings import (
     Lead,
     bought_sentence,
     break_sentence,
@@ -24,11 +23,12 @@ from eval.findings import (
     listed,
     sentences,
 )
-from eval.markdown import IN_SHORT
-from eval.publish import publish
-from eval.report import command, sections, what_was_run, write_report
-from eval.settings import settings
-from eval.tables import write_tables
+from eval.report.page import command, sections, what_was_run, write_report
+from eval.report.publish import publish
+from eval.report.summary_page import IN_SHORT
+from eval.report.tables import write_tables
+from eval.sweep import progress
+from eval.sweep.config import read_sweep
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]

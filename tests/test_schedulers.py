@@ -7,7 +7,7 @@ import torch
 from conftest import PROMPTS, SAMPLING, entries, spec_of
 
 from obsdiff import Sampling, load_pipeline, models, registry, schedulers
-from obsdiff.calibration import Calibration
+from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import SpecError
 from obsdiff.spec import Source
 

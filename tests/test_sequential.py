@@ -8,13 +8,13 @@ import torch
 from conftest import SAMPLING, spec_of
 
 from obsdiff import models, prune, schedulers
-from obsdiff.calibration import Calibration
-from obsdiff.calls import fold, unfold
+from obsdiff.calibration.calls import fold, unfold
+from obsdiff.calibration.runs import Calibration
+from obsdiff.calibration.sharing import trajectory_of
+from obsdiff.calibration.walking import Walk, scope_of
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import layers
-from obsdiff.sharing import trajectory_of
 from obsdiff.spec import PruneSpec, Sampling
-from obsdiff.walking import Walk, scope_of
 
 SHORT = replace(SAMPLING, steps=2, batch_size=1)
 CPU = torch.device("cpu")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import PROMPTS, SAMPLING, spec_of
 
-from obsdiff import calibrate, models, prune, registry, sharing
+from obsdiff import calibrate, models, prune, registry
 from obsdiff.__main__ import main
-from obsdiff.calibration import Calibration
-from obsdiff.checkpoint import read_pruned
+from obsdiff.calibration import sharing
+from obsdiff.calibration.runs import Calibration
+from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.errors import SpecError
-from obsdiff.files import seal, write_json
+from obsdiff.storage.files import seal, write_json
 
 SHORT = replace(SAMPLING, steps=2)
 RUNS = [
@@ -183,7 +184,7 @@ def test_a_walk_killed_at_any_write_goes_on(pattern, moment, tmp_path, monkeypat
 def test_packages_without_their_trajectory_are_made_again(tmp_path, monkeypatch, capsys):
     wanted = spec(packages="sequential")
     with monkeypatch.context() as patch:
-        patch.setattr("obsdiff.progress.Progress.keep", killed_after(3))
+        patch.setattr("obsdiff.checkpoints.progress.Progress.keep", killed_after(3))
         with pytest.raises(Killed):
             prune(tiny(), wanted, tmp_path)
     (tmp_path / "trajectory/batch-1.safetensors").write_bytes(b"")
@@ -193,7 +194,7 @@ def test_packages_without_their_trajectory_are_made_again(tmp_path, monkeypatch,
 
 
 def killed_after(count: int):
-    from obsdiff.progress import Progress
+    from obsdiff.checkpoints.progress import Progress
 
     keep = Progress.keep
 

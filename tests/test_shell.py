@@ -7,8 +7,8 @@ import sys
 import pytest
 from project import NASTY, ROOT, SNAKEMAKE
 
-from eval.cells import flags, listed
-from eval.config import read_sweep
+from eval.sweep.cells import flags, listed
+from eval.sweep.config import read_sweep
 from obsdiff.errors import SpecError
 
 
@@ -67,7 +67,7 @@ def test_names_that_cannot_be_folders_are_refused(key, value, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from eval.live import join
+from eval.sweep.live import join
 join(Path(sys.argv[1]))
 print("in", flush=True)
 time.sleep(float(sys.argv[2]))

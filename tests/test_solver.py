@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import reference, solver
-from obsdiff import obs
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m, unstructured
+from obsdiff.solver import obs
 
 seeds = st.integers(0, 2**31)
 DAMPING = 0.01

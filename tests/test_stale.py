@@ -10,9 +10,9 @@ import pytest
 import yaml
 from project import MODEL
 
-from eval import dag
+from eval.sweep import dag
 from obsdiff import registry
-from obsdiff.files import file_hash, write_json
+from obsdiff.storage.files import file_hash, write_json
 
 STAGES = ("prune", "generate", "profile", "measure")
 ENDS = dict.fromkeys(("summarise", "report", "track", "all"), 1)
@@ -42,7 +42,7 @@ def flipped(path: Path) -> bytes:
 
 
 def test_a_touched_or_moved_clock_reruns_nothing(project):
-    for file in ("obsdiff/obs.py", "eval/jobs.py", f"{MODEL['source']['model']}/model_index.json"):
+    for file in ("obsdiff/solver/obs.py", "eval/jobs.py", f"{MODEL['source']['model']}/model_index.json"):
         os.utime(project.folder / file)
     assert project.planned() == {}
 
@@ -57,15 +57,15 @@ def test_added_sparsity_runs_only_its_cells(project):
     [
         ("obsdiff/methods/magnitude.py", dict.fromkeys(STAGES, 1) | ENDS),
         ("obsdiff/patterns/n_m.py", {}),
-        ("obsdiff/packing.py", ALL | {"latency": 1}),
-        ("obsdiff/obs.py", ALL),
-        ("obsdiff/statistics.py", ALL | {"calibrate": 1}),
+        ("obsdiff/checkpoints/packing.py", ALL | {"latency": 1}),
+        ("obsdiff/solver/obs.py", ALL),
+        ("obsdiff/calibration/statistics.py", ALL | {"calibrate": 1}),
         ("obsdiff/weightings/log_decrease.py", dict.fromkeys(STAGES, 1) | ENDS | {"calibrate": 1}),
-        ("eval/latency.py", {"latency": 1, "measure": 1} | ENDS),
-        ("eval/tables.py", ENDS),
+        ("eval/profile/latency.py", {"latency": 1, "measure": 1} | ENDS),
+        ("eval/report/tables.py", ENDS),
         ("eval/figures/drift.py", ENDS),
-        ("eval/report.html.jinja", dict.fromkeys(("report", "track", "all"), 1)),
-        ("eval/image_reward_worker.py", MEASURE),
+        ("eval/report/report.html.jinja", dict.fromkeys(("report", "track", "all"), 1)),
+        ("eval/networks/image_reward_worker.py", MEASURE),
     ],
 )
 def test_edited_source_reruns_only_what_depends_on_it(project, file, jobs):
@@ -159,11 +159,11 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
 def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):
     monkeypatch.chdir(Path(dag.__file__).parents[1])
     dag.code.cache_clear()
-    before = dag.code("eval.jobs:generate", "obsdiff.loading")
+    before = dag.code("eval.jobs:generate", "obsdiff.pipelines.loading")
     known = dag.version
     monkeypatch.setattr(dag, "version", lambda name: "9.9" if name == "tokenizers" else known(name))
     dag.code.cache_clear()
-    after = dag.code("eval.jobs:generate", "obsdiff.loading")
+    after = dag.code("eval.jobs:generate", "obsdiff.pipelines.loading")
     assert after[0] == before[0] and after[1] != before[1] and "tokenizers 9.9" in after[1] and "torch " in after[1]
     dag.code.cache_clear()
 

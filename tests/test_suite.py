@@ -12,16 +12,16 @@ import pytest
 from conftest import SAMPLING
 from PIL import Image
 
-from eval import cells
 from eval.__main__ import main
-from eval.compare import compare
-from eval.config import read_sweep
-from eval.generate import generate
-from eval.shards import merge
-from eval.tables import frame
+from eval.images.generate import generate
+from eval.images.shards import merge
+from eval.report.compare import compare
+from eval.report.tables import frame
+from eval.sweep import cells
+from eval.sweep.config import read_sweep
 from obsdiff import registry
+from obsdiff.captions.prompts import Prompt
 from obsdiff.errors import SpecError
-from obsdiff.prompts import Prompt
 
 ROOT = Path(__file__).parents[1]
 CONFIG = {
@@ -130,9 +130,9 @@ def test_patterns_and_options_make_each_result_once():
 
 
 def test_sources_are_what_is_imported():
-    found = set(registry.sources("eval.tables", "obsdiff.methods.dsnot_wanda"))
-    assert {"eval/tables.py", "eval/cells.py", "obsdiff/registry.py", "obsdiff/spec.py"} <= found
-    assert {"obsdiff/methods/dsnot.py", "obsdiff/methods/wanda.py", "obsdiff/statistics.py"} <= found
+    found = set(registry.sources("eval.report.tables", "obsdiff.methods.dsnot_wanda"))
+    assert {"eval/report/tables.py", "eval/sweep/cells.py", "obsdiff/registry.py", "obsdiff/spec.py"} <= found
+    assert {"obsdiff/methods/dsnot.py", "obsdiff/methods/wanda.py", "obsdiff/calibration/statistics.py"} <= found
     assert not {"obsdiff/pruning.py", "eval/figures/__init__.py", "obsdiff/methods/magnitude.py"} & found
 
 

@@ -8,15 +8,15 @@ from xml.etree import ElementTree
 import pytest
 from synthetic import folders_of, record_of, sweep
 
-from eval import words
-from eval.cells import cell_path, parse
-from eval.estimates import by_configuration
+from eval.analysis.comparisons import comparisons
+from eval.analysis.estimates import by_configuration
 from eval.figures import write_figures
-from eval.markdown import markdown
-from eval.marks import comparisons
 from eval.measure import refuse_not_finite, write_json
-from eval.report import command, inline, sections, write_report
-from eval.tables import read_cells, write_tables
+from eval.report import words
+from eval.report.page import command, inline, sections, write_report
+from eval.report.summary_page import markdown
+from eval.report.tables import read_cells, write_tables
+from eval.sweep.cells import cell_path, parse
 from obsdiff.errors import SpecError
 
 CAPTIONS = (

@@ -20,8 +20,8 @@ from apart import forked, track_at
 from malformed import count
 from PIL import Image
 
-from eval import cells
 from eval.__main__ import main as suite
+from eval.sweep import cells
 from eval.tracking import MEASURED, SUPERSEDED, content, store, sweep, track
 from obsdiff import PruneSpec, Sampling
 from obsdiff.__main__ import main

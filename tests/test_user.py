@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from test_tracking import grid, own_store, write
 
-from obsdiff import registry, user
+from obsdiff import registry
 from obsdiff.errors import SpecError
+from obsdiff.jobs import user
 
 __all__ = ["own_store"]
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ UNKNOWN = "import pwd\npwd.getpwuid = pwd.getpwnam = lambda who: {}[who]\n"
 COMMANDS = """
 import sys
 sys.path.insert(0, ROOT)
-from obsdiff.warm import run
+from obsdiff.jobs.warm import run
 from obsdiff.__main__ import main
 from eval.__main__ import main as suite
 prune = "prune --model tiny --method magnitude --sparsity 0.5 --out pruned"

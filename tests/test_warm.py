@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from malformed import count
 
-from obsdiff import forkserver, user, warm
 from obsdiff.errors import SpecError
+from obsdiff.jobs import forkserver, user, warm
 
 ROOT = Path(__file__).parents[1]
 SEED = 3
@@ -31,7 +31,7 @@ CLIENT = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from obsdiff import warm
+from obsdiff.jobs import warm
 warm.SERVER = Path(sys.argv.pop(1))
 def own(argv):
     print("own process", flush=True)

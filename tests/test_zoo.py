@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.config import MODELS, read_model
-from eval.features import Evaluator
-from eval.generate import generate
-from eval.pictures import PictureFiles
+from eval.images.generate import generate
+from eval.images.picture_files import PictureFiles
+from eval.networks.features import Evaluator
+from eval.sweep.config import MODELS, read_model
 from obsdiff import Sampling, Source, load_pipeline, models
-from obsdiff.prompts import read_prompts
+from obsdiff.captions.prompts import read_prompts
 
 ROOT = Path(__file__).parents[1]
 ZOO = ROOT / "zoo"

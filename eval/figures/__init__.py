@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
-from eval import words
-from eval.estimates import Record
-from eval.opening import open_picture
+from eval.analysis.estimates import Record
+from eval.images.opening import open_picture
+from eval.report import words
 from obsdiff import registry
-from obsdiff.prompts import file_name
+from obsdiff.captions.prompts import file_name
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
-from eval.settings import FLOOR, Group, Point, Setting, about, point, settings
+from eval.analysis.estimates import Record
+from eval.analysis.groups import FLOOR, Group, Point, Setting, about, point, settings
 
 MARKERS = "osD^vPX*<>"
 STROKES = ("-", "--", ":", "-.")

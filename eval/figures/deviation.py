@@ -12,8 +12,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from eval.estimates import Record
-from eval.settings import Setting, settings
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Setting, settings
 
 TITLE = "Error by depth and step"
 CAPTION = (

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
+from eval.analysis.comparisons import BASE
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Point, Setting
 from eval.figures import _panels
-from eval.findings import compared
-from eval.markdown import DIFFERENCES
-from eval.marks import BASE
-from eval.settings import Point, Setting
+from eval.report.findings import compared
+from eval.report.summary_page import DIFFERENCES
 
 TITLE = "Paired differences"
 CAPTION = (

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
+from eval.analysis.estimates import Record
+from eval.analysis.groups import settings
 from eval.figures import _panels
-from eval.settings import settings
 
 TITLE = "Latents adrift"
 CAPTION = (

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eval.clocked import stands_with_dense
-from eval.estimates import Record
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Setting
 from eval.figures import _panels
-from eval.settings import Setting
+from eval.sweep.clocked import stands_with_dense
 
 TITLE = "Latency against sparsity"
 CAPTION = (

@@ -8,11 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.cells import cell_path, decimal
-from eval.estimates import Record
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Setting, settings
 from eval.figures import strip
-from eval.settings import Setting, settings
-from eval.words import line
+from eval.report.words import line
+from eval.sweep.cells import cell_path, decimal
 
 TITLE = "The same prompts and noise"
 CAPTION = (

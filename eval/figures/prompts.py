@@ -8,11 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.cells import cell_path
-from eval.estimates import Record
+from eval.analysis.estimates import Record
+from eval.analysis.groups import FLOOR, settings
 from eval.figures import picture
-from eval.settings import FLOOR, settings
-from eval.words import line
+from eval.report.words import line
+from eval.sweep.cells import cell_path
 
 TITLE = "Worst, median and best prompts"
 CAPTION = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
+from eval.analysis.estimates import Record
 from eval.figures import _panels
 
 TITLE = "Quality against sparsity"

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
+from eval.analysis.estimates import Record
+from eval.analysis.groups import about, point, settings
 from eval.figures import _panels
-from eval.settings import about, point, settings
 
 TITLE = "Time, memory and disk against quality"
 CAPTION = (

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.estimates import Record
+from eval.analysis.estimates import Record
 from eval.figures import _panels
 from obsdiff import registry
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.pictures import PictureFiles
+from eval.images.picture_files import PictureFiles
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ It assumes no normal distribution. Their features are ViT-L/14's at 336 pixels; 
 import torch
 from torch import Tensor
 
-from eval.distances import squared_mmd
 from eval.image_metrics import Pictures, Value
+from eval.networks.distances import squared_mmd
 
 TITLE = "CMMD"
 UNIT = "×1000"

@@ -3,8 +3,8 @@
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.distances import frechet_replicates
 from eval.image_metrics import Pictures, Value
+from eval.networks.distances import frechet_replicates
 
 TITLE = "FID"
 UNIT = "{network} features"

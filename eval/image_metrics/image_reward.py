@@ -1,7 +1,7 @@
 """ImageReward (Xu et al. 2023) of a picture and its caption, averaged, by an interpreter of its own environment.
 
-image-reward 1.5 does not import beside transformers 5, so eval/image_reward_worker.py runs in the environment of
-envs/image-reward.yml, which the model file names (`evaluation.image_reward`).
+image-reward 1.5 does not import beside transformers 5, so eval/networks/image_reward_worker.py runs in the environment
+of envs/image-reward.yml, which the model file names (`evaluation.image_reward`).
 """
 
 import json
@@ -20,7 +20,7 @@ PER = "prompt"
 LIBRARY = "image-reward"
 READS = ("captions",)
 NEEDS = "image_reward"
-WORKER = Path(__file__).parents[1] / "image_reward_worker.py"
+WORKER = Path(__file__).parents[1] / "networks" / "image_reward_worker.py"
 
 
 def compute(pictures: Pictures) -> Value:

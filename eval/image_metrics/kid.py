@@ -2,8 +2,8 @@
 
 from torchmetrics.image.kid import poly_kernel
 
-from eval.distances import squared_mmd
 from eval.image_metrics import Pictures, Value
+from eval.networks.distances import squared_mmd
 
 TITLE = "KID"
 UNIT = "×1000"

@@ -4,7 +4,7 @@ ImageNet weights of torchvision, measured where the model file names them (`eval
 from typing import Any
 
 from eval.image_metrics import Pictures, Value
-from eval.lpips import Lpips
+from eval.networks.lpips import Lpips
 
 TITLE = "LPIPS to dense"
 UNIT = "distance"

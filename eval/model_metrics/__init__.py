@@ -3,7 +3,7 @@
 TITLE, UNIT          for people
 HIGHER_IS_BETTER     direction; None where neither is better as such
 TIMED                whether it is a wall-clock or memory reading, which no two runs share to the digit
-CLOCKED              whether it comes from a cell's own timings, which not every cell has (eval/clocked.py)
+CLOCKED              whether it comes from a cell's own timings, which not every cell has (eval/sweep/clocked.py)
 compute(model)       Model → (value, quartiles or None)
 """
 

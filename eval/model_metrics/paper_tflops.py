@@ -1,4 +1,4 @@
-"""Work of one denoiser call as the OBS-Diff paper's tables count it, see obsdiff.counting.paper_flops.
+"""Work of one denoiser call as the OBS-Diff paper's tables count it, see obsdiff.planning.counting.paper_flops.
 
 One unguided call on the pipeline's own size with 77 text tokens, without attention's own products; multiply-adds of a
 transformer, FLOPs of a UNet. Counted without weights, and so the same on any machine.

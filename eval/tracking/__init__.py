@@ -20,10 +20,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from tqdm import tqdm
 
-from eval.cells import cell_hash
+from eval.sweep.cells import cell_hash
 from eval.tracking import content, store, sweep
 from eval.tracking.pages import page_of
-from obsdiff.files import write_json
+from obsdiff.storage.files import write_json
 
 SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"

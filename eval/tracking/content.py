@@ -10,16 +10,16 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from PIL import Image
 
-from eval.cells import decimal
-from eval.clocked import AS_DENSE, stands_with_dense, zeros_of
-from eval.columns import formatted
-from eval.estimates import Record, estimate
+from eval.analysis.comparisons import HEADLINE
+from eval.analysis.estimates import Record, estimate
 from eval.figures import strip
-from eval.marks import HEADLINE
+from eval.report.columns import formatted
+from eval.sweep.cells import decimal
+from eval.sweep.clocked import AS_DENSE, stands_with_dense, zeros_of
 from eval.tracking.store import Point
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json
+from obsdiff.storage.files import DamagedFile, read_json
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""

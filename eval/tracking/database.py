@@ -18,7 +18,7 @@ import mlflow
 from alembic.script import ScriptDirectory
 
 from obsdiff.errors import SpecError
-from obsdiff.files import replacing
+from obsdiff.storage.files import replacing
 
 PREFIX = "sqlite:///"
 SIDES = ("-journal", "-wal", "-shm")

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.cells import decimal
-from eval.estimates import Record
-from eval.marks import HEADLINE
+from eval.analysis.comparisons import HEADLINE
+from eval.analysis.estimates import Record
+from eval.sweep.cells import decimal
 from eval.tracking import database, store
 from obsdiff.errors import SpecError
 

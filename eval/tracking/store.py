@@ -20,10 +20,10 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from eval.tracking import database
-from obsdiff import user
 from obsdiff.errors import SpecError
-from obsdiff.files import DamagedFile, read_json, write_json
-from obsdiff.locks import locked
+from obsdiff.jobs import user
+from obsdiff.storage.files import DamagedFile, read_json, write_json
+from obsdiff.storage.locks import locked
 
 SETTLED = "obsdiff.settled"
 ABANDONED_SECONDS = 30

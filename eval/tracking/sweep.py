@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.cells import AXES, cell_path, decimal, named, parse
-from eval.columns import formatted
-from eval.estimates import Record
-from eval.marks import HEADLINE
-from eval.tables import frame
+from eval.analysis.comparisons import HEADLINE
+from eval.analysis.estimates import Record
+from eval.report.columns import formatted
+from eval.report.tables import frame
+from eval.sweep.cells import AXES, cell_path, decimal, named, parse
 from eval.tracking.content import of_a_cell
 from eval.tracking.pages import SECTION, view_page, views
 from eval.tracking.store import Point
@@ -58,7 +58,7 @@ def several_models(records: Sequence[Record]) -> bool:
 
 
 def name_of(record: Record, with_model: bool, *without: str) -> str:
-    """What a person calls the cell: eval.cells.named, after the model where the sweep has several."""
+    """What a person calls the cell: eval.sweep.cells.named, after the model where the sweep has several."""
     cell = parse(cell_path(record))
     return f"{cell.model} {named(cell, *without)}" if with_model else named(cell, *without)
 

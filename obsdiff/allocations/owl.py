@@ -7,7 +7,7 @@ The measure is the share of a layer's Wanda scores |w|·‖x‖ that exceed 5 ti
 import torch
 from torch import Tensor
 
-from obsdiff.statistics import Input
+from obsdiff.calibration.statistics import Input
 
 STATISTIC = "moments"
 OUTLIER = 5.0

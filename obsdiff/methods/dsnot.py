@@ -19,7 +19,7 @@ Unlike its authors' code (https://github.com/zyxxmu/DSnoT):
 import torch
 from torch import Tensor
 
-from obsdiff.statistics import Input
+from obsdiff.calibration.statistics import Input
 
 KINDS = ("mask",)
 STATISTIC = "hessian"

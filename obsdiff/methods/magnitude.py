@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from obsdiff.statistics import Input
+from obsdiff.calibration.statistics import Input
 
 KINDS = ("mask", "structured")
 STATISTIC = None

@@ -6,7 +6,7 @@ Heads and neurons: the sum over the weights that read them (Wanda-sp, An et al. 
 import torch
 from torch import Tensor
 
-from obsdiff.statistics import Input
+from obsdiff.calibration.statistics import Input
 
 KINDS = ("mask", "structured")
 STATISTIC = "moments"

@@ -50,7 +50,7 @@ class Run:
         mine = [p for p, line, folder in processes() if folder == self.project.folder and p != self.process.pid]
         if victim == "job":
             return [p for p, line, _ in processes() if p in mine and re.search(r"-m (eval|obsdiff) ", line)]
-        return [p for p, line, _ in processes() if f"{self.project.folder}/obsdiff/forkserver.py" in line]
+        return [p for p, line, _ in processes() if f"{self.project.folder}/obsdiff/jobs/forkserver.py" in line]
 
     def kill(self, victim: str, chance: random.Random) -> bool:
         found = self.pids(victim)

@@ -13,16 +13,16 @@ from snakemake.persistence import PersistenceBase
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
-from eval import calibrations, dag, live, specs
-from eval.cells import AXES, PATTERN, PINNED, Cell, flags
-from eval.clocked import timed_as
-from eval.config import is_tiny, read_sweep, results_of
-from eval.reading import read_mapping
-from eval.weights import judge_files
+from eval.sweep import calibrations, dag, live, specs
+from eval.sweep.cells import AXES, PATTERN, PINNED, Cell, flags
+from eval.sweep.clocked import timed_as
+from eval.sweep.config import is_tiny, read_sweep, results_of
+from eval.sweep.reading import read_mapping
+from eval.networks.network_weights import judge_files
 from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
-from obsdiff.files import write_text
-from obsdiff.sources import component_files, files_below
+from obsdiff.storage.files import write_text
+from obsdiff.pipelines.sources import component_files, files_below
 from obsdiff.spec import Source
 
 if {"{", "}"} & set(workflow.basedir):
@@ -56,7 +56,7 @@ onstart:
     write_text(Path(LISTED), "\n".join(METRICS) + "\n")
 
 
-# libraries imported once for all short jobs of this sweep (obsdiff/warm.py); a GPU wants a process a job
+# libraries imported once for all short jobs of this sweep (obsdiff/jobs/warm.py); a GPU wants a process a job
 if all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
     os.environ.setdefault("OBSDIFF_WARM", str(Path(RESULTS, ".warm", "socket")))
 
@@ -68,7 +68,7 @@ wildcard_constraints:
 def code(command, *modules, without=()):
     """State of the sources and libraries of a job: `module:function`, and modules that it finds by name."""
     main = f"{command.partition(':')[0].partition('.')[0]}.__main__:main"
-    return dag.code(main, command, "obsdiff.warm", *modules, without=without)
+    return dag.code(main, command, "obsdiff.jobs.warm", *modules, without=without)
 
 
 def entries(package):
@@ -194,7 +194,7 @@ def calibration_record(wildcards):
 
 
 def timings(wildcards):
-    """The file of a cell's timings; none of a cell that stands with the dense model (eval/clocked.py)."""
+    """The file of a cell's timings; none of a cell that stands with the dense model (eval/sweep/clocked.py)."""
     cell = cell_of(wildcards)
     if timed_as(cell) == "dense":
         return []

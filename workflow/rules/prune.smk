@@ -20,8 +20,8 @@ rule prune:
         code=lambda w: code(
             "obsdiff.__main__:prune",
             "obsdiff.pruning",
-            "obsdiff.checkpoint",
-            "obsdiff.loading",
+            "obsdiff.checkpoints.checkpoint",
+            "obsdiff.pipelines.loading",
             family(w),
             f"obsdiff.methods.{w.method}",
             f"obsdiff.patterns.{spec_of(w).resolved.entry}",
@@ -59,7 +59,7 @@ rule share:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.jobs:share", "eval.sharing"),
+        code=code("eval.jobs:share", "eval.sweep.pinned"),
         checkpoint=lambda w, input: folder(input.manifest),
         out=lambda w, output: folder(output.manifest),
     shell:

@@ -43,7 +43,7 @@ rule report:
         "../../environment.yml"
     params:
         code=code("eval.__main__:report", *entries("eval.model_metrics")),
-        template=dag.state("template", ["eval/report.html.jinja"]),
+        template=dag.state("template", ["eval/report/report.html.jinja"]),
         cells=LISTED,
         tables=lambda w, input: folder(input.tables[0]),
         sweep=config["name"],

@@ -1,4 +1,4 @@
-# `scale: tiny`: randomly initialised pipelines in the models' place, see eval/scale.py.
+# `scale: tiny`: randomly initialised pipelines in the models' place, see eval/sweep/tiny.py.
 rule tiny:
     output:
         f"{RESULTS}/models/{{family}}/model_index.json",

@@ -20,13 +20,13 @@ import torch
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from eval.config import read_model
-from eval.features import Evaluator
-from eval.generate import generate
 from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
-from eval.pictures import PictureFiles
+from eval.images.generate import generate
+from eval.images.picture_files import PictureFiles
+from eval.networks.features import Evaluator
+from eval.sweep.config import read_model
 from obsdiff import Sampling, Source, load_pipeline, models
-from obsdiff.prompts import Prompt, read_prompts
+from obsdiff.captions.prompts import Prompt, read_prompts
 from zoo.recipe import autoencoder, data
 
 GENERATORS = ("emoji-sd3", "emoji-unet", "emoji-flux")

@@ -1,0 +1,1 @@
+"""Records of finished cells: estimates with intervals, and paired differences."""

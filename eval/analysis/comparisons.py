@@ -1,0 +1,121 @@
+"""Which configurations a metric tells apart: from the best of their group, from OBS-Diff, from the dense model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from eval.analysis.estimates import Estimate, Record, difference, measured, paired, values
+from eval.sweep.cells import AXES, Cell, named
+
+Configurations = dict[Cell, list[Record]]
+"""as estimates.by_configuration() gives them"""
+
+REAL = ("fid", "kid", "cmmd", "clip_score", "image_reward", "recall_at_1")
+"""metrics against real pictures and captions, which the dense model has too"""
+TO_DENSE = ("cosine_to_dense", "psnr_to_dense", "ssim_to_dense", "lpips_to_dense", "layer_error")
+"""metrics against the dense model itself"""
+HEADLINE = (*REAL, *TO_DENSE)
+GROUP = ("model", "pattern", "sparsity", "sampling")
+BASE = "obs_diff"
+COLUMNS = (
+    *(axis for axis in AXES if axis != "seed"),
+    *("against", "of", "metric", "seeds", "first", "second", "difference", "low", "high", "distinguishable"),
+)
+"""of differences.csv"""
+Against = Literal["best", "base", "dense"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """first − second in a metric, over the seeds that both have.
+
+    Attributes:
+        against: what the second is: the best of its group in this metric, the group's base, or the dense model.
+        means: of both over those seeds.
+    """
+
+    first: Cell
+    second: Cell
+    against: Against
+    metric: str
+    seeds: int
+    means: tuple[float, float]
+    difference: Estimate
+
+
+def groups(configurations: Configurations) -> list[list[Cell]]:
+    """Pruned configurations that share model, pattern, sparsity and sampling."""
+    found: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in configurations:
+        if float(cell.sparsity) > 0:
+            found.setdefault(tuple(getattr(cell, axis) for axis in GROUP), []).append(cell)
+    return list(found.values())
+
+
+def best_of(group: Sequence[Cell], configurations: Configurations, name: str) -> Cell | None:
+    """The best mean over seeds; None of fewer than two that have measured it, and where no direction is better."""
+    known = [cell for cell in group if measured(configurations[cell], name)]
+    if len(known) < 2:
+        return None
+    higher = configurations[known[0]][0]["metrics"][name]["higher_is_better"]
+    if higher is None:
+        return None
+    return (max if higher else min)(known, key=lambda cell: float(values(configurations[cell], name).mean()))
+
+
+def base_of(group: Sequence[Cell], configurations: Configurations) -> Cell | None:
+    """The first OBS-Diff configuration, else that of the best FID."""
+    own = next((cell for cell in group if cell.method == BASE), None)
+    return own or best_of(group, configurations, "fid")
+
+
+def comparisons(configurations: Configurations) -> list[Comparison]:
+    """Every pruned configuration against the best and the base of its group, in REAL also against its dense model.
+
+    Those are left out whose difference has no interval, or that share no seed.
+    """
+    return [
+        found
+        for group in groups(configurations)
+        for name in (*REAL, *TO_DENSE)
+        for first, second, against in pairs_of(group, configurations, name)
+        if (found := compared(configurations, first, second, against, name)) is not None
+    ]
+
+
+def pairs_of(group: Sequence[Cell], configurations: Configurations, name: str) -> Iterator[tuple[Cell, Cell, Against]]:
+    best, base = best_of(group, configurations, name), base_of(group, configurations)
+    for cell in group:
+        if best is not None and cell != best:
+            yield cell, best, "best"
+        if base is not None and cell != base:
+            yield cell, base, "base"
+        if name in REAL and cell.dense() in configurations:
+            yield cell, cell.dense(), "dense"
+
+
+def compared(
+    configurations: Configurations, first: Cell, second: Cell, against: Against, name: str
+) -> Comparison | None:
+    one, other = paired(configurations[first], configurations[second])
+    found = difference(one, other, name) if one else None
+    if found is None or found.interval is None:
+        return None
+    means = float(values(one, name).mean()), float(values(other, name).mean())
+    return Comparison(first, second, against, name, len(one), means, found)
+
+
+def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
+    """One line a comparison, COLUMNS: the first's axes, what the second is and how a person calls it, and the rest.
+
+    `distinguishable` says whether the interval leaves out 0.
+    """
+    lines = []
+    for one in found:
+        low, high = one.difference.interval or (float("nan"),) * 2
+        axes = [getattr(one.first, axis) for axis in AXES if axis != "seed"]
+        about = [one.against, named(one.second, "seed"), one.metric, one.seeds, *one.means]
+        lines.append([*axes, *about, one.difference.value, low, high, one.difference.excludes_zero])
+    return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -1,0 +1,95 @@
+"""Configurations as figures and findings show them: by setting, a line a method and what else differs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from eval.analysis.estimates import Record, by_configuration, estimate
+from eval.sweep.cells import PLAIN, Cell, named
+from obsdiff import registry
+
+Group = list[Record]
+"""records of one configuration, a seed each"""
+FLOOR = "random"
+"""the method that is below all others, and would flatten their differences on a common axis"""
+
+
+@dataclass
+class Setting:
+    """Configurations that compare: of one model, pattern and sampling.
+
+    Attributes:
+        dense: the dense model's; empty where the sweep has none.
+        lines: label → sparsity → configuration, sparsities ascending.
+    """
+
+    model: str
+    pattern: str
+    sampling: str
+    dense: Group = field(default_factory=list)
+    lines: dict[str, dict[float, Group]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return ", ".join(part for part in (self.model, self.pattern, self.sampling) if part != PLAIN)
+
+    @property
+    def sparsities(self) -> list[float]:
+        return sorted({s for line in self.lines.values() for s in line})
+
+    def at(self, sparsity: float) -> dict[str, Group]:
+        """Label → configuration of one sparsity."""
+        return {label: line[sparsity] for label, line in self.lines.items() if sparsity in line}
+
+
+def settings(records: Sequence[Record]) -> list[Setting]:
+    """All settings in the order of their first pruned cell; a sweep of dense cells alone has one a model."""
+    groups = by_configuration(records)
+    dense = {(cell.model, cell.sampling): group for cell, group in groups.items() if cell.method == "dense"}
+    pruned = {cell: group for cell, group in groups.items() if cell.method != "dense"}
+    apart = ["sparsity", "pattern", "sampling", "seed", *constant(pruned)]
+    found: dict[tuple[str, str, str], Setting] = {}
+    for cell in pruned or groups:
+        key = (cell.model, cell.pattern, cell.sampling)
+        setting = found.setdefault(key, Setting(*key, dense.get((cell.model, cell.sampling), [])))
+        if cell in pruned:
+            setting.lines.setdefault(named(cell, *apart), {})[float(cell.sparsity)] = pruned[cell]
+    for setting in found.values():
+        setting.lines = {label: dict(sorted(line.items())) for label, line in setting.lines.items()}
+    return list(found.values())
+
+
+def constant(cells: Iterable[Cell]) -> list[str]:
+    """The weighting, and the packages, where all methods that have them have the same: no label needs to say it."""
+    had = {"weighting": "WEIGHTED", "packages": "STATISTIC"}
+    listed = list(cells)
+
+    def values(axis: str) -> set[str]:
+        return {getattr(c, axis) for c in listed if registry.constants("obsdiff.methods", c.method)[had[axis]]}
+
+    return [axis for axis in had if len(values(axis)) < 2]
+
+
+class Point(NamedTuple):
+    """A value with what a bar may span."""
+
+    value: float
+    low: float
+    high: float
+
+
+def point(group: Group, name: str) -> Point | None:
+    """A metric of a configuration; its 95 % interval, else the widest quartiles, else no bar; None if not measured."""
+    found = estimate(group, name) if group else None
+    if found is None:
+        return None
+    low, high = found.interval or (found.value, found.value)
+    quartiles = [r["metrics"][name]["quartiles"] for r in group if "quartiles" in r["metrics"][name]]
+    if found.interval is None and quartiles:
+        low, high = min(q[0] for q in quartiles), max(q[1] for q in quartiles)
+    return Point(found.value, min(low, found.value), max(high, found.value))
+
+
+def about(records: Iterable[Record], name: str) -> Record | None:
+    """Title, unit and direction of a metric; None where no cell has measured it."""
+    return next((record["metrics"][name] for record in records if name in record["metrics"]), None)

@@ -1,0 +1,1 @@
+"""Generated images: drawn in batches, recorded, and read back."""

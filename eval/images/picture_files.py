@@ -1,0 +1,65 @@
+"""Picture files of any origin: found, hashed, and read one after the other or in batches, never all at once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.images.opening import open_picture, pictures_below
+from obsdiff.errors import SpecError
+from obsdiff.storage.files import file_hash
+
+
+def read_picture(path: Path) -> Tensor:
+    """uint8 (3, h, w), RGB; SpecError as open_picture()."""
+    return torch.from_numpy(np.array(open_picture(path))).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Picture files in an order.
+
+    Attributes:
+        passed: of a folder, how many of its files are no pictures of the set, by reason.
+    """
+
+    paths: Sequence[Path]
+    passed: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, paths: "PictureFiles | Sequence[Path]") -> "PictureFiles":
+        return paths if isinstance(paths, PictureFiles) else cls(paths)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "PictureFiles":
+        """All of a folder and its subfolders, as pictures_below() finds them."""
+        paths, passed = pictures_below(folder)
+        return cls(paths, passed)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """SHA-256 of every file."""
+        return [file_hash(path) for path in self.paths]
+
+    @property
+    def sha256(self) -> str:
+        """One hash of all files, in order."""
+        return sha256("".join(self.digests).encode()).hexdigest()
+
+    def batches(self, size: int = 64) -> Iterator[Tensor]:
+        """Files of one size as uint8 (b, 3, h, w), b ≤ `size`; SpecError where one is of another size."""
+        for start in range(0, len(self), size):
+            made = [read_picture(path) for path in self.paths[start : start + size]]
+            for path, picture in zip(self.paths[start:], made, strict=False):
+                if picture.shape != made[0].shape:
+                    sizes = [f"{p.shape[2]}×{p.shape[1]}" for p in (picture, made[0])]
+                    raise SpecError(f"pictures: {str(path)!r} is {sizes[0]}, {self.paths[start].name} {sizes[1]}")
+            yield torch.stack(made)

@@ -1,0 +1,1 @@
+"""A pruned model measured without images: layer errors, deviation, latency, FLOPs and memory."""

@@ -1,0 +1,162 @@
+"""How far a pruned denoiser strays from the dense one, by depth and by step of the sampling loop."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eval.images.trajectories import Batch, encoded
+from obsdiff import models, packages, surgery
+from obsdiff.captions.prompts import Prompt
+from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.devices import stated_precision
+from obsdiff.pipelines.staging import denoising
+from obsdiff.spec import Sampling
+from obsdiff.surgery import State
+
+Sums = defaultdict[tuple[str, int], Tensor]
+"""(block or what else is compared, step) → squared difference and squared norm of the dense one, (2,) float64"""
+
+
+def blocks_of(layers: Sequence[str]) -> list[str]:
+    """The transformer blocks that hold these layers, in their order; of a layer in none, the module that it is in."""
+    found = (re.match(r"(.*transformer_blocks\.\d+)\.", name) for name in layers)
+    return list(
+        dict.fromkeys(match[1] if match else name.rpartition(".")[0] for match, name in zip(found, layers, strict=True))
+    )
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """The tensors of a block's output: a tensor, or a tuple of streams of which one may be None."""
+    parts = output if isinstance(output, tuple | list) else (output,)
+    return [part for part in parts if isinstance(part, Tensor)]
+
+
+def compared(own: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
+    """Squared difference and squared norm of the dense one over all elements, (2,) float64."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    for a, b in zip(own, dense, strict=True):
+        error = a.to(b.device).float() - b.float()
+        sums += torch.stack([error.square().sum(), b.float().square().sum()]).cpu()
+    return sums
+
+
+def ratio(sums: Tensor) -> float:
+    return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0
+
+
+class Pair:
+    """A dense denoiser and its pruned weights, which it can be given and relieved of."""
+
+    def __init__(self, family: Any, denoiser: nn.Module, pruned: Pruned) -> None:
+        sites = [(site, kept) for site, kept in pruned.sites(family, denoiser) if site.owner]
+        self.denoiser = denoiser
+        self.pruned: Mapping[str, State] = pruned.states
+        self.dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.states}
+        self.heads = {site.owner: len(kept) for site, kept in sites}
+        self.all_heads = {site.owner: site.groups for site, _ in sites}
+
+    def prune(self) -> None:
+        surgery.install(self.denoiser, self.pruned, self.heads)
+        # on the denoiser's device from now on
+        self.pruned = {name: surgery.state_of(models.linear(self.denoiser, name)) for name in self.pruned}
+
+    def restore(self) -> None:
+        surgery.install(self.denoiser, self.dense, self.all_heads)
+
+
+class Watch:
+    """Compares both denoisers, block by block, on the inputs that the dense one gets in a sampling run."""
+
+    def __init__(self, pair: Pair, names: Sequence[str], sums: Sums) -> None:
+        self.pair, self.sums, self.step, self.again = pair, sums, 0, False
+        self.outputs: dict[str, list[Tensor]] = {}
+        blocks = [
+            pair.denoiser.get_submodule(name).register_forward_hook(
+                lambda _, args, out, name=name: self.block(name, tensors(out))
+            )
+            for name in names
+        ]
+        self.handles = [*blocks, pair.denoiser.register_forward_hook(self.call, with_kwargs=True)]
+
+    def block(self, name: str, output: list[Tensor]) -> None:
+        if self.again:
+            self.sums[name, self.step] += compared(output, self.outputs[name])
+        else:
+            self.outputs[name] = [tensor.clone() for tensor in output]
+
+    def call(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        if self.again:
+            return
+        self.again = True
+        self.pair.prune()
+        try:
+            denoiser(*args, **kwargs)
+        finally:
+            self.pair.restore()
+            self.again = False
+            self.outputs.clear()
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+@stated_precision()
+@torch.no_grad()
+def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> dict[str, Any]:
+    """Relative squared errors ‖pruned − dense‖² / ‖dense‖² of blocks and latents, summed over prompts before dividing.
+
+    A block's error at a step is that of its output (all streams of it) when the whole pruned denoiser gets the inputs
+    of the dense model's trajectory: it gathers over the blocks before it, and not over the steps. The latents' is
+    between two trajectories from the same noise, and so gathers over both.
+
+    Args:
+        pipe: the dense pipeline; it is dense again afterwards.
+
+    Returns:
+        blocks: names in order of execution; by_block: a list a block, a number a step, first step first; latents: a
+        number a step, after it. A step is a turn of the sampling loop.
+    """
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    names = blocks_of(packages.layers(family.units(denoiser)))
+    sums: Sums = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+    with denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches:
+        pair = Pair(family, denoiser, pruned)
+        for batch in batches:
+            compare(pipe, pair, batch, names, sums, sampling, seed)
+    steps = range(pipe.num_timesteps)
+    return {
+        "blocks": names,
+        "by_block": [[ratio(sums[name, step]) for step in steps] for name in names],
+        "latents": [ratio(sums["latents", step]) for step in steps],
+    }
+
+
+def compare(
+    pipe: Any, pair: Pair, batch: Batch, names: Sequence[str], sums: Sums, sampling: Sampling, seed: int
+) -> None:
+    """Add what a batch's dense and pruned trajectories differ by to `sums`, at blocks of these names and in latents."""
+    watch, kept = Watch(pair, names, sums), []
+
+    def keep(pipe: Any, i: int, t: Any, values: dict) -> dict:
+        kept.append(values["latents"].cpu().clone())
+        watch.step = i + 1
+        return {}
+
+    def hold_against(pipe: Any, i: int, t: Any, values: dict) -> dict:
+        sums["latents", i] += compared([values["latents"].cpu()], [kept[i]])
+        return {}
+
+    try:
+        batch.sample(pipe, sampling, seed, keep)
+    finally:
+        watch.close()
+    pair.prune()
+    try:
+        batch.sample(pipe, sampling, seed, hold_against)
+    finally:
+        pair.restore()

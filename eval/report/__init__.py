@@ -1,0 +1,1 @@
+"""What people read: tables, findings, the HTML page, and the paper side by side."""

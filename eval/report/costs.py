@@ -1,0 +1,89 @@
+"""The table of what configurations cost, and what zeros were measured to take on dense kernels."""
+
+from collections.abc import Sequence
+
+from eval.analysis.comparisons import Configurations
+from eval.analysis.estimates import estimate
+from eval.model_metrics import Model
+from eval.report.columns import axes_columns, formatted, measured_names, table, title
+from eval.report.words import marked
+from eval.sweep.cells import PLAIN, Cell
+from eval.sweep.clocked import AS_DENSE, Record, as_dense, clocked_names, zeros_of
+from obsdiff import registry
+
+NOTE = (
+    "Dense kernels multiply zeros (unstructured, N:M) like other numbers: such cells take the dense model's time, are "
+    f"not timed each, and say *{AS_DENSE}*."
+)
+COST = (
+    "nonzero_parameters",
+    "checkpoint_mb",
+    "speedup",
+    "denoiser_ms",
+    "pipeline_ms",
+    "pruning_seconds",
+    "shared_seconds",
+    "pruning_memory",
+)
+
+
+def cost(cells: Sequence[Cell], configurations: Configurations) -> str:
+    """Means over seeds; a time that is the dense model's says so, and below that model stands what zeros take."""
+    names = measured_names(cells, configurations, COST)
+    axes = axes_columns(cells, configurations)
+    columns: dict[str, list[str]] = {key: [] for key in (*axes, *(title(cells, configurations, n) for n in names))}
+    zeros = zeros_shown(cells, configurations)
+    for row, cell in enumerate(cells):
+        line = [texts[row] for texts in axes.values()] + [text_of(configurations[cell], name) for name in names]
+        lines = [line]
+        if (found := zeros.get(cell)) is not None:
+            lines.append([zeros_axis(axis, cell, found) for axis in axes] + [zeros_text(found, name) for name in names])
+        for one in lines:
+            for column, text in zip(columns.values(), one, strict=True):
+                column.append(text)
+    notes = [zeros_note(cell, found, several=len(zeros) > 1) for cell, found in zeros.items()]
+    return "\n\n".join([*([" ".join([NOTE, *notes])] if zeros else []), table(columns)])
+
+
+def text_of(records: Sequence[Record], name: str) -> str:
+    if as_dense(records, name):
+        return AS_DENSE
+    found = estimate(records, name)
+    # the dense model's checkpoint is a header of some bytes
+    return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
+
+
+def zeros_shown(cells: Sequence[Cell], configurations: Configurations) -> dict[Cell, Record]:
+    """Dense configurations beside which others stand as dense → what was measured of zeros on them."""
+    masked = [cell for cell in cells if any(as_dense(configurations[cell], name) for name in clocked_names())]
+    shown = {(cell.model, cell.sampling) for cell in masked}
+    return {c: zeros for c in cells if (c.model, c.sampling) in shown and (zeros := zeros_of(configurations[c]))}
+
+
+def zeros_axis(axis: str, cell: Cell, zeros: Record) -> str:
+    own = {"method": f"dense, {100 * zeros['share']:.0f} % zeros"}
+    return own.get(axis, marked(getattr(cell, axis)) if axis in ("model", "sampling") else "")
+
+
+def zeros_text(zeros: Record, name: str) -> str:
+    return formatted(zeros_value(zeros, name)[0]) if name in clocked_names() else ""
+
+
+def zeros_value(zeros: Record, name: str) -> tuple[float, tuple[float, float]]:
+    """A metric of a clock of the zeroed weights, with its quartiles."""
+    value, quartiles = registry.load("eval.model_metrics", name).compute(Model({}, {}, zeros))
+    return float(value), quartiles
+
+
+def zeros_note(cell: Cell, zeros: Record, several: bool) -> str:
+    """What was measured of zeros, in a sentence."""
+    parts = []
+    for name, what in (("speedup", "with a full batch"), ("latency_speedup", "with one prompt")):
+        value, (low, high) = zeros_value(zeros, name)
+        parts.append(f"{formatted(value)} [{formatted(low)}, {formatted(high)}] times as fast {what}")
+    where = ", ".join(marked(text) for text in (cell.model, cell.sampling) if text != PLAIN)
+    return (
+        f"Measured{f' on {where}' if several else ''}, in turns with the dense weights: with the smallest "
+        f"{100 * zeros['share']:.0f} % of every prunable layer's weights set to zero the denoiser runs "
+        f"{' and '.join(parts)} (quartiles over rounds)."
+    )

@@ -1,0 +1,201 @@
+"""results/report.html: one page of a sweep that needs nothing beside it, read top to bottom."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from eval.analysis.estimates import Record
+from eval.analysis.groups import settings
+from eval.figures import ordered
+from eval.report.findings import Table, breaks, count_of, leaders, sentences
+from eval.report.summary_page import IN_SHORT
+from eval.report.words import plain
+from eval.sweep.cells import AXES, PLAIN, cell_path
+from obsdiff import registry
+from obsdiff.storage.files import write_text
+
+TEMPLATE = "report.html.jinja"
+CONFIGS = Path("config")
+ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+"""a sign that Markdown takes for itself, as eval/report/words.py writes it"""
+HIDDEN = 0xF0000
+"""first of the private code points that stand for such signs while markup is looked for"""
+
+
+def write_report(
+    records: Sequence[Record],
+    paths: Sequence[Path],
+    tables: Path,
+    sweep: str,
+    out: Path,
+    others: Sequence[Path] = (),
+    scale: str = "full",
+) -> None:
+    """Write the page.
+
+    Args:
+        records: the cells' metrics, in the order of the rows.
+        paths: their metrics.json files; when they were written is when they were measured.
+        tables: folder of summary.md and figures/.
+        others: summary.md files of other sweeps, shown as ablations under their folders' names.
+        scale: 'tiny' puts a warning on top.
+    """
+    found = settings(records)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(["jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(TEMPLATE).render(
+        sweep=sweep,
+        scale=scale,
+        run=what_was_run(records, paths),
+        answers=[
+            (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
+            for setting in found
+        ],
+        summary=[part for part in sections((tables / "summary.md").read_text()) if part[0] != IN_SHORT],  # `answers`
+        figures=inlined(tables / "figures"),
+        ablations=[(path.parent.name, sections(path.read_text())) for path in others],
+        provenance=provenance(records),
+        cells=Table("Cells and their hashes", ["cell", "hash"], [[cell_path(r), r["hash"]] for r in records]),
+        command=command(sweep, scale),
+    )
+    write_text(out, plain(page))
+
+
+def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Names and values: how many cells, of which axes, when."""
+    rows = [("cells", f"{len(records)}, {count_of(records)}")]
+    for axis in AXES:
+        values = list(dict.fromkeys(record["cell"][axis] for record in records))
+        if axis == "sparsity":
+            values = sorted(value for value in values if value > 0)
+        if axis in ("weighting", "packages"):
+            values = list(dict.fromkeys(r["cell"][axis] for r in records if uses(r, axis)))
+        if axis == "pattern":
+            values = list(dict.fromkeys(r["cell"][axis] for r in records if r["cell"]["sparsity"] > 0))
+        if values and values != [PLAIN]:
+            rows.append((axis, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)))
+    models = {r["cell"]["model"]: r["reach"] for r in records if "reach" in r}
+    rows += [(f"prunable in {model}", text) for model, text in models.items()]
+    days = sorted(datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d") for path in paths)
+    return [*rows, ("measured", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")]
+
+
+def uses(record: Record, axis: str) -> bool:
+    """Whether the cell's method has a weighting, or calibrates at all."""
+    facts = registry.constants("obsdiff.methods", record["cell"]["method"])
+    return bool(facts["WEIGHTED"] if axis == "weighting" else facts["STATISTIC"])
+
+
+def inlined(folder: Path) -> list[dict[str, str]]:
+    """The figures as data URIs: SVG, and PNG of those that are made of pictures."""
+    found = []
+    for name in ordered():
+        svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+        if not svg.is_file():
+            continue
+        drawn = "<image" not in svg.read_text()
+        kind, content = ("svg+xml", svg.read_bytes()) if drawn else ("png", png.read_bytes())
+        facts = registry.constants("eval.figures", name)
+        found.append(
+            {
+                "name": name,
+                "title": facts["TITLE"],
+                "caption": facts["CAPTION"],
+                "source": f"data:image/{kind};base64,{b64encode(content).decode()}",
+            }
+        )
+    return found
+
+
+def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+    """What the numbers are of: versions, machines and hashes, each once."""
+    rows: dict[str, list[str]] = {}
+
+    def add(name: str, text: str) -> None:
+        if text and text not in rows.setdefault(name, []):
+            rows[name].append(text)
+
+    for record in records:
+        about = record["provenance"]
+        add("versions", ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items()))
+        add("machine", ", ".join(machine_words(about.get("machine", {}))))
+        add("dense weights", f"{record['cell']['model']}: SHA-256 {about.get('base', 'unknown')}")
+        add("calibration captions", hashed(about["spec"].get("prompts")) if record["cell"]["sparsity"] > 0 else "")
+        for name, key in (("benchmark captions", "prompts"), ("real pictures", "reference")):
+            add(name, hashed(about.get(key)))
+        for name, key in (("evaluator", "evaluator"), ("network of FID and KID", "fid_features")):
+            add(name, hashed(about.get(key)))
+    return [(name, values) for name, values in rows.items() if values]
+
+
+def machine_words(machine: Record) -> list[str]:
+    """`NVIDIA A100`, `float32`, `TF32 off`."""
+    return [f"TF32 {'on' if value else 'off'}" if key == "tf32" else str(value) for key, value in machine.items()]
+
+
+def hashed(record: Any) -> str:
+    """`zoo/emoji-clip, SHA-256 1596…` of a record with a name, folder, count or sha256; a text is a hash itself."""
+    if not record:
+        return ""
+    if isinstance(record, str):
+        return f"SHA-256 {record}"
+    parts = [str(record[key]) for key in ("name", "folder") if record.get(key)]
+    parts += [f"{record['count']} of them"] if "count" in record else []
+    return ", ".join([*parts, f"SHA-256 {record['sha256']}"] if record.get("sha256") else parts)
+
+
+def command(sweep: str, scale: str) -> str | None:
+    """The shell line that runs the sweep; None where no file of config/ has its name."""
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):  # somebody's notes, or an edit that is not done
+            continue
+        if isinstance(content, dict) and content.get("name") == sweep:
+            parts = ["snakemake --cores all"]
+            if path != CONFIGS / "config.yaml":
+                parts.append(f"--configfile {quote(str(path))}")
+            return " ".join([*parts, "--config scale=tiny"] if scale == "tiny" else parts)
+    return None
+
+
+def sections(markdown: str) -> list[tuple[str, list[Markup | dict[str, Any]]]]:
+    """Headings of a summary.md with what stands under each: paragraphs, and pipe tables as {head, rows}."""
+    found: list[tuple[str, list[Markup | dict[str, Any]]]] = []
+    for block in re.split(r"\n\s*\n", markdown.strip()):
+        lines = block.strip().splitlines()
+        if lines and lines[0].startswith("#"):
+            found.append((lines.pop(0).lstrip("# "), []))
+        if not lines:
+            continue
+        if not found:
+            found.append(("", []))
+        found[-1][1].append(table(lines) if lines[0].startswith("|") else inline(" ".join(lines)))
+    return found
+
+
+def table(lines: Iterable[str]) -> dict[str, Any]:
+    head, _, *rows = (re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in lines)
+    titles = [re.sub(r" ([↑↓])$", "\u00a0\\1", c.strip()) for c in head]  # an arrow stays with its word
+    return {"head": [inline(c) for c in titles], "rows": [[inline(c.strip()) for c in row] for row in rows]}
+
+
+def inline(text: str) -> Markup:
+    """Escaped, with `code` and **bold**; a sign behind a backslash is itself."""
+    hidden = ESCAPED.sub(lambda found: chr(HIDDEN + ord(found[1])), text)
+    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(hidden)))
+    safe = re.sub(r"`(.+?)`", r"<code>\1</code>", safe)
+    return Markup(re.sub(f"[{chr(HIDDEN)}-{chr(HIDDEN + 127)}]", lambda c: str(escape(chr(ord(c[0]) - HIDDEN))), safe))

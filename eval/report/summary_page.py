@@ -1,0 +1,164 @@
+"""summary.md: the configurations' quality with intervals and marks, their paired differences, and their cost."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from eval.analysis.comparisons import REAL, TO_DENSE, Comparison, Configurations, best_of, groups
+from eval.analysis.estimates import Record, estimate
+from eval.analysis.groups import constant
+from eval.images.manifest import FAULTS
+from eval.report.columns import WARNED, axes_columns, measured_names, table, title, with_interval
+from eval.report.costs import cost
+from eval.report.words import code, marked
+from eval.sweep.cells import Cell, named
+from obsdiff.captions.prompts import counts_text
+
+DIFFERENCES = ("fid", "clip_score", "psnr_to_dense", "recall_at_1")
+IN_SHORT = "In short"
+TIED, AS_DENSE, UNSOUND = "°", "=", "‡"
+MARKS = (
+    "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
+    "bootstrapped, paired by prompt and seed in every comparison, and not corrected for the number of comparisons. "
+    f"**Bold** is the best of a model, pattern, sparsity and sampling; {TIED} cannot be told from it, {AS_DENSE} not "
+    "from the dense model: the interval of the paired difference contains 0."
+)
+
+SIMILARITY = (
+    "Pictures against the dense model's of the same prompts and seeds; layer errors on the dense model's inputs, those "
+    "of heads and neurons of the layers that read them."
+)
+
+
+def markdown(configurations: Configurations, found: Sequence[Comparison], answers: Sequence[str] = ()) -> str:
+    """The whole page.
+
+    Args:
+        found: comparisons() of what it shows.
+        answers: paragraphs that say in words what the tables show.
+    """
+    cells = by_pattern(list(configurations))
+    pruned = [cell for cell in cells if float(cell.sparsity) > 0]
+    tied = {(c.first, c.against, c.metric) for c in found if not c.difference.excludes_zero}
+    notes = list(warnings(configurations))
+    short = [f"## {IN_SHORT}", *answers] if answers else []
+    parts = ["# Summary", *head(configurations), *short]
+    parts += ["## Quality", quality(cells, configurations, REAL, tied), *notes]
+    if pruned:
+        parts += ["## Similarity to the dense model", SIMILARITY, quality(pruned, configurations, TO_DENSE, tied)]
+    parts += [*differences(cells, configurations, found), "## Cost", cost(cells, configurations)]
+    return "\n\n".join(parts) + "\n"
+
+
+def head(configurations: Configurations) -> Iterator[str]:
+    first = next(iter(configurations.values()))[0]
+    about = first["provenance"]
+    own = about.get("fid_features")
+    network = f", FID and KID on the features of {code(own['name'])}" if own else ""
+    real = about["reference"]
+    passed = f" (passed over {counts_text(real['passed_over'])})" if real.get("passed_over") else ""
+    yield (
+        f"Configurations: {len(configurations)}, of {len(first['prompts'])} pictures a seed, "
+        f"{real['count']} real pictures{passed}, evaluator "
+        f"{code(about['evaluator']['name'])}{network}. Pictures of all come from the same prompts and noise."
+    )
+    yield MARKS
+
+
+def warnings(configurations: Configurations) -> Iterator[str]:
+    """What metrics of a model warn of, once each."""
+    found = {
+        f"{WARNED} {metric['title']} of {marked(record['cell']['model'])}: {metric['warning']}."
+        for records in configurations.values()
+        for record in records
+        for metric in record["metrics"].values()
+        if "warning" in metric
+    }
+    yield from sorted(found)
+    unsound = [(cell, counts) for cell, records in configurations.items() if (counts := faults(records))]
+    if unsound:
+        each = "; ".join(f"{marked(name_of(cell, configurations))} {faults_text(counts)}" for cell, counts in unsound)
+        yield (
+            f"{UNSOUND} Not every picture shows something: {each}. Black, of one colour, not finite before rounding or "
+            "flagged by a safety checker, they count in every metric as they are."
+        )
+
+
+def faults(records: Sequence[Record]) -> dict[str, int]:
+    """How many pictures of a configuration have each fault, over its seeds; empty where none has any."""
+    found = Counter[str]()
+    for record in records:
+        found.update({kind: count for kind, count in record.get("pictures", {}).items() if kind in FAULTS})
+    return {kind: found[kind] for kind in FAULTS if found[kind]}
+
+
+def faults_text(counts: Mapping[str, int]) -> str:
+    """`3 black, 1 not finite`"""
+    return ", ".join(f"{count} {kind.replace('non_', 'not ')}" for kind, count in counts.items())
+
+
+def name_of(cell: Cell, configurations: Configurations) -> str:
+    """What a person calls a configuration, after its model where there are several."""
+    several = len({other.model for other in configurations}) > 1
+    return f"{cell.model} {named(cell, 'seed')}" if several else named(cell, "seed")
+
+
+def by_pattern(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells of one pattern and sparsity together, where there are several patterns; else as they are."""
+    patterns = list(dict.fromkeys(cell.pattern for cell in cells if float(cell.sparsity) > 0))
+    if len(patterns) < 2:
+        return list(cells)
+    models = list(dict.fromkeys(cell.model for cell in cells))
+
+    def place(cell: Cell) -> tuple[int, int, float]:
+        pruned = float(cell.sparsity) > 0
+        return models.index(cell.model), 1 + patterns.index(cell.pattern) if pruned else 0, float(cell.sparsity)
+
+    return sorted(cells, key=place)
+
+
+def quality(
+    cells: Sequence[Cell], configurations: Configurations, names: Sequence[str], tied: Collection[tuple[Cell, str, str]]
+) -> str:
+    """A row a configuration, its pictures, and metrics with their intervals and marks."""
+    columns = {"pictures": [pictures(configurations[cell]) for cell in cells]}
+    for name in measured_names(cells, configurations, names):
+        best = {best_of(group, configurations, name) for group in groups(configurations)}
+        texts = []
+        for cell in cells:
+            found = estimate(configurations[cell], name)
+            text = "" if found is None else with_interval(found, cell in best)
+            if (cell, "best", name) in tied:
+                text += f" {TIED}"
+            if name in REAL and (cell, "dense", name) in tied:
+                text += f" {AS_DENSE}"
+            texts.append(text)
+        columns[title(cells, configurations, name)] = texts
+    return table(axes_columns(cells, configurations) | columns)
+
+
+def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
+    """A heading and a table of each configuration less its group's base; nothing where no group has two."""
+    known = {(c.first, c.metric): c for c in found if c.against == "base"}
+    shown = [cell for cell in cells if any(first == cell for first, _ in known)]
+    if not shown:
+        return
+    apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
+    base = {c.first: named(c.second, *apart) for c in known.values()}
+    columns = {"minus": [marked(base[cell]) for cell in shown]}
+    for name in measured_names(shown, configurations, DIFFERENCES):
+        texts = []
+        for cell in shown:
+            one = known.get((cell, name))
+            mark = "" if one is None or one.difference.excludes_zero else f" {TIED}"
+            texts.append("" if one is None else with_interval(one.difference, signed=True) + mark)
+        columns[title(cells, configurations, name)] = texts
+    yield "## Paired differences"
+    yield f"Each row minus another of its group; {TIED}: the interval contains 0. differences.csv has all of them."
+    yield table(axes_columns(shown, configurations) | columns)
+
+
+def pictures(records: Sequence[Record]) -> str:
+    """`256`, or `3 × 256` of three seeds, with a mark where some show nothing."""
+    count = len(records[0]["prompts"])
+    mark = f" {UNSOUND}" if faults(records) else ""
+    return (f"{len(records)} × {count}" if len(records) > 1 else str(count)) + mark

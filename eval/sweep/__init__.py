@@ -1,0 +1,1 @@
+"""A sweep: its configuration, its cells, and what its jobs depend on."""

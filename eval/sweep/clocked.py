@@ -1,0 +1,49 @@
+"""Which cells are timed, and what stands where one is not.
+
+Dense kernels multiply zeros like other numbers, and every mask of a sweep runs on them. What their timings would show
+beside the dense model's is the machine's noise. So the dense model is timed once a model and sampling, and with it the
+same weights with many of them zeroed, to show just that; cells whose layers have other shapes are timed each; all
+others are *as dense*, and say so wherever a time or a speed-up would stand.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+from eval.sweep.cells import Cell
+from obsdiff import patterns, registry
+
+AS_DENSE = "as dense"
+Record = dict[str, Any]
+"""of a metrics.json"""
+CELL, DENSE = "cell", "dense"
+"""values of a record's latency.of: who was timed"""
+
+
+def timed_as(cell: Cell) -> Literal["cell", "dense"]:
+    """Whether a cell is timed itself, which the dense model and smaller layers are, or stands with the dense model."""
+    if not registry.constants("obsdiff.methods", cell.method)["PRUNES"]:
+        return "cell"
+    return "cell" if patterns.resolve(cell.pattern).structured else "dense"
+
+
+@cache
+def clocked_names() -> frozenset[str]:
+    """The metrics that come from a cell's own timings."""
+    package = "eval.model_metrics"
+    return frozenset(name for name in registry.names(package) if registry.constants(package, name)["CLOCKED"])
+
+
+def as_dense(records: Sequence[Record], name: str) -> bool:
+    """Whether a metric of a configuration is the dense model's, as no record of it was timed."""
+    return name in clocked_names() and all(stands_with_dense(record) for record in records)
+
+
+def stands_with_dense(record: Record) -> bool:
+    return bool(record.get("latency", {}).get("of") == DENSE)
+
+
+def zeros_of(records: Sequence[Record]) -> Record | None:
+    """What was measured of zeros on the dense model: {share, and what profile/latency.py returns of them}."""
+    found = (record.get("latency", {}).get("zeros") for record in records)
+    return next((zeros for zeros in found if zeros), None)

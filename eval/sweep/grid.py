@@ -1,0 +1,241 @@
+"""The grid of a sweep: config → cells.
+
+What a method ignores is set to its neutral value, so that one result has one cell: the dense model has no sparsity,
+methods without calibration have no weighting, one package and no calibration axis, SparseGPT weights all steps alike.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
+from obsdiff import patterns, registry, schedulers
+from obsdiff.errors import SpecError
+from obsdiff.pipelines import sizes
+from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.typed import no_such_key
+
+DEFAULTS: dict[str, Any] = {
+    "pattern": ["unstructured"],
+    "sparsity": {},
+    "weighting": ["log_decrease"],
+    "packages": [4],
+    "options": [{}],
+    "sampling": [{}],
+    "calibration": [{}],
+    "seed": [0],
+}
+"""of a block that leaves an axis out"""
+INNER = ("weighting", "packages", "options", "sampling", "calibration", "seed")
+Model = Mapping[str, Any]
+"""the content of a file of config/models"""
+
+
+class Overrides(NamedTuple):
+    """What the texts on a cell's axes stand for; each mapping holds only what changes the cell's result."""
+
+    options: dict[str, Any]
+    """fields of PruneSpec"""
+    sampling: dict[str, Any]
+    """fields of Sampling, in calibration and in use"""
+    calibration: dict[str, Any]
+    """count, prompts and choice, and under `sampling` fields of Sampling that hold in calibration alone, or `model`"""
+
+
+def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The grid's blocks, complete, each with the models it is for; `packages` of the config stands for theirs."""
+    given = config["grid"]
+    instead = {"packages": [config["packages"]]} if "packages" in config else {}
+    listed = given if isinstance(given, list) else [given]
+    return [DEFAULTS | {"models": config["models"]} | block | instead for block in listed]
+
+
+def models_of(config: Mapping[str, Any]) -> list[str]:
+    """Names of the models that the grid uses, in order."""
+    return list(dict.fromkeys(name for block in blocks(config) for name in block["models"]))
+
+
+def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+    """The options that change what the method does, and those that it cannot do without."""
+    whole = PruneSpec(**{**rest, **options}).canonical()
+
+    def matters(key: str) -> bool:
+        try:
+            return PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}}).canonical() != whole
+        except SpecError:
+            return True
+
+    return {key: value for key, value in sorted(options.items()) if matters(key)}
+
+
+def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:
+    """The model's sampling with overrides; SpecError where a value is not allowed or the pipeline cannot do it."""
+    values = dict(model["sampling"])
+    for override in overrides:
+        values |= override
+    made = Sampling(**values)
+    schedulers.check(model["family"], made)
+    sizes.check(model["family"], Source(**model["source"]), made)
+    return made
+
+
+def changed(key: str, asked: Mapping[str, Any], model: Model, *under: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a sampling override what differs from the model's own under `under`, and is known to be allowed."""
+    try:
+        before = asdict(sampling_of(model, *under))
+        sampling_of(model, *under, asked)
+    except SpecError as error:
+        raise SpecError(f"{key}: {error}") from None
+    return {k: v for k, v in sorted(asked.items()) if v != before[k]}
+
+
+def calibration_of(asked: Mapping[str, Any], model: Model, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a calibration override what differs from the model's calibration and the cell's sampling.
+
+    `sampling: model` calibrates with the model file's sampling however the cell samples in use.
+    """
+    own = model["calibration"]
+    found = {k: asked[k] for k in ("choice", "count", "prompts") if k in asked and asked[k] != own.get(k)}
+    if asked.get("sampling") == MODEL:
+        return found | ({"sampling": MODEL} if sampling else {})
+    inner = changed("grid.calibration.sampling", asked.get("sampling", {}), model, sampling)
+    return found | ({"sampling": inner} if inner else {})
+
+
+def cell_of(
+    name: str, model: Model, axes: Mapping[str, Any], pruning: Mapping[str, Any], shared: Collection[str] = ()
+) -> tuple[Cell, Overrides] | None:
+    """The canonical cell of one point of the grid; None where the method does not serve the pattern.
+
+    Args:
+        shared: names that several prompt files of the sweep have.
+
+    Raises:
+        SpecError: a value is not allowed.
+    """
+    outer = {key: axes[key] for key in ("method", "pattern", "sparsity", "weighting", "packages", "seed")}
+    try:
+        registry.check("obsdiff.methods", axes["method"], "method")
+        pattern = patterns.resolve(patterns.canonical(axes["pattern"]))
+    except registry.UnknownEntry as error:
+        raise SpecError(str(error)) from None
+    facts = registry.constants("obsdiff.methods", axes["method"])
+    sampling = changed("grid.sampling", axes["sampling"], model)
+    calibration = calibration_of(axes["calibration"], model, sampling)
+    if not facts["PRUNES"]:
+        dense = Cell(
+            name, "dense", "unstructured", "0.00", "uniform", "1", PLAIN, text_of(sampling), PLAIN, str(axes["seed"])
+        )
+        return dense, Overrides({}, sampling, {})
+    if pattern.facts["KIND"] not in facts["KINDS"]:
+        return None
+    if pattern.sparsity is not None:
+        outer["sparsity"] = None
+    rest = {**pruning, **outer}
+    options = relevant(axes["options"], rest)
+    spec = PruneSpec(**{**rest, **options})
+    if not spec.sparsity:
+        raise SpecError(f"sparsity: 0 with method {spec.method!r} is the dense model; leave 0 out of the grid")
+    if not spec.calibrates:
+        calibration = {}
+    return Cell(
+        name,
+        spec.method,
+        spec.pattern,
+        decimal(spec.sparsity),
+        spec.weighting if facts["WEIGHTED"] else "uniform",
+        str(spec.packages if spec.statistic else 1),
+        text_of(options),
+        text_of(sampling),
+        text_of(calibration, shared),
+        str(spec.seed),
+    ), Overrides(options, sampling, calibration)
+
+
+def points(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All combinations; sparsities may be given pattern by pattern, and those of N:M are its own."""
+    amounts = block["sparsity"]
+    if isinstance(amounts, dict):
+        amounts = {patterns.canonical(name): values for name, values in amounts.items()}
+    for method, pattern in product(block["method"], block["pattern"]):
+        mine = amounts.get(patterns.canonical(pattern), [None]) if isinstance(amounts, dict) else amounts
+        for sparsity, *rest in product(mine, *(block[name] for name in INNER)):
+            yield {"method": method, "pattern": pattern, "sparsity": sparsity} | dict(zip(INNER, rest, strict=True))
+
+
+def shared_names(config: Mapping[str, Any]) -> set[str]:
+    """Names that several prompt files of the grid's calibrations have."""
+    paths = defaultdict(set)
+    for block in blocks(config):
+        for asked in block["calibration"]:
+            if "prompts" in asked:
+                paths[Path(asked["prompts"]).name].add(asked["prompts"])
+    return {name for name, found in paths.items() if len(found) > 1}
+
+
+def check_sparsities(block: Mapping[str, Any]) -> None:
+    """Raise SpecError where sparsities by pattern name another pattern than the block's, or leave one out."""
+    amounts = block["sparsity"]
+    if not isinstance(amounts, dict) or not amounts:
+        return
+    listed = [patterns.canonical(name) for name in block["pattern"]]
+    for name in amounts:
+        if patterns.canonical(name) not in listed:
+            raise no_such_key(f"grid.sparsity.{name}", name, block["pattern"])
+    given = {patterns.canonical(name) for name in amounts}
+    for name in listed:
+        if name not in given and patterns.resolve(name).sparsity is None:
+            raise SpecError(f"grid.sparsity: has none for pattern {name!r}; give a list of them")
+
+
+def grid(config: Mapping[str, Any], models: Mapping[str, Model]) -> dict[Cell, Overrides]:
+    """All cells of a config in its order, each once, with what they override; the dense cells are always there.
+
+    Args:
+        models: name → content, of models_of(config).
+
+    Raises:
+        SpecError: a value is not allowed, or a method or pattern makes no cell.
+    """
+    found: dict[Cell, Overrides] = {}
+    texts: dict[tuple[str, str], dict[str, Any]] = {}
+    check_pruning(config["pruning"])
+    shared = shared_names(config)
+    for block in blocks(config):
+        own: dict[Cell, Overrides] = {}
+        for name in block["models"]:
+            for point in points(block):
+                made = cell_of(name, models[name], point, config["pruning"], shared)
+                if made is not None:
+                    cell, overrides = made
+                    own[cell.dense()] = Overrides({}, overrides.sampling, {})
+                    own[cell] = overrides
+                    for axis, values in overrides._asdict().items():
+                        known = texts.setdefault((axis, getattr(cell, axis)), values)
+                        if known != values:
+                            what = f"{known} and {values} would share folders; give their files other names"
+                            raise SpecError(f"grid.{axis}: {what}")
+        check_used(block, list(own))
+        check_sparsities(block)
+        found |= {cell: overrides for cell, overrides in own.items() if cell not in found}
+    return found
+
+
+def check_pruning(values: Mapping[str, Any]) -> None:
+    """Raise SpecError where a value of the config's `pruning` is not allowed, whatever the method."""
+    try:
+        PruneSpec(method="dense", **values)
+    except SpecError as error:
+        raise SpecError(f"pruning.{error}") from None
+
+
+def check_used(block: Mapping[str, Any], cells: list[Cell]) -> None:
+    """Raise SpecError where a method or pattern makes no cell."""
+    for key in ("method", "pattern"):
+        for value in block[key]:
+            name = patterns.canonical(value)
+            if not any(getattr(cell, key) == name for cell in cells) and set(block["method"]) != {"dense"}:
+                raise SpecError(f"grid.{key}: {value!r} goes with none of the others; leave it out")

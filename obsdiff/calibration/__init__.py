@@ -1,0 +1,1 @@
+"""From prompts to the statistics of hooked layers."""

@@ -1,0 +1,146 @@
+"""Where a run's statistics come from: sampling runs, one cached trajectory, or a folder that `calibrate` wrote.
+
+A Measure is asked for the dense model's statistics, where an allocation wants them, and then for one package after the
+other, each of which is pruned before the next is asked for.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from obsdiff import models
+from obsdiff.calibration.runs import Calibration, alphas_of
+from obsdiff.calibration.sharing import Folder, Stored, encoded
+from obsdiff.calibration.statistics import Statistic
+from obsdiff.calibration.trajectory import Trajectory
+from obsdiff.calibration.walking import Walk
+from obsdiff.packages import Group
+from obsdiff.pipelines.staging import Stage
+from obsdiff.report import Clock
+from obsdiff.spec import PruneSpec
+from obsdiff.targets import Target, groups_of
+
+
+class Sums(Protocol):
+    """Statistics of groups, each given out once."""
+
+    def pop(self, group: Group) -> Statistic: ...
+
+
+class Measure(Protocol):
+    def dense(self, groups: Sequence[Group], kind: str) -> Sums:
+        """Of the dense model; asked for before any package."""
+
+    def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
+        """Of the model as pruned so far.
+
+        Args:
+            number: from 1 on.
+            title: the package in words, as `2/4`.
+        """
+
+    def close(self) -> None: ...
+
+
+class Sampled:
+    """A sampling run of all prompts a package."""
+
+    def __init__(self, denoiser: nn.Module, spec: PruneSpec, calibration: Calibration) -> None:
+        self.denoiser, self.spec, self.calibration = denoiser, spec, calibration
+
+    def dense(self, groups: Sequence[Group], kind: str) -> Sums:
+        return self.calibration.statistics(self.denoiser, groups, kind, "measuring outliers")
+
+    def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
+        assert self.spec.statistic is not None
+        what = f"calibrating package {title}"
+        return self.calibration.statistics(self.denoiser, groups_of(package), self.spec.statistic, what)
+
+    def close(self) -> None:
+        pass
+
+
+class Walked:
+    """packages: sequential."""
+
+    def __init__(
+        self, denoiser: nn.Module, spec: PruneSpec, trajectory: Trajectory, device: torch.device, folder: Path | None
+    ) -> None:
+        self.denoiser, self.spec, self.trajectory, self.device = denoiser, spec, trajectory, device
+        self.folder = folder
+        self.alphas = alphas_of(spec)(trajectory.steps)
+        self.walk: Walk | None = None
+
+    def dense(self, groups: Sequence[Group], kind: str) -> Sums:
+        return self.trajectory.statistics(self.denoiser, groups, kind, self.alphas, self.device)
+
+    def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
+        assert self.spec.statistic is not None
+        if self.walk is None:
+            self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder)
+        (target,) = package
+        return self.walk.statistics(target, self.spec.statistic)
+
+    def close(self) -> None:
+        if self.walk is not None:
+            self.walk.close()
+
+
+class Shared:
+    """The dense model's statistics from a folder; packages after the first are sampled.
+
+    Args:
+        sampled: makes what samples them.
+    """
+
+    def __init__(self, denoiser: nn.Module, spec: PruneSpec, folder: Folder, sampled: Callable[[], Sampled]) -> None:
+        self.denoiser, self.spec, self.folder, self.sampled = denoiser, spec, folder, sampled
+        self.later: Sampled | None = None
+
+    def dense(self, groups: Sequence[Group], kind: str) -> Sums:
+        return Stored(self.folder, self.denoiser, self.spec, kind)
+
+    def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
+        assert self.spec.statistic is not None
+        if number == 1:
+            return self.dense(groups_of(package), self.spec.statistic)
+        self.later = self.later or self.sampled()
+        return self.later.package(number, package, title)
+
+    def close(self) -> None:
+        pass
+
+
+def begin(
+    pipe: Any,
+    stage: Stage,
+    spec: PruneSpec,
+    clock: Clock,
+    trajectory: Trajectory | None,
+    shared: Folder | None,
+    folder: Path | None,
+) -> Measure:
+    """Get ready to measure: prompts encoded, the trajectory sampled, as far as either is needed.
+
+    Args:
+        trajectory: of packages: sequential; what is missing in it is sampled.
+        shared: a checked calibration.
+        folder: for files of calls that wait.
+    """
+    denoiser = models.denoiser_of(pipe)
+
+    def sampled() -> Sampled:
+        with clock("encode"):
+            calibration = encoded(pipe, stage, spec)
+        return Sampled(denoiser, spec, calibration)
+
+    if trajectory is not None:
+        if not trajectory.complete:
+            calibration = sampled().calibration
+            with clock("sample"):
+                trajectory.record(calibration, denoiser)
+        return Walked(denoiser, spec, trajectory, stage.device, folder)
+    return Shared(denoiser, spec, shared, sampled) if shared else sampled()

@@ -1,0 +1,231 @@
+"""packages: sequential — every layer calibrated on all layers before it pruned, for one more forward pass in all.
+
+All calls of the dense trajectory are under way at once. They stop where the next layer to be pruned is about to be
+called, its statistic is summed up from their inputs, it is pruned, and they go on to the next one with its new weights.
+Each block of each call is so computed once. Heads and neurons change layers that a call has passed when their
+statistic is known: there a call stops before the smallest module that holds them all, which it rehearses for the
+statistic and then runs again when it has been made smaller.
+
+No family is known here: a call's state from layer to layer is its stopped frames, skip connections, embeddings and
+all. What calls hold may be much; where it stays is settled call by call, from one budget:
+
+    memory          host memory, as far as `trajectory_memory` goes (on a CPU: where it is)
+    files           in the progress folder, beyond that, while the disk has room
+    computed again  without such a folder: the call is run from its inputs to every stop, so that time grows with depth
+
+All three give the same bits.
+"""
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from obsdiff import models
+from obsdiff.calibration.calls import Call, placed, unfold
+from obsdiff.calibration.runs import begun, check
+from obsdiff.calibration.statistics import Statistic
+from obsdiff.calibration.trajectory import WAITING, Trajectory
+from obsdiff.calibration.waiting import Stopped, lasting, stop
+from obsdiff.errors import SpecError
+from obsdiff.packages import GIB, Group, bytes_of
+from obsdiff.targets import Target
+
+Seen = list[tuple[Group, Tensor]]
+"""groups, and the input of each"""
+
+MEMORY, FILES, AGAIN = "in memory", "in files", "computed again at every stop"
+SPARE = 1 << 28
+"""bytes that files leave free on a disk"""
+
+
+class Rehearsed(Exception):
+    """All inputs of a target were seen."""
+
+
+class Walk:
+    """All calls of a trajectory on their way through the denoiser, to be taken from target to target in order."""
+
+    def __init__(
+        self, trajectory: Trajectory, denoiser: nn.Module, alphas: Tensor, device: torch.device, folder: Path | None
+    ) -> None:
+        """
+        Args:
+            alphas: (T,) weights of the steps.
+            device: of the denoiser.
+            folder: for files of what calls hold; those that a killed run left are removed.
+        """
+        self.trajectory, self.denoiser, self.alphas, self.device = trajectory, denoiser, alphas, device
+        self.folder = folder
+        for stale in folder.glob(WAITING) if folder else ():
+            stale.unlink()
+        self.budget = bytes_of(trajectory.spec.trajectory_memory)
+        # the first call tells what one holds; those that always leave are watched for that
+        self.calls = [Stopped(call, i == 0 or self.leaves) for i, call in enumerate(trajectory.calls())]
+        self.texts: tuple[int, dict[str, Tensor]] = (-1, {})
+        self.in_memory = self.a_prompt = 0
+        self.told: set[str] = set()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether calls that wait in host memory have to go there."""
+        return self.device.type != "cpu"
+
+    def statistics(self, target: Target, kind: str) -> dict[Group, Statistic]:
+        """Take all calls to a target and sum up its inputs; the target is to be pruned before the next one's turn.
+
+        Raises:
+            LayerError: a layer was never called, or NaN or infinity arose.
+            SpecError: the device's memory is short.
+            OSError: the disk is full.
+        """
+        stats = begun(self.denoiser, target.unit, kind, self.trajectory.spec)
+        places: Counter[str] = Counter()
+        weights = set(lasting(self.denoiser))
+        odd: Call | None = None
+        with stopping(self.denoiser, target):
+            for stopped in self.calls:
+                for group, x in self.take(stopped):
+                    stats[group].add(x, float(self.alphas[stopped.call.step]))
+                    odd = odd or (None if stats[group].finite else stopped.call)
+                if odd:
+                    break
+                places[self.settle(stopped, weights)] += 1
+        if odd:
+            self.close()
+            self.trajectory.blame(odd, self.denoiser, self.device)
+        check(stats)
+        self.tell(places)
+        return stats
+
+    def take(self, stopped: Stopped) -> Seen:
+        """One call to the next stop; nothing is seen where it came to its end."""
+        if stopped.over:
+            return []
+        try:
+            seen: Seen = stopped.go(self.denoiser, *(() if stopped.begun else self.arguments(stopped)))
+        except torch.OutOfMemoryError as error:
+            raise SpecError(
+                f"batch_size: {self.trajectory.spec.sampling.batch_size} prompts at once need more memory than the "
+                "device has; give a smaller one (`obsdiff plan` says what fits)"
+            ) from error
+        return [] if stopped.over else seen
+
+    def arguments(self, stopped: Stopped) -> tuple[Any, Any]:
+        """What a call begins with. Inputs that calls of a batch share (the text) are on the device once."""
+        call = stopped.call
+        table = self.trajectory.tensors(call.batch)
+        if self.texts[0] != call.batch:
+            common = self.trajectory.shared(call.batch)
+            everything = [c.call for c in self.calls if c.call.batch == call.batch]
+            self.texts = call.batch, {}
+            for one in everything:
+                self.texts[1].update(placed(one, table, self.device, common - self.texts[1].keys()))
+        own = placed(call, table, self.device, set(call.names) - self.texts[1].keys())
+        stopped.shared = {tensor.untyped_storage()._cdata for tensor in self.texts[1].values()}
+        if stopped.watch is not None:
+            stopped.watch.see(own)
+        args, kwargs = unfold(call.arguments, own | self.texts[1])
+        return args, kwargs
+
+    def settle(self, stopped: Stopped, weights: set[int]) -> str:
+        """Decide where what a stopped call holds stays: MEMORY, FILES or AGAIN."""
+        self.in_memory -= stopped.in_memory
+        stopped.in_memory = 0
+        if stopped.over:
+            return MEMORY
+        prompts = self.trajectory.prompts[stopped.call.batch]
+        count = prompts.stop - prompts.start
+        keep = weights | stopped.shared
+        if stopped.watch is not None:
+            size = sum(storage.nbytes() for storage in stopped.watch.alive(keep))
+            self.a_prompt = max(self.a_prompt, -(-size // count)) if stopped is not self.calls[0] else -(-size // count)
+        else:
+            size = self.a_prompt * count
+        if self.in_memory + size <= self.budget:
+            stopped.in_memory = size
+            self.in_memory += size
+            if self.leaves:
+                stopped.leave(keep, None)
+            return MEMORY
+        if self.folder is None or shutil.disk_usage(self.folder).free < size + SPARE:
+            stopped.drop(watched=stopped.watch is not None)
+            return AGAIN
+        if stopped.watch is None:  # that it would have to leave was not known: once more from the start, watched
+            stopped.drop(watched=True)
+        else:
+            stopped.leave(keep, self.folder / f"waiting-{self.calls.index(stopped)}.bin")
+        return FILES
+
+    def tell(self, places: Counter[str]) -> None:
+        """Say once where calls wait, and again when a place is new."""
+        if places.keys() - self.told:
+            self.told |= places.keys()
+            where = ", ".join(f"{count} {place}" for place, count in sorted(places.items()))
+            size = f"{self.in_memory / GIB:.2f} of {self.budget / GIB:g} GiB of trajectory_memory"
+            print(f"packages: sequential: calls of the denoiser wait {where}; {size}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End all calls where they are."""
+        for stopped in self.calls:
+            stopped.drop()
+
+
+@contextmanager
+def stopping(denoiser: nn.Module, target: Target) -> Iterator[None]:
+    """Inside the block, calls stop at a target with what they have seen of its inputs."""
+    with ExitStack() as stack:
+        if target.sites:
+            scope = denoiser.get_submodule(scope_of(denoiser, target))
+            hook = rehearsal(denoiser, target)
+            stack.callback(scope.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        else:
+            (group,) = target.unit
+
+            def seen(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+                stop([(group, args[0])])
+
+            for name in group:  # whichever is called first; the others follow when the hooks are off
+                stack.callback(models.linear(denoiser, name).register_forward_pre_hook(seen).remove)
+        yield
+
+
+def scope_of(denoiser: nn.Module, target: Target) -> str:
+    """Name of the smallest module that is called and holds all layers of a target."""
+    first, *others = (name.split(".") for name in target.touched)
+    depth = 0
+    while all(len(parts) > depth + 1 and parts[: depth + 1] == first[: depth + 1] for parts in (first, *others)):
+        depth += 1
+    while isinstance(denoiser.get_submodule(".".join(first[:depth])), nn.ModuleList | nn.ModuleDict):
+        depth -= 1
+    return ".".join(first[:depth])
+
+
+def rehearsal(denoiser: nn.Module, target: Target) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook of a target's scope: runs it up to the last of the target's inputs, then stops before it."""
+
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        seen: Seen = []
+
+        def note(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def inner(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+                seen.append((group, args[0]))
+                if len(seen) == len(target.unit):
+                    raise Rehearsed
+
+            return inner
+
+        with ExitStack() as stack:
+            for group in target.unit:
+                stack.callback(models.linear(denoiser, group[0]).register_forward_pre_hook(note(group)).remove)
+            with suppress(Rehearsed):
+                module.forward(*args, **kwargs)
+        stop(seen)
+
+    return hook

@@ -1,0 +1,1 @@
+"""Captions and prompts, and the file formats that hold them."""

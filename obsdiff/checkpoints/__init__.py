@@ -1,0 +1,1 @@
+"""Pruned weights on disk: their format, saving, loading, resuming and exporting."""

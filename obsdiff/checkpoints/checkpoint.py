@@ -1,0 +1,266 @@
+"""Pruned weights on disk: of each layer what stays, and a manifest that says what made them.
+
+    weights.safetensors   <layer>.mask or .codes and .values (see packing), <layer>.weight where heads or neurons were
+                          removed: the small weight; <layer>.bias where pruning changed it
+    manifest.json         see manifest.py
+
+A checkpoint is applied to the same dense pipeline it was made from; nothing is pickled.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from obsdiff import models, patterns, surgery
+from obsdiff.checkpoints.manifest import MANIFEST, manifest_of, read_manifest
+from obsdiff.checkpoints.packing import coded, pack, unpack
+from obsdiff.errors import CheckpointError
+from obsdiff.pipelines import guard
+from obsdiff.pipelines.identity import ABSENT, SCHEDULER, Identity, different, identity_of
+from obsdiff.report import Report
+from obsdiff.storage.files import DamagedFile, file_hash, json_text, replacing
+from obsdiff.storage.folders import CHECKPOINT, claimed
+from obsdiff.storage.tensors import read_tensors, save_beside
+from obsdiff.surgery import Site, State
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A checkpoint's content.
+
+    Attributes:
+        manifest: as written, see manifest.py.
+        states: layer → its parameters, at their small shapes; bias None where pruning left it.
+    """
+
+    manifest: dict[str, Any]
+    states: dict[str, State]
+
+    def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
+        """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
+        kept = {(site["layer"], site["kind"]): torch.tensor(site["kept"]) for site in self.manifest["sites"]}
+        if not kept:
+            return []
+        named = [((site.layers[0], site.kind), site) for site in family.sites(denoiser)]
+        return [(site, kept[name]) for name, site in named if name in kept]
+
+    def consumers(self, family: Any, denoiser: nn.Module) -> dict[str, State]:
+        """Layers whose columns lost weights, at the dense model's shapes, removed columns zero."""
+        found = dict(self.states)
+        sites = self.sites(family, denoiser)
+        for name in {name for site, _ in sites for name in site.layers}:
+            del found[name]
+        for layer in dict.fromkeys(stream.consumer.layer for site, _ in sites for stream in site.streams):
+            columns = surgery.staying_columns(sites, layer, models.linear(denoiser, layer).in_features)
+            small, bias = self.states[layer]
+            weight = torch.zeros(len(small), len(columns), dtype=small.dtype)
+            weight[:, columns] = small
+            found[layer] = State(weight, bias)
+        return found
+
+    def install(self, family: Any, denoiser: nn.Module) -> None:
+        """Put the pruned layers into the dense denoiser they were made from."""
+        heads = {site.owner: len(kept) for site, kept in self.sites(family, denoiser) if site.owner}
+        surgery.install(denoiser, self.states, heads)
+
+
+def n_m(record: Mapping[str, Any]) -> dict[str, int]:
+    """The packing's n and m of a manifest's pattern."""
+    return patterns.resolve(record["spec"]["pattern"]).arguments
+
+
+def save_pruned(pipe: Any, folder: str | Path, report: Report) -> Path:
+    """Write what pruning changed; a checkpoint that was there stays whole until this one is.
+
+    Args:
+        pipe: the pruned pipeline.
+        folder: made if missing.
+        report: what prune() returned.
+
+    Raises:
+        SpecError: the folder is a model's, holds something else than a checkpoint, or cannot be written to.
+        CheckpointError: the pipeline is not the one that the report is of.
+        OSError: the disk is full.
+    """
+    with claimed(Path(folder), CHECKPOINT):
+        return write_pruned(pipe, Path(folder), report)
+
+
+def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
+    """save_pruned() into a folder that is claimed already."""
+    denoiser, record = models.denoiser_of(pipe), report.as_dict()
+    tensors: dict[str, Tensor] = {}
+    for layer in record["layers"]:
+        tensors |= packed(layer, surgery.state_of(models.linear(denoiser, layer["name"])), record)
+    with replacing(folder / MANIFEST) as manifest, replacing(folder / WEIGHTS) as weights:
+        save_beside(weights, tensors)
+        dtype = str(denoiser.dtype).removeprefix("torch.")
+        about = manifest_of(report, dtype, file_hash(weights), weights.stat().st_size)
+        try:
+            manifest.write_text(json_text(about, folder / MANIFEST, indent=1))
+        except ValueError as error:
+            raise CheckpointError(f"{error}; the pruned weights are of no use, look at the model's weights") from None
+    return folder
+
+
+def packed(layer: Mapping[str, Any], state: State, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A layer's tensors by their names in the file.
+
+    Raises:
+        CheckpointError: the layer is not pruned as its entry in the manifest says.
+    """
+    name, (rows, columns) = layer["name"], layer["shape"]
+    small = bool(record["sites"])
+    left = state.weight.numel() if small else int(state.weight.count_nonzero())
+    if left > rows * columns - layer["removed"]:
+        raise CheckpointError(
+            f"{name}: {left} weights, and {rows * columns - layer['removed']} should be left of {rows * columns}; "
+            "give save_pruned the pipeline that prune() pruned, and the report that it returned"
+        )
+    parts = {"weight": state.weight} if small else pack(state.weight.cpu(), **n_m(record))
+    if state.bias is not None and (small or layer["bias_moved"]):
+        parts["bias"] = state.bias
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
+
+
+def read_pruned(folder: str | Path) -> Pruned:
+    """A checkpoint, checked against its own manifest.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or edited, or the two are not of one run.
+    """
+    folder = Path(folder)
+    record = read_manifest(folder)
+    try:
+        tensors = read_tensors(folder / WEIGHTS, record["weights_sha256"])
+    except DamagedFile as error:
+        raise CheckpointError(f"{error}; restore it or prune again") from None
+    states = {}
+    for layer in record["layers"]:
+        try:
+            states[layer["name"]] = taken(tensors, layer, record)
+        except (KeyError, ValueError) as error:
+            what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise CheckpointError(f"{folder / WEIGHTS}: {layer['name']!r}: {what}; prune again") from None
+    if tensors:
+        names = ", ".join(repr(name) for name in sorted(tensors)[:3])
+        raise CheckpointError(f"{folder / WEIGHTS}: holds {names} of no layer in {MANIFEST}; prune again")
+    return Pruned(record, states)
+
+
+def taken(tensors: dict[str, Tensor], layer: Mapping[str, Any], record: Mapping[str, Any]) -> State:
+    """Take a layer's tensors out of a file's.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one does not fit the layer's entry in the manifest.
+    """
+    name, (rows, columns) = layer["name"], layer["shape"]
+    left = rows * columns - layer["removed"]
+    if record["sites"]:
+        weight = tensors.pop(f"{name}.weight")
+        if weight.dim() != 2 or weight.numel() != left:
+            raise ValueError(f"its weight is {tuple(weight.shape)}, and {left} weights should be left")
+    else:
+        names = ("codes" if coded(**{"n": 0, "m": 0} | n_m(record)) else "mask", "values")
+        parts = {part: tensors.pop(f"{name}.{part}") for part in names}
+        weight = unpack(parts, (rows, columns), **n_m(record))
+        if int(weight.count_nonzero()) > left:
+            raise ValueError(f"has {int(weight.count_nonzero())} weights, and {left} should be left")
+    moved = layer["bias_moved"] and not record["sites"]
+    bias = tensors.pop(f"{name}.bias") if moved else tensors.pop(f"{name}.bias", None) if record["sites"] else None
+    fits = bias is None or (bias.dtype, bias.shape) == (weight.dtype, weight.shape[:1])
+    if not (weight.is_floating_point() and fits):
+        raise ValueError("its weight is not floating-point, or its bias does not fit the weight")
+    return State(weight, bias)
+
+
+def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False) -> Pruned:
+    """A checkpoint that was made from this dense pipeline.
+
+    Args and errors: as load_pruned().
+    """
+    guard.check(pipe)
+    pruned = read_pruned(folder)
+    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    for problem in mismatches(pipe, pruned.manifest, base or identity_of(pipe), any_components):
+        raise CheckpointError(f"{folder}: {problem}")
+    for problem in misfits(pruned, family, denoiser):
+        raise CheckpointError(f"{folder}: {problem}; prune again")
+    return pruned
+
+
+def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_components: bool) -> Iterator[str]:
+    """Why a pipeline is not the one that a checkpoint was made from; its scheduler is a choice of use."""
+    there, denoiser = manifest["base"], models.family_of(pipe).DENOISER
+    names = [name for name in different(here, there) if name != SCHEDULER]
+    dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
+    if dtype != manifest["dtype"]:
+        yield f"made in {manifest['dtype']}, and this pipeline is in {dtype}; open it with dtype {manifest['dtype']}"
+    if denoiser not in there:
+        yield f"made from a pipeline that has no {denoiser}; use the model it was made from"
+    elif denoiser in names:
+        hashes = f"SHA-256 {there[denoiser][:8]}…, here {here.get(denoiser, ABSENT)[:8]}…"
+        yield f"made from another {denoiser} than this pipeline's ({hashes}); use the dense model it was made from"
+    if names and not any_components:
+        told = " and ".join(
+            name
+            + (" (left out here)" if here.get(name, ABSENT) == ABSENT else "")
+            + (" (left out there)" if there.get(name, ABSENT) == ABSENT else "")
+            for name in names
+        )
+        yield (
+            f"made for another {told} than this pipeline's; use the pipeline it was made from, or pass "
+            f"any_components=True (--any-components) to check the {denoiser} alone"
+        )
+
+
+def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
+    """Layers of a checkpoint that the denoiser does not have in that shape."""
+    linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
+    for layer in pruned.manifest["layers"]:
+        if layer["name"] not in linear or list(linear[layer["name"]].weight.shape) != list(layer["shape"]):
+            yield f"this pipeline has no layer {layer['name']!r} of shape {layer['shape']}"
+            return
+    sites = pruned.sites(family, denoiser)
+    groups = {(site.layers[0], site.kind): site.groups for site, _ in sites}
+    for site in pruned.manifest["sites"]:
+        if groups.get((site["layer"], site["kind"])) != site["groups"]:
+            yield f"this pipeline has no {site['groups']} {site['kind']} at {site['layer']!r}"
+            return
+    dense = {name: linear[name] for site, _ in sites for name in site.layers}
+    hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
+    expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
+    for name, state in pruned.states.items():
+        shape, dtype = expected.get(name, tuple(linear[name].weight.shape)), linear[name].weight.dtype
+        if (tuple(state.weight.shape), state.weight.dtype) != (shape, dtype):
+            yield f"{name!r} is {tuple(state.weight.shape)} {state.weight.dtype}, and should be {shape} {dtype}"
+            return
+
+
+@torch.no_grad()
+def load_pruned(
+    pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False
+) -> dict[str, Any]:
+    """Apply a checkpoint to the dense pipeline it was made from, in place; returns the manifest.
+
+    Args:
+        base: the dense pipeline's identity, if it is known (identity.identity_of_source); computed by default.
+        any_components: check the denoiser alone, not the VAE, text encoders and the rest. The scheduler is never
+            compared.
+
+    Raises:
+        CheckpointError: the files are damaged or edited, or the pipeline is not the one that they were made from.
+        SpecError, LayerError: a checkpoint cannot be loaded into this pipeline as it is (see guard).
+    """
+    pruned = read_for(pipe, folder, base, any_components)
+    denoiser = models.denoiser_of(pipe)
+    pruned.install(models.family_of(pipe), denoiser)
+    surgery.record(denoiser, pruned.manifest["sites"])
+    return pruned.manifest

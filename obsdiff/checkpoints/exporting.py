@@ -1,0 +1,101 @@
+"""A pruned pipeline as an ordinary diffusers folder."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from obsdiff.errors import CheckpointError
+from obsdiff.pipelines.sources import INDEX
+from obsdiff.spec import require
+from obsdiff.storage.files import SIDE, write_json
+from obsdiff.storage.folders import EXPORT, claimed
+from obsdiff.storage.tensors import full_disks_told
+from obsdiff.typed import is_int
+
+
+def require_exportable(manifest: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where an ordinary diffusers folder cannot hold the pruned model."""
+    for site in manifest["sites"]:
+        if len(site["kept"]) < site["groups"]:
+            raise CheckpointError(
+                f"export: {site['layer']} has {len(site['kept'])} of {site['groups']} {site['kind']} left, which a "
+                "diffusers config cannot say; keep the checkpoint, and open it with obsdiff.load_pruned"
+            )
+
+
+def require_size(size: int | str | None) -> None:
+    ok = size is None or (is_int(size) and int(size) > 0) or bool(re.fullmatch(r"\d+(\.\d+)?[KMGT]B", str(size)))
+    require(ok, "max_shard_size", size, "a number of bytes, or a text such as 5GB")
+
+
+def left_out(pipe: Any) -> list[str]:
+    """Components that the pipeline lacks and that from_pretrained must be told so, such as Stable Diffusion 3's T5."""
+    required, _ = pipe._get_signature_keys(pipe)
+    optional = set(pipe._optional_components)
+    return [name for name in sorted(required) if getattr(pipe, name, None) is None and name not in optional]
+
+
+def opened_by(pipe: Any, folder: Path) -> str:
+    """The call that opens an exported pipeline without this library."""
+    arguments = [repr(str(folder)), *(f"{name}=None" for name in left_out(pipe))]
+    return f"DiffusionPipeline.from_pretrained({', '.join(arguments)})"
+
+
+def export_pruned(
+    pipe: Any, folder: str | Path, manifest: Mapping[str, Any], max_shard_size: int | str | None = None
+) -> Path:
+    """Write a pruned pipeline as an ordinary diffusers folder, which from_pretrained opens without this library.
+
+    obsdiff.json beside the components holds the manifest and, as `opened_by`, the call that opens the folder: diffusers
+    wants to be told which required components are left out. An earlier export is replaced, model_index.json last, so
+    that a folder that has one is whole.
+
+    Args:
+        pipe: pruned by load_pruned() or prune().
+        folder: made if missing.
+        manifest: of the checkpoint.
+        max_shard_size: bytes, or a text such as "5GB", from which a component's weights are split into several files;
+            diffusers' own by default (10GB).
+
+    Raises:
+        SpecError: the folder is a model's, holds something else than an export, or cannot be written to; or
+            max_shard_size is not a size.
+        CheckpointError: heads or neurons were removed; a diffusers config cannot say how many each block has left.
+        OSError: the disk is full; what was there before stays.
+    """
+    require_exportable(manifest)
+    require_size(max_shard_size)
+    folder = Path(folder)
+    with claimed(folder, EXPORT):
+        for stale in folder.glob(f".export-*{SIDE}"):
+            shutil.rmtree(stale)
+        side = Path(tempfile.mkdtemp(SIDE, ".export-", folder))
+        try:
+            with full_disks_told(folder):
+                pipe.save_pretrained(side, max_shard_size=max_shard_size)
+            write_json(side / EXPORT.record, {**manifest, "opened_by": opened_by(pipe, folder)}, indent=1)
+            follow_umask(side)
+            move_in(side, folder)
+        finally:
+            shutil.rmtree(side, ignore_errors=True)
+    return folder
+
+
+def follow_umask(side: Path) -> None:
+    """Give all files and folders the modes that the umask gives new ones; mkdtemp and safetensors write 0600."""
+    mode = (side / EXPORT.record).stat().st_mode & 0o666
+    for path in side.rglob("*"):
+        path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
+
+
+def move_in(side: Path, folder: Path) -> None:
+    """Put a finished export into its folder, the index last."""
+    (folder / INDEX).unlink(missing_ok=True)
+    for part in sorted(side.iterdir(), key=lambda path: path.name == INDEX):
+        target = folder / part.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        part.replace(target)

@@ -1,0 +1,170 @@
+"""The manifest of a checkpoint: its format, what every field may hold, and how an edited one is told.
+
+It is the Report of the pruning run and, beside it, `format`, the denoiser's `dtype`, `versions` of libraries, size and
+SHA-256 of the weights' file, and `sha256`: the digest of the manifest itself.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from obsdiff.checkpoints.schema import Schema, closed, schema_of
+from obsdiff.errors import CheckpointError, SpecError
+from obsdiff.pipelines.identity import ABSENT, PIPELINE
+from obsdiff.report import Report
+from obsdiff.spec import DTYPES, PASSING, PruneSpec, Sampling
+from obsdiff.storage.files import DamagedFile, read_json, seal, sealed
+from obsdiff.targets import sparsity_of
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
+HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+
+
+@cache
+def validator() -> Draft202012Validator:
+    """Of all fields: those of Report and PruneSpec by their types, and those that are the manifest's own."""
+    sampling = {"anyOf": [schema_of(Sampling), {"type": "object", "maxProperties": 0}]}
+    identity = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [HASH, {"const": ABSENT}]},
+        "required": [PIPELINE],
+    }
+    spec = schema_of(PruneSpec, prompts=HASH, sampling=sampling)["properties"]
+    result = closed({key: value for key, value in spec.items() if key not in PASSING})
+    report = schema_of(Report, spec=result, base=identity)
+    own = {
+        "format": {"const": FORMAT},
+        "sparsity": {"type": "number", "minimum": 0, "maximum": 1},
+        "dtype": {"enum": [*DTYPES, "float64"]},
+        "versions": closed({name: {"type": "string"} for name in VERSIONS}),
+        "weights_sha256": HASH,
+        "weights_bytes": COUNT,
+        "sha256": HASH,
+    }
+    return Draft202012Validator(closed(report["properties"] | own))
+
+
+def manifest_of(report: Report, dtype: str, weights_sha256: str, weights_bytes: int) -> dict[str, Any]:
+    """The manifest of a run, with its digest."""
+    return seal(
+        report.as_dict()
+        | {
+            "format": FORMAT,
+            "dtype": dtype,
+            "versions": {name: version(name) for name in VERSIONS},
+            "weights_sha256": weights_sha256,
+            "weights_bytes": weights_bytes,
+        }
+    )
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """A checkpoint's manifest, checked field by field and against its own digest.
+
+    Raises:
+        CheckpointError: it is missing, damaged, edited, of another format, or does not agree with itself.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        record = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{folder}: no {MANIFEST}; it is not a pruned checkpoint, or its writing was cut short"
+        raise CheckpointError(message) from None
+    except DamagedFile as error:
+        raise CheckpointError(f"{error}; it is not the manifest of a pruned checkpoint any more, prune again") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path}: not the manifest of a pruned checkpoint, but a {type(record).__name__}")
+    for problem in problems(record):
+        raise CheckpointError(f"{path}: {problem}")
+    return record
+
+
+def problems(record: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a manifest, the most telling first; nothing where it is as it was written."""
+    number = record.get("format", 1 if {"spec", "base", "weights_sha256"} <= record.keys() else None)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        yield "not the manifest of a pruned checkpoint (it has no format number); give the folder that prune wrote"
+    elif number > FORMAT:
+        yield f"written by a newer obsdiff (format {number}, and this one reads {FORMAT}); upgrade obsdiff"
+    elif number < FORMAT:
+        yield f"written by an older obsdiff (format {number}, and this one reads {FORMAT}); prune again"
+    for error in validator().iter_errors(record):
+        message = error.message if len(error.message) < 200 else f"not a valid {error.validator} of the format"
+        place = error.json_path.removeprefix("$").removeprefix(".") or "manifest"
+        yield f"{place}: {message}; the file was edited, restore it or prune again"
+    try:
+        spec = spec_of(record)
+    except SpecError as error:
+        yield f"spec.{error}; the file was edited, restore it or prune again"
+        return
+    for message in (*amount_problems(record, spec), *site_problems(record, spec)):
+        yield f"{message}; the file was edited, restore it or prune again"
+    if not sealed(record):
+        yield "edited after it was written (its digest differs); restore it or prune again"
+
+
+def spec_of(record: dict[str, Any]) -> PruneSpec:
+    """The spec of a manifest, without the prompts, of which it holds the hash.
+
+    Raises:
+        SpecError: a value is not allowed.
+    """
+    told = record["spec"]
+    several = {key: tuple(told[key]) for key in ("exclude", "alphas")}
+    return PruneSpec(**told | several | {"prompts": (), "sampling": Sampling(**told["sampling"])})
+
+
+def amount_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
+    """Where layers and counts are not what the spec asks for."""
+    layers = record["layers"]
+    names = [layer["name"] for layer in layers]
+    wanted = bool(spec.facts["PRUNES"] and (spec.amount > 0 or spec.layer_sparsity))
+    if wanted != bool(layers):
+        yield f"layers: {len(layers)} layers, and method {spec.method!r} at sparsity {spec.amount:g} prunes " + (
+            "some" if wanted else "none"
+        )
+    if len(set(names)) < len(names):
+        yield "layers: a layer is there twice"
+    calibrated = [name for package in record["packages"] for name in package]
+    structured = spec.resolved.structured
+    same = set(calibrated) <= set(names) if structured else calibrated == names
+    if not same or len(set(calibrated)) < len(calibrated):
+        yield "packages: not the layers that were pruned"
+    even = spec.allocation == "uniform"
+    for layer in layers:
+        size, name = layer["shape"][0] * layer["shape"][1], layer["name"]
+        if layer["removed"] > size:
+            yield f"layers: {name!r} has {size} weights, and {layer['removed']} of them removed"
+        elif even and not structured and abs(layer["removed"] - sparsity_of([name], spec) * size) > 1:
+            yield f"layers: {name!r} lost {layer['removed']} of {size} weights, which is not the sparsity of the spec"
+    total = sum(layer["shape"][0] * layer["shape"][1] for layer in layers)
+    if abs(record["sparsity"] * total - sum(layer["removed"] for layer in layers)) > 0.5:
+        yield f"sparsity: {record['sparsity']:g} is not that of the layers"
+
+
+def site_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
+    """Where heads and neurons that stay are impossible, or not as many as the spec asks for."""
+    names = {layer["name"] for layer in record["layers"]}
+    if bool(record["sites"]) != (spec.resolved.structured and bool(names)):
+        yield f"sites: {len(record['sites'])} of them, which pattern {spec.pattern!r} cannot have"
+    found = [(site["layer"], site["kind"]) for site in record["sites"]]
+    if len(set(found)) < len(found):
+        yield "sites: one is there twice"
+    for site in record["sites"]:
+        kept, groups, where = site["kept"], site["groups"], f"sites: {site['layer']!r}"
+        if site["layer"] not in names or site["kind"] not in spec.resolved.facts.get("REMOVES", ()):
+            yield f"{where}, {site['kind']!r} are not among what was pruned"
+        if not kept or kept != sorted(set(kept)) or kept[-1] >= groups:
+            yield f"{where} keeps {kept[:8]} of {groups} groups; they must ascend from 0 to {groups - 1} at most"
+        asked = groups - round(groups * spec.amount)
+        if spec.allocation == "uniform" and not spec.layer_sparsity and len(kept) != asked:
+            yield f"{where} keeps {len(kept)} of {groups} {site['kind']}, and the spec asks for {asked}"

@@ -1,0 +1,1 @@
+"""Processes: one job per GPU, and short CPU jobs on a fork server."""

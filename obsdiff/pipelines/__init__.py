@@ -1,0 +1,1 @@
+"""Diffusers pipelines: their files, loading them, their identity, and what is refused."""

@@ -1,0 +1,121 @@
+"""Whether a model on this machine has all that opening it needs: told from its files, before any weights load."""
+
+import json
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from obsdiff import models, registry
+from obsdiff.errors import SpecError
+from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
+from obsdiff.pipelines.stored import shards
+from obsdiff.spec import Source, require
+
+WEIGHTS = (".safetensors", ".bin")
+
+
+def require_model(source: Source, family: str | None = None) -> None:
+    """Check class, components and files of a model.
+
+    A hub id that is not here is refused unless the source may download it.
+
+    Args:
+        family: a file of obsdiff/models that it must belong to.
+
+    Raises:
+        SpecError: with what is missing or damaged, and the next step.
+    """
+    folder = folder_of(source)
+    if folder is None:
+        require_place(source)
+        return
+    files = component_files(source)
+    index = read_record(folder / INDEX)
+    if family is not None:
+        require_class(index.get("_class_name"), family, source)
+    known = sorted(name for name in index if not name.startswith("_"))
+    for name in source.without:
+        require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
+    for name in known:
+        entry = index[name]
+        if isinstance(entry, list) and entry and entry[0] is not None and name not in source.without:
+            require_component(name, files.get(name, []), source)
+
+
+def require_place(source: Source) -> None:
+    """Raise SpecError unless the model, which is not on this machine, is one that may be downloaded."""
+    name = source.model
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).exists():
+        raise SpecError(f"model: {name!r} is neither a diffusers folder nor a hub id (owner/name)")
+    if source.local_files_only:
+        revision = f" --revision {source.revision}" if source.revision else ""
+        raise SpecError(
+            f"model: {name!r} is not on this machine; run `hf download {name}{revision}`, give a local folder, or say "
+            "local_files_only: false"
+        )
+
+
+def require_class(name: Any, family: str, source: Source) -> None:
+    """Raise SpecError where the pipeline's class is not of the family; its subclasses are."""
+    expected = registry.constants("obsdiff.models", family)["PIPELINE"]
+    if name == expected:
+        return
+    supported = {registry.constants("obsdiff.models", f)["PIPELINE"]: f for f in registry.names("obsdiff.models")}
+    found = supported.get(name) or models.family_named(str(name)).__name__.rpartition(".")[2]
+    ok = found == family
+    require(ok, "family", family, f"that of {source.model!r}, which holds a {name}; give family: {found}")
+
+
+def require_component(name: str, files: list[Path], source: Source) -> None:
+    """Raise SpecError unless a component's configuration can be read and its weights are all there."""
+    if not files:
+        what = f"{source.model!r} has no files of its component {name}"
+        raise SpecError(f"model: {what}; {AGAIN}, or leave it out with `without`")
+    for path in files:
+        if not path.is_file():
+            raise SpecError(f"model: {path} is a broken link; {AGAIN}")
+        if path.suffix == ".json" and path.name.endswith(("config.json", ".index.json")):
+            read_record(path)
+    if not any(path.name == "config.json" for path in files):
+        return
+    if not any(path.suffix in WEIGHTS for path in files):
+        raise SpecError(f"model: {files[0].parent} holds no weights; {AGAIN}")
+    for path in files:
+        if path.name.endswith(".index.json"):
+            shards(path)
+        elif path.suffix == ".safetensors":
+            require_whole(path)
+
+
+def require_whole(path: Path) -> set[str]:
+    """The names of a safetensors file's tensors; SpecError where it is not as long as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
+    expected = 8 + length + max(ends.values(), default=0)
+    if size != expected:
+        raise SpecError(f"model: {path} has {size:,} of {expected:,} bytes; {AGAIN}")
+    return set(ends)
+
+
+def require_layers(source: Source, family: str, patterns: Iterable[str]) -> None:
+    """Raise SpecError where a layer-name pattern matches no layer of the denoiser, if its weights are here.
+
+    A pattern that matches layers which are never pruned alone is refused later, by the run itself.
+
+    Args:
+        family: a file of obsdiff/models.
+        patterns: as `exclude` and the keys of `layer_sparsity`.
+    """
+    files = component_files(source).get(registry.constants("obsdiff.models", family)["DENOISER"], [])
+    tensors = {name for path in files if path.suffix == ".safetensors" for name in require_whole(path)}
+    layers = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
+    for pattern in patterns if layers else ():
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise SpecError(f"{pattern!r} matches no layer of {source.model!r}; there are {layers[0]} … {layers[-1]}")

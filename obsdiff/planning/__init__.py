@@ -1,0 +1,1 @@
+"""What a run would do, computed from shapes: layers, packages, FLOPs, minutes and memory."""

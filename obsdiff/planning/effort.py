@@ -1,0 +1,237 @@
+"""How much work a pruning run is, phase by phase, and how long it takes a device of a stated rate.
+
+FLOPs are of matrix products and factorisations, 2 a multiply-add. With t rows (tokens) of an input of c columns, and
+layers of r outputs:
+
+    encode      2 · parameters · tokens of a text, embeddings aside
+    sample      calls of the denoiser, as torch counts them
+    statistics  t · c² for the upper triangle of XᵀX, and what block rows reach beyond it
+    solve       c³ / 3 for a Cholesky factorisation (float64) and as much for the inverse of a triangle, a Hessian;
+                r · c² for a sweep, and as much for each energy tr(W H Wᵀ) that a layer's error takes
+    eliminate   in float64: c³ / 3 for the inverse, then 2 · (c² + 2 · r · c) a column that goes, and what its delay
+                and groups wider than a column add (elimination.py)
+
+What is not products (scores of Wanda or the norm of weights, sorting, DSnoT's swaps) is bound by memory and left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from obsdiff import models, targets
+from obsdiff.errors import SpecError
+from obsdiff.packages import Group
+from obsdiff.pipelines.loading import configuration
+from obsdiff.planning.counting import Work
+from obsdiff.planning.rates import Rate
+from obsdiff.solver import elimination, products
+from obsdiff.spec import PruneSpec, Source
+from obsdiff.targets import Target
+
+EFFICIENCY = {"encode": 0.5, "sample": 0.5, "statistics": 0.5, "solve": 0.2, "eliminate": 0.2}
+"""share of a device's rate that a phase gets; see benchmarks/real_size.md"""
+LAUNCH = {"cpu": 4e-6, "cuda": 1e-5}
+"""seconds of an operation too small to count"""
+SWEPT, DECIDED, ELIMINATED = 4, 12, 40
+"""operations, each after the other: of a swept column, of a choice of columns, of a removed group"""
+TRIANGLE = 512
+"""rows of H⁻¹ that one product makes (elimination.inverse)"""
+CALLS = {"heun": (2, -1), "pndm": (1, 1)}
+"""sampler → calls of the denoiser a step, and beyond that, where it is not one each"""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """FLOPs of a run.
+
+    Attributes:
+        encode, sample, statistics, solve, eliminate: of the phases.
+        solve_double: what of `solve` is in float64; all of `eliminate` is.
+        operations: of the solver that wait for each other and are small, however fast the device.
+    """
+
+    encode: int
+    sample: int
+    statistics: int
+    solve: int
+    solve_double: int
+    eliminate: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """How long the phases take; all of the solver's are in `solve`."""
+
+    encode: float
+    sample: float
+    statistics: float
+    solve: float
+
+    @property
+    def total(self) -> float:
+        return self.encode + self.sample + self.statistics + self.solve
+
+
+def statistics_flops(columns: int, rows: int, device: str) -> int:
+    """Of the products of one Hessian of inputs (rows, columns), as products.add() makes them on a type of device."""
+    width = products.WIDTHS[device]
+    return sum(2 * rows * min(width, columns - i) * (columns - i) for i in range(0, columns, width))
+
+
+def factor_flops(columns: int) -> tuple[int, int]:
+    """Of obs.factor(): of its Cholesky factorisation in float64, and of the triangular inverse."""
+    return columns**3 // 3, columns**3 // 3
+
+
+def sweep_flops(rows: int, columns: int) -> int:
+    """Of obs.sweep(): every column moves those to its right."""
+    return rows * columns**2
+
+
+def elimination_flops(rows: int, columns: int, size: int, count: int) -> int:
+    """Of elimination.eliminate(): `count` groups of `size` columns go, and matrices are renewed once a block."""
+    step = max(1, elimination.BLOCK // size)
+    removed, renewed = size * count, max(0, count - 1) // step
+    inverse = sum(
+        2 * min(TRIANGLE, columns - at) * min(TRIANGLE, columns - start) * (columns - at)
+        for start in range(0, columns, TRIANGLE)
+        for at in range(start, columns, TRIANGLE)
+    )
+    moves = 2 * renewed * step * size * columns**2 + 4 * removed * rows * columns
+    waiting = 2 * removed * step * size * (rows + columns)
+    own = 6 * removed * columns * size + 2 * (renewed + 1) * rows * columns * size if size > 1 else 0
+    return inverse + moves + waiting + own
+
+
+def calls_of(source: Source, spec: PruneSpec) -> int:
+    """Calls of the denoiser in one sampling run, guided ones counted once; one a step of an unknown sampler."""
+    name = spec.sampling.scheduler
+    if name is None:
+        with suppress(SpecError):
+            own = configuration(source, "scheduler/scheduler_config.json").get("_class_name", "")
+            name = next((known for known in CALLS if known in str(own).lower()), None)
+    each, more = CALLS.get(str(name), (1, 0))
+    return each * spec.sampling.steps + more
+
+
+def encode_flops(source: Source, family: Any, spec: PruneSpec, weights: Mapping[str, int], batch: int) -> int:
+    """Of a prompt's texts.
+
+    Args:
+        weights: bytes of the components.
+        batch: examples that a prompt makes in a call of the denoiser: 2 where it is guided.
+    """
+    total = 0
+    for name, size in weights.items():
+        if "text_encoder" not in name:
+            continue
+        config = configuration(source, f"{name}/config.json")
+        width = config.get("hidden_size", config.get("d_model", 0))
+        parameters = size // source.bytes - config.get("vocab_size", 0) * width
+        given = spec.sampling.max_sequence_length
+        tokens = config.get("max_position_embeddings") or (getattr(family, "T5_TOKENS", 77) if given is None else given)
+        total += 2 * max(parameters, 0) * tokens * batch
+    return total
+
+
+def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: str) -> tuple[int, int, int, int]:
+    """Of one target: all but elimination, what of that is in float64, elimination, and small operations."""
+    solve = double = eliminate = operations = 0
+    if spec.statistic != "hessian":
+        return 0, 0, 0, 0
+    for group in target.unit:
+        columns = models.linear(denoiser, group[0]).in_features
+        first, second = factor_flops(columns)
+        solve, double = solve + first + second, double + first
+        for name in group:
+            rows = models.linear(denoiser, name).out_features
+            sweeps = spec.facts["COMPENSATES"] and spec.compensate and not target.sites
+            energies = 1 if sweeps and dtype == "float32" else 2
+            solve += sweep_flops(rows, columns) * (energies + sweeps)
+            if spec.facts["COMPENSATES"] and not target.sites:
+                decisions = columns // (spec.resolved.multiple if spec.resolved.multiple > 1 else spec.block_size)
+                operations += SWEPT * columns * spec.compensate + DECIDED * decisions
+    for site in target.sites if spec.facts["COMPENSATES"] else ():
+        count = targets.removed_groups(site, targets.sparsity_of(target.layers, spec)) if spec.compensate else 0
+        for stream in site.streams:
+            layer = models.linear(denoiser, stream.consumer.layer)
+            eliminate += elimination_flops(layer.out_features, layer.in_features, site.size, count)
+            operations += ELIMINATED * count
+    return solve, double, eliminate, operations
+
+
+def effort_of(
+    source: Source,
+    family: Any,
+    denoiser: nn.Module,
+    spec: PruneSpec,
+    cuts: Sequence[Sequence[Target]],
+    weights: Mapping[str, int],
+    work: Work,
+    left: int,
+    prompts: int,
+    shared: bool = False,
+) -> Effort:
+    """The work of a whole run.
+
+    Args:
+        denoiser: dense, on the meta device.
+        cuts: the packages.
+        weights: bytes of the components.
+        work: of one call.
+        left: FLOPs of one call of the pruned denoiser.
+        prompts: how many calibrate.
+        shared: the dense model's statistics are at hand (`obsdiff calibrate`): the first package is not sampled.
+    """
+    device = "cuda" if source.device.startswith("cuda") else "cpu"
+    calls = prompts * calls_of(source, spec)
+    owl = spec.calibrates and spec.allocation != "uniform"
+    groups: list[Group] = [group for cut in cuts for target in cut for group in target.unit]
+    sampled = statistics = 0
+    if spec.statistic:
+        begin = 1 if shared and not spec.sequential else 0
+        sampled = sum(work.total - (work.total - left) * i // len(cuts) for i in range(begin, len(cuts)))
+        if spec.sequential:  # the dense model once, then the walk, which rehearses a site up to its consumers
+            sites = [target for cut in cuts for target in cut if target.sites]
+            again = sum(work.by_layer.get(name, 0) for t in sites for name in t.touched if name not in t.layers)
+            again += work.attention if any(site.owner for target in sites for site in target.sites) else 0
+            sampled = work.total + left + again
+        counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
+        if spec.statistic == "hessian":
+            sizes = [(models.linear(denoiser, group[0]).in_features, work.rows.get(group[0], 0)) for group in counted]
+            statistics = sum(statistics_flops(columns, rows, device) for columns, rows in sizes)
+    if owl and not shared:
+        sampled += work.total
+    solver = [solver_flops(denoiser, target, spec, source.dtype) for cut in cuts for target in cut]
+    solve, double, eliminate, operations = (sum(part) for part in zip(*solver, strict=True)) if groups else (0,) * 4
+    sampling = sampled > 0
+    return Effort(
+        encode_flops(source, family, spec, weights, work.batch) * prompts * sampling,
+        sampled * calls,
+        statistics * calls,
+        solve,
+        double,
+        eliminate,
+        operations,
+    )
+
+
+def minutes_of(effort: Effort, rate: Rate, source: Source) -> Minutes:
+    """How long it takes, at the shares of the rate that phases get."""
+    cuda = source.device.startswith("cuda")
+    exact = rate.half if cuda and source.dtype != "float32" else rate.single
+    single = (effort.solve - effort.solve_double) / rate.single
+    solve = (single + effort.solve_double / rate.double) / EFFICIENCY["solve"]
+    solve += effort.eliminate / rate.double / EFFICIENCY["eliminate"]
+    solve += effort.operations * LAUNCH["cuda" if cuda else "cpu"]
+    seconds = (
+        effort.encode / rate.model / EFFICIENCY["encode"],
+        effort.sample / rate.model / EFFICIENCY["sample"],
+        effort.statistics / exact / EFFICIENCY["statistics"],
+        solve,
+    )
+    return Minutes(*(s / 60 for s in seconds))

@@ -1,0 +1,1 @@
+"""Files that a later run trusts: hashed, written atomically, locked."""
