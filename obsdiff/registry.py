@@ -12,10 +12,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
 """the folder that holds the project's packages"""
+
+T = TypeVar("T")
 
 
 class UnknownEntry(ValueError):
@@ -64,6 +66,29 @@ def constants(package: str, name: str) -> Mapping[str, Any]:
             except ValueError:
                 continue
     return MappingProxyType(found)
+
+
+@cache
+def traits(package: str, name: str, kind: type[T]) -> T:
+    """The entry's `TRAITS = Kind(key=literal, …)`, read from its source; all defaults where it states none.
+
+    Args:
+        kind: a frozen dataclass.
+
+    Raises:
+        UnknownEntry: the package has no such entry.
+        TypeError: the entry's traits are not literals, or not those of `kind`; the message names its file.
+    """
+    check(package, name, package.rpartition(".")[2])
+    path = folder(package) / f"{name}.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="TRAITS")], value=ast.Call(args=[], keywords=keywords)):
+                try:
+                    return kind(**{str(k.arg): ast.literal_eval(k.value) for k in keywords})
+                except (ValueError, TypeError) as error:
+                    raise TypeError(f"{path}: TRAITS must be {kind.__name__}(key=literal, ...): {error}") from None
+    return kind()
 
 
 @cache

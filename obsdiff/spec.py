@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from obsdiff import devices, patterns, registry, schedulers
+from obsdiff import devices, patterns, registry, schedulers, weightings
 from obsdiff.errors import SpecError
 from obsdiff.typed import check_types, is_int
 from obsdiff.typed import require as require
@@ -220,7 +220,7 @@ class PruneSpec:
 
     @property
     def takes_table(self) -> bool:
-        return bool(registry.constants("obsdiff.weightings", self.weighting).get("TABLE", False))
+        return weightings.traits(self.weighting).table
 
     @property
     def statistic(self) -> str | None:
@@ -248,7 +248,7 @@ class PruneSpec:
             ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias"}
         if not facts["WEIGHTED"]:
             record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
-        elif not registry.constants("obsdiff.weightings", self.weighting).get("RANGED", True):
+        elif not weightings.traits(self.weighting).ranged:
             record |= {"alpha_min": 1.0, "alpha_max": 1.0}
         if not self.takes_table:
             ignored.add("alphas")

@@ -6,7 +6,7 @@ from conftest import SAMPLING, combinations, entries, pattern_values, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import load_pruned, models, patterns, prune, registry, save_pruned
+from obsdiff import load_pruned, models, patterns, prune, registry, save_pruned, weightings
 from obsdiff.calibration.statistics import STATISTICS
 
 PRUNING = [m for m in entries("obsdiff.methods") if registry.constants("obsdiff.methods", m)["PRUNES"]]
@@ -16,10 +16,7 @@ MASKS = [value for value in pattern_values() if not patterns.resolve(value).stru
 @pytest.mark.parametrize("name", entries("obsdiff.weightings"))
 @given(steps=st.integers(1, 60), low=st.floats(0.1, 1.0), spread=st.floats(1e-3, 3.0))
 def test_weighting(name, steps, low, spread):
-    table = (
-        ((low, low + spread / 2, low + spread),) if registry.constants("obsdiff.weightings", name).get("TABLE") else ()
-    )
-    alphas = registry.load("obsdiff.weightings", name).alphas(steps, low, low + spread, *table)
+    alphas = weightings.alphas(name, steps, low, low + spread, (low, low + spread / 2, low + spread))
     assert alphas.shape == (steps,)
     assert torch.isfinite(alphas).all() and (alphas > 0).all()
     assert ((alphas >= low - 1e-9) & (alphas <= low + spread + 1e-9)).all() or (alphas == alphas[0]).all()
@@ -33,7 +30,7 @@ def test_weighting(name, steps, low, spread):
 
 def test_weighting_of_the_paper():
     """αₜ = α_min + (α_max − α_min)/ln T · ln(T − t + 1), the authors' values at 10 steps over [0.8, 1.2]."""
-    alphas = registry.load("obsdiff.weightings", "log_decrease").alphas(10, 0.8, 1.2)
+    alphas = weightings.alphas("log_decrease", 10, 0.8, 1.2)
     expected = [1.2, 1.181697003776, 1.161235994797, 1.138039216006, 1.111260500153, 1.079588001734]
     assert alphas[:6].tolist() == pytest.approx(expected, abs=1e-9)
     assert float(alphas[-1]) == pytest.approx(0.8)
@@ -41,9 +38,8 @@ def test_weighting_of_the_paper():
 
 @given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=30), st.integers(1, 60))
 def test_table_is_taken_as_it_is_or_spread_evenly(table, steps):
-    alphas = registry.load("obsdiff.weightings", "table").alphas
-    assert alphas(len(table), 0.8, 1.2, tuple(table)).tolist() == pytest.approx(table)
-    spread = alphas(steps, 0.8, 1.2, tuple(table))
+    assert weightings.alphas("table", len(table), 0.8, 1.2, table).tolist() == pytest.approx(table)
+    spread = weightings.alphas("table", steps, 0.8, 1.2, table)
     assert float(spread[0]) == table[0] and (steps == 1 or float(spread[-1]) == pytest.approx(table[-1]))
     assert min(table) - 1e-9 <= float(spread.min()) and float(spread.max()) <= max(table) + 1e-9
 

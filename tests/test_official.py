@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from obsdiff import patterns, registry
+from obsdiff import patterns, registry, weightings
 from obsdiff.calibration.statistics import Hessian
 from obsdiff.solver import elimination, obs
 
@@ -83,6 +83,5 @@ def test_removed_columns(entry):
 
 @by_name(SCHEDULES, "schedule_values")
 def test_schedule(entry):
-    weighting = registry.load("obsdiff.weightings", entry["schedule_values"].replace("-", "_"))
-    alphas = weighting.alphas(entry["steps"], *entry["range"]).tolist()
+    alphas = weightings.alphas(entry["schedule_values"].replace("-", "_"), entry["steps"], *entry["range"]).tolist()
     assert alphas == pytest.approx(entry["values"], abs=1e-9)

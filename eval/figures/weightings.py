@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.figures import _panels
-from obsdiff import registry
+from obsdiff import registry, weightings
 
 TITLE = "Timestep weightings"
 CAPTION = (
@@ -43,10 +43,9 @@ def weighted(record: Record) -> bool:
 def curve(spec: dict[str, Any]) -> tuple[str, list[float]]:
     """Name and values of a spec's weighting over the steps it asked for."""
     name = spec["weighting"]
-    facts = registry.constants("obsdiff.weightings", name)
+    traits = weightings.traits(name)
     low, high, steps = spec["alpha_min"], spec["alpha_max"], spec["sampling"]["steps"]
-    table = (tuple(spec["alphas"]),) if facts.get("TABLE") else ()
-    values = registry.load("obsdiff.weightings", name).alphas(steps, low, high, *table).tolist()
-    if facts.get("TABLE"):
+    values = weightings.alphas(name, steps, low, high, spec["alphas"]).tolist()
+    if traits.table:
         return f"{name} " + ", ".join(f"{a:g}" for a in spec["alphas"]), values
-    return f"{name} {low:g} to {high:g}" if facts.get("RANGED", True) else name, values
+    return f"{name} {low:g} to {high:g}" if traits.ranged else name, values

@@ -17,7 +17,7 @@ from eval.report.columns import formatted
 from eval.sweep.cells import decimal
 from eval.sweep.clocked import AS_DENSE, stands_with_dense, zeros_of
 from eval.tracking.store import Point
-from obsdiff import registry
+from obsdiff import registry, weightings
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import DamagedFile, read_json
 
@@ -148,10 +148,8 @@ def alphas(spec: Mapping[str, Any]) -> list[float]:
         return []
     steps = sampling["steps"]
     turns = {"heun": 2 * steps - 1, "pndm": steps + 1}.get(sampling.get("scheduler") or "", steps)
-    table = [spec["alphas"]] if registry.constants("obsdiff.weightings", spec["weighting"]).get("TABLE") else []
-    entry = registry.load("obsdiff.weightings", spec["weighting"])
-    made: list[float] = entry.alphas(turns, spec["alpha_min"], spec["alpha_max"], *table).tolist()
-    return made
+    found = weightings.alphas(spec["weighting"], turns, spec["alpha_min"], spec["alpha_max"], spec["alphas"])
+    return [float(alpha) for alpha in found]
 
 
 def tags(record: Record) -> dict[str, str]:

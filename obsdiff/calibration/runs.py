@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from obsdiff import models, registry
+from obsdiff import models, weightings
 from obsdiff.calibration.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
@@ -245,9 +245,7 @@ def alphas_of(spec: PruneSpec) -> Alphas:
     """T → the weights of T steps, as the spec's method and weighting have it."""
     if not spec.facts["WEIGHTED"]:
         return lambda steps: torch.ones(steps, dtype=torch.float64)
-    weighting = registry.load("obsdiff.weightings", spec.weighting)
-    table = (spec.alphas,) if spec.takes_table else ()
-    return lambda steps: weighting.alphas(steps, spec.alpha_min, spec.alpha_max, *table)
+    return lambda steps: weightings.alphas(spec.weighting, steps, spec.alpha_min, spec.alpha_max, spec.alphas)
 
 
 @torch.no_grad()

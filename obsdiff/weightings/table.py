@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TABLE = True
-RANGED = False
+from obsdiff.weightings import Traits
+
+TRAITS = Traits(ranged=False, table=True)
 
 
 def alphas(steps: int, low: float, high: float, table: tuple[float, ...]) -> Tensor:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-RANGED = False
+from obsdiff.weightings import Traits
+
+TRAITS = Traits(ranged=False)
 
 
 def alphas(steps: int, low: float, high: float) -> Tensor:
