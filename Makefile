@@ -45,7 +45,7 @@ ui: env
 	@$(BIN)/python -m eval ui --port $(PORT)
 
 lock:
-	uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
+	uv pip compile --quiet pyproject.toml --extra suite --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
 
 clean:

@@ -88,8 +88,19 @@ def test_pretended_gpu_refuses_what_cuda_refuses(gpu):
     gpu.precisions.clear()
 
 
+def nearly(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Equal up to rounding, which may move a weight that lies on the threshold."""
+    assert left.keys() == right.keys()
+    a, b = (torch.cat([weights[name].flatten().double() for name in left]) for weights in (left, right))
+    return bool((a - b).norm() <= 0.01 * b.norm())
+
+
 def assert_same_on_the_gpu(family, spec, offload):
-    """A model pruned there has the weights of one pruned in main memory, and is where it was."""
+    """A model pruned there has the weights of one pruned in main memory, and is where it was.
+
+    Statistics that leave the GPU are added to their sums after each product and not inside it, which rounds otherwise.
+    """
+    alike = nearly if spec.offload_statistics else same
     plain = family.tiny()
     prune(plain, spec)
     with pretended():
@@ -97,7 +108,7 @@ def assert_same_on_the_gpu(family, spec, offload):
         prune(pipe, spec)
         assert as_found(pipe, offload)
         found = weights_of(pipe)
-    assert same(found, weights_of(plain))
+    assert alike(found, weights_of(plain))
 
 
 @pytest.mark.parametrize(("method", "pattern"), combinations())

@@ -1,6 +1,8 @@
 """pyproject.toml, requirements.lock and environment.yml hold the same set within the same bounds."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-WANTED = [Requirement(r) for r in (*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"])]
+LISTED = [
+    *PROJECT["project"]["dependencies"],
+    *PROJECT["project"]["optional-dependencies"]["suite"],
+    *PROJECT["dependency-groups"]["dev"],
+]
+WANTED = [Requirement(text) for text in LISTED]
 
 
 def test_lock_is_within_the_bounds_and_hashed():
@@ -31,9 +38,7 @@ def test_environment_yml_is_the_same_set():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert f"python{PROJECT['project']['requires-python']}" in environment["dependencies"]
     listed = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert sorted(listed) == sorted(
-        str(r) for r in (*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"])
-    )
+    assert sorted(listed) == sorted(LISTED)
 
 
 def test_installed_set_is_the_locked_one():
@@ -44,3 +49,28 @@ def test_installed_set_is_the_locked_one():
         assert re.search(
             rf"^{re.escape(requirement.name)}(\[[^]]*\])?=={re.escape(version(requirement.name))}\b", text, re.M | re.I
         )
+
+
+LIBRARY = """
+import importlib, pkgutil, sys
+
+missing = set(sys.argv[1].split(","))
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+import obsdiff
+
+for module in pkgutil.walk_packages(obsdiff.__path__, "obsdiff."):
+    importlib.import_module(module.name)
+"""
+
+
+def test_library_imports_without_the_suite():
+    """`pip install obsdiff` prunes; only the extra `suite` brings MLflow, Snakemake and what they are used with."""
+    absent = ("torchmetrics", "torch_fidelity", "open_clip", "matplotlib", "tabulate", "jinja2", "mlflow", "snakemake")
+    run = subprocess.run([sys.executable, "-c", LIBRARY, ",".join(absent)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
