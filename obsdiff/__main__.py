@@ -144,8 +144,8 @@ def plan(
     from obsdiff.planning.rates import check
 
     check(rate)
-    from obsdiff.planning import plan as find_out
     from obsdiff.planning.plan import describe
+    from obsdiff.planning.plan import plan as find_out
 
     found = find_out(source, spec, calibration_prompts, int(memory_gib * 2**30), rate, calibrated)
     print(describe(found, as_json))

@@ -68,9 +68,8 @@ def constants(package: str, name: str) -> Mapping[str, Any]:
     return MappingProxyType(found)
 
 
-@cache
 def traits(package: str, name: str, kind: type[T]) -> T:
-    """The entry's `TRAITS = Kind(key=literal, …)`, read from its source; all defaults where it states none.
+    """The entry's `TRAITS = Kind(key=literal, ...)`, read without importing it; all defaults if it states none.
 
     Args:
         kind: a frozen dataclass.
@@ -80,15 +79,21 @@ def traits(package: str, name: str, kind: type[T]) -> T:
         TypeError: the entry's traits are not literals, or not those of `kind`; the message names its file.
     """
     check(package, name, package.rpartition(".")[2])
-    path = folder(package) / f"{name}.py"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    try:
+        return kind(**stated_traits(package, name))
+    except (ValueError, TypeError) as error:
+        path = folder(package) / f"{name}.py"
+        raise TypeError(f"{path}: TRAITS must be {kind.__name__}(key=literal, ...): {error}") from None
+
+
+@cache
+def stated_traits(package: str, name: str) -> Mapping[str, Any]:
+    """The keywords of an entry's TRAITS, read from its source once a process; ValueError if one is not a literal."""
+    for node in ast.parse((folder(package) / f"{name}.py").read_text(encoding="utf-8")).body:
         match node:
             case ast.Assign(targets=[ast.Name(id="TRAITS")], value=ast.Call(args=[], keywords=keywords)):
-                try:
-                    return kind(**{str(k.arg): ast.literal_eval(k.value) for k in keywords})
-                except (ValueError, TypeError) as error:
-                    raise TypeError(f"{path}: TRAITS must be {kind.__name__}(key=literal, ...): {error}") from None
-    return kind()
+                return MappingProxyType({str(k.arg): ast.literal_eval(k.value) for k in keywords})
+    return MappingProxyType({})
 
 
 @cache

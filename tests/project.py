@@ -107,9 +107,10 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def plan(self, ok: bool = True, **config: Any) -> str:
+    def plan(self, *arguments: str, ok: bool = True, **config: Any) -> str:
         """What a dry run says."""
-        status, said = planned(self.folder, self.folder.parent / "dry-run.txt", *self.command(**config)[1:])
+        out = self.folder.parent / "dry-run.txt"
+        status, said = planned(self.folder, out, *self.command(*arguments, **config)[1:])
         assert (status == 0) == ok, said
         return said
 

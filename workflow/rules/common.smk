@@ -40,6 +40,12 @@ except SpecError as error:
 if hasattr(PersistenceBase, "_serialize_param"):
     PersistenceBase._serialize_param = property(lambda self: self._serialize_param_builtin)
 
+# Snakemake 9.27 limits the rate of jobs by a timer per job that has ended: with its default, these take a core of a long
+# run, and with longer timespans the end waits for them. A limit that was asked for stays.
+if (settings := workflow.scheduling_settings) and (limit := settings.max_jobs_per_timespan):
+    if (limit.max_jobs, limit.timespan) == (100, 1):
+        settings.max_jobs_per_timespan = None
+
 TINY = is_tiny(config)
 RESULTS = results_of(config)
 TABLES = RESULTS if config["name"] == "default" else f"{RESULTS}/sweeps/{config['name']}"
