@@ -119,7 +119,7 @@ def test_pictures_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(s
             patch.setattr(identity, "version", lambda name, own=library: "0" if name == own else versions(name))
             others.append(pictures(source))
     whole, closure = Path.read_bytes, registry.closure("eval.images.generate", "obsdiff.models.sd3")
-    for path in (p for p in closure if p.name in ("generate.py", "calibration.py", "_joint.py", "spec.py")):
+    for path in (p for p in closure if p.name in ("generate.py", "runs.py", "_joint.py", "spec.py")):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", lambda self, own=path: whole(self) + b"#" * (self == own))
             others.append(pictures(source))

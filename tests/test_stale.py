@@ -138,7 +138,7 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
     """An edit of one job's function changes the state of that job alone; an edit of what all use changes all."""
     monkeypatch.chdir(tmp_path)
     for package in ("eval", "obsdiff"):
-        shutil.copytree(Path(dag.__file__).parents[1] / package, tmp_path / package)
+        shutil.copytree(registry.ROOT / package, tmp_path / package)
 
     def states() -> dict[str, object]:
         for cached in (dag.code, registry.imports_of, registry.sources):
@@ -157,7 +157,7 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
 
 
 def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):
-    monkeypatch.chdir(Path(dag.__file__).parents[1])
+    monkeypatch.chdir(registry.ROOT)
     dag.code.cache_clear()
     before = dag.code("eval.jobs:generate", "obsdiff.pipelines.loading")
     known = dag.version

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SEED = 3
 SERVER = f"""
 import sys
-sys.path.insert(0, {str(ROOT / "obsdiff")!r})
+sys.path.insert(0, {str(ROOT / "obsdiff/jobs")!r})
 import forkserver
 from pathlib import Path
 forkserver.LIBRARIES, forkserver.IDLE_SECONDS, forkserver.REQUEST_SECONDS = (), 20, 5
