@@ -75,7 +75,7 @@ def run(
     begun = time.perf_counter()
     method = registry.load("obsdiff.methods", spec.method)
     denoiser = models.denoiser_of(pipe)
-    wanted = method.PRUNES and (spec.amount > 0 or spec.layer_sparsity)
+    wanted = method.TRAITS.prunes and (spec.amount > 0 or spec.layer_sparsity)
     chosen = targets.find(family, denoiser, spec) if wanted else []
     cuts = targets.cut(denoiser, chosen, spec)
     report = Report(spec, base)
@@ -136,9 +136,9 @@ def allocate(
     """The sparsity of every layer of every target (of a site: one number)."""
     asked = [[spec_sparsity(target, name, spec) for name in items(target)] for target in chosen]
     entry = registry.load("obsdiff.allocations", spec.allocation)
-    if entry.STATISTIC is None or measure is None:
+    if entry.TRAITS.statistic is None or measure is None:
         return asked
-    sums = measure.dense(targets.groups_of(chosen), entry.STATISTIC)
+    sums = measure.dense(targets.groups_of(chosen), entry.TRAITS.statistic)
     measures, sizes = [], []
     for target in chosen:
         found = []

@@ -33,17 +33,17 @@ def solve_layer(
     """
     pattern = spec.resolved
     entry = registry.load("obsdiff.patterns", pattern.entry)
-    group = method.GROUP if spec.group == "method" else spec.group
-    blocks = pattern.facts["GROUPED"] and group == "block"
+    group = method.TRAITS.group if spec.group == "method" else spec.group
+    blocks = pattern.traits.grouped and group == "block"
 
     def keep(scores: Tensor, start: int = 0) -> Tensor:
         mask: Tensor = entry.keep(scores, sparsity, group, start, **pattern.arguments)
         return mask
 
-    if method.COMPENSATES:
+    if method.TRAITS.compensates:
         assert input is not None
         select = keep
-        if pattern.facts["GROUPED"] and not blocks:
+        if pattern.traits.grouped and not blocks:
             whole = keep(obs.saliency(weight, input.factor, slice(0, weight.shape[1])))
 
             def select(scores: Tensor, start: int = 0) -> Tensor:
@@ -83,7 +83,7 @@ def solve_site(
         The consumers' weights with removed columns zero, and the kept groups, ascending (k,) int64.
     """
     firsts = [stream.consumer.first for stream in site.streams]
-    if method.COMPENSATES:
+    if method.TRAITS.compensates:
         parts = zip(weights, inputs, firsts, strict=True)
         problems = [elimination.Problem(w, i.factor, first) for w, i, first in parts if i is not None]
         return elimination.eliminate(problems, site.size, site.groups, count, spec.compensate)

@@ -1,12 +1,11 @@
 """The validated description of one pruning run. Every input error is raised here, before any weights load."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from obsdiff import devices, patterns, registry, schedulers, weightings
+from obsdiff import allocations, devices, methods, patterns, registry, schedulers, weightings
 from obsdiff.errors import SpecError
 from obsdiff.typed import check_types, is_int
 from obsdiff.typed import require as require
@@ -160,7 +159,7 @@ class PruneSpec:
             raise SpecError(str(error)) from None
         if self.sparsity is None:
             own = 0.5 if resolved.sparsity is None else resolved.sparsity
-            object.__setattr__(self, "sparsity", own if self.facts["PRUNES"] else 0.0)
+            object.__setattr__(self, "sparsity", own if self.traits.prunes else 0.0)
         self.check_amount()
         self.check_together()
         for key, allowed in (("indivisible", INDIVISIBLE), ("group", ("method", *GROUPS))):
@@ -183,7 +182,7 @@ class PruneSpec:
     def check_amount(self) -> None:
         s, fixed = self.amount, self.resolved.sparsity
         require(0 <= s < 1, "sparsity", s, "in [0, 1)")
-        require(s == 0 or self.facts["PRUNES"], "sparsity", s, f"0, the only one that method {self.method!r} takes")
+        require(s == 0 or self.traits.prunes, "sparsity", s, f"0, the only one that method {self.method!r} takes")
         if fixed is not None and s:
             ok = abs(s - fixed) < 1e-9
             require(ok, "sparsity", s, f"{fixed:g}, the only one that pattern {self.pattern!r} has; leave it out")
@@ -192,15 +191,15 @@ class PruneSpec:
 
     def check_together(self) -> None:
         """Values that are allowed each, and not together."""
-        pattern, kinds = self.resolved, self.facts["KINDS"]
+        pattern, kinds = self.resolved, self.traits.kinds
         serves = f"served by method {self.method!r}, which takes {' and '.join(kinds)} patterns"
-        require(pattern.facts["KIND"] in kinds or not self.facts["PRUNES"], "pattern", self.pattern, serves)
+        require(pattern.traits.kind in kinds or not self.traits.prunes, "pattern", self.pattern, serves)
         if pattern.sparsity is not None:
             require(not self.layer_sparsity, "layer_sparsity", self.layer_sparsity, f"free with {self.pattern}")
             require(self.allocation == "uniform", "allocation", self.allocation, f"free with {self.pattern}; uniform")
         ok = not self.layer_sparsity or self.allocation == "uniform"
         require(ok, "allocation", self.allocation, "free with layer_sparsity; uniform")
-        ok = bool(self.alphas) or not self.takes_table or not self.facts["WEIGHTED"]
+        ok = bool(self.alphas) or not self.takes_table or not self.traits.weighted
         require(ok, "alphas", self.alphas, f"what weighting {self.weighting!r} needs: numbers, first step first")
 
     @property
@@ -210,9 +209,9 @@ class PruneSpec:
         return self.sparsity
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """The method's constants (see obsdiff/methods), read without importing it."""
-        return registry.constants("obsdiff.methods", self.method)
+    def traits(self) -> methods.Traits:
+        """The method's, read without importing it."""
+        return methods.traits(self.method)
 
     @property
     def resolved(self) -> patterns.Pattern:
@@ -225,8 +224,7 @@ class PruneSpec:
     @property
     def statistic(self) -> str | None:
         """What calibration sums up for pruning: the method's need, or the means that bias compensation takes."""
-        own: str | None = self.facts["STATISTIC"]
-        return own or ("moments" if self.bias and self.facts["PRUNES"] else None)
+        return self.traits.statistic or ("moments" if self.bias and self.traits.prunes else None)
 
     @property
     def sequential(self) -> bool:
@@ -236,29 +234,29 @@ class PruneSpec:
     @property
     def calibrates(self) -> bool:
         """Whether sampling runs, and so prompts, are needed at all."""
-        allocated = registry.constants("obsdiff.allocations", self.allocation)["STATISTIC"]
-        return bool(self.facts["PRUNES"]) and (self.statistic or allocated) is not None
+        allocated = allocations.traits(self.allocation).statistic
+        return self.traits.prunes and (self.statistic or allocated) is not None
 
     def canonical(self) -> dict[str, Any]:
         """All that defines the result, with the prompts as their hash and what the method ignores at its neutral."""
         record = {key: value for key, value in asdict(self).items() if key not in PASSING}
-        facts, pattern = self.facts, self.resolved
+        traits, pattern = self.traits, self.resolved
         ignored = set()
-        if not facts["PRUNES"]:
+        if not traits.prunes:
             ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias"}
-        if not facts["WEIGHTED"]:
+        if not traits.weighted:
             record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
         elif not weightings.traits(self.weighting).ranged:
             record |= {"alpha_min": 1.0, "alpha_max": 1.0}
         if not self.takes_table:
             ignored.add("alphas")
-        if not facts["COMPENSATES"]:
+        if not traits.compensates:
             ignored |= {"compensate", "damping"}
-        if pattern.structured or not pattern.facts["GROUPED"] or not facts["PRUNES"]:
+        if pattern.structured or not pattern.traits.grouped or not traits.prunes:
             ignored.add("group")
-        elif self.group == facts["GROUP"]:
+        elif self.group == traits.group:
             record["group"] = "method"
-        if pattern.structured or not (facts["COMPENSATES"] or self.group == "block"):
+        if pattern.structured or not (traits.compensates or self.group == "block"):
             ignored.add("block_size")
         if pattern.sparsity is None:
             ignored.add("indivisible")

@@ -53,7 +53,7 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     """
     pattern = spec.resolved
     if pattern.structured:
-        everything = site_targets([s for s in family.sites(denoiser) if s.kind in pattern.facts["REMOVES"]])
+        everything = site_targets([s for s in family.sites(denoiser) if s.kind in pattern.traits.removes])
     else:
         everything = [Target(unit) for unit in family.units(denoiser)]
     every_layer = [name for target in everything for name in target.layers]

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-from obsdiff import PruneSpec, Sampling, patterns, registry
+from obsdiff import PruneSpec, Sampling, methods, patterns, registry
 
 __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
@@ -53,7 +53,7 @@ def entries(package: str) -> list[str]:
 
 def spec_of(method: str, **more: object) -> PruneSpec:
     """A spec of a few calibration prompts; the dense method at its only sparsity."""
-    prunes = registry.constants("obsdiff.methods", method)["PRUNES"]
+    prunes = methods.traits(method).prunes
     base = {"sparsity": None if prunes else 0.0, "prompts": PROMPTS, "sampling": SAMPLING}
     return PruneSpec(method=method, **(base | more))
 
@@ -68,8 +68,8 @@ def combinations() -> list[tuple[str, str]]:
     """Every method with every pattern that it serves."""
     made = []
     for method in entries("obsdiff.methods"):
-        kinds = registry.constants("obsdiff.methods", method)["KINDS"]
-        made += [(method, value) for value in pattern_values() if patterns.resolve(value).facts["KIND"] in kinds]
+        kinds = methods.traits(method).kinds
+        made += [(method, value) for value in pattern_values() if patterns.resolve(value).traits.kind in kinds]
     return made
 
 

@@ -27,7 +27,7 @@ def test_cells_that_differ_in_method_pattern_and_sparsity_share():
     cells = [(cell, spec) for cell, spec in every if spec.calibrates]
     cells += [made("obs_diff", sparsity=0.3), made("obs_diff", exclude=("x*",)), made("wanda", allocation="owl")]
     found = shared(cells)
-    weighted = {c.method for c, spec in cells if spec.facts["WEIGHTED"]}
+    weighted = {c.method for c, spec in cells if spec.traits.weighted}
     assert len(found) == 2 and {"wanda", "obs_diff", "dsnot"} <= weighted
     by_weights = {calibration.weights: {c.method for c in several} for calibration, several in found.items()}
     assert by_weights["log_decrease-0.8-1.2"] == weighted and "sparsegpt" in by_weights["uniform"]

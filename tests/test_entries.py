@@ -1,15 +1,17 @@
 """Contracts of the pruning core's extension points, over whatever entries are there."""
 
+import inspect
+
 import pytest
 import torch
 from conftest import SAMPLING, combinations, entries, pattern_values, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import load_pruned, models, patterns, prune, registry, save_pruned, weightings
+from obsdiff import allocations, load_pruned, methods, models, patterns, prune, registry, save_pruned, weightings
 from obsdiff.calibration.statistics import STATISTICS
 
-PRUNING = [m for m in entries("obsdiff.methods") if registry.constants("obsdiff.methods", m)["PRUNES"]]
+PRUNING = [m for m in entries("obsdiff.methods") if methods.traits(m).prunes]
 MASKS = [value for value in pattern_values() if not patterns.resolve(value).structured]
 
 
@@ -80,12 +82,15 @@ def test_mask_is_exact_and_takes_the_lowest(value, rows, groups, sparsity, group
 
 @pytest.mark.parametrize("name", entries("obsdiff.patterns"))
 def test_pattern_states_what_it_is(name):
-    facts = registry.constants("obsdiff.patterns", name)
-    assert facts["KIND"] in ("mask", "structured")
-    assert (facts["KIND"] == "mask") == hasattr(registry.load("obsdiff.patterns", name), "keep") == ("GROUPED" in facts)
-    assert ("VALUE" in facts) == ("ORDER" in facts) == ("FORM" in facts)
-    if facts["KIND"] == "structured":
-        assert set(facts["REMOVES"]) <= {"heads", "neurons"}
+    traits = registry.traits("obsdiff.patterns", name, patterns.Traits)
+    assert traits.kind in ("mask", "structured")
+    assert (traits.kind == "mask") == hasattr(registry.load("obsdiff.patterns", name), "keep")
+    assert not (traits.grouped and traits.kind == "structured")
+    assert (traits.value is None) == (traits.order is None) == (not traits.form)
+    if traits.kind == "structured":
+        assert traits.removes and set(traits.removes) <= {"heads", "neurons"}
+    else:
+        assert not traits.removes
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.allocations"))
@@ -105,22 +110,22 @@ def test_allocation_keeps_the_total_and_spares_what_measures_more(name, measures
 
 @pytest.mark.parametrize("name", entries("obsdiff.allocations"))
 def test_allocation_states_what_it_is(name):
-    statistic = registry.constants("obsdiff.allocations", name)["STATISTIC"]
+    statistic = allocations.traits(name).statistic
     assert statistic in (None, "moments")
     assert (statistic is not None) == hasattr(registry.load("obsdiff.allocations", name), "measure")
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.methods"))
 def test_method_states_what_it_is(name):
-    module, facts = registry.load("obsdiff.methods", name), registry.constants("obsdiff.methods", name)
-    assert facts["STATISTIC"] in (None, *STATISTICS) and facts["GROUP"] in ("block", "row", "layer")
-    assert all(isinstance(facts[key], bool) for key in ("WEIGHTED", "COMPENSATES", "PRUNES"))
-    assert facts["KINDS"] and set(facts["KINDS"]) <= {"mask", "structured"}
-    assert not (facts["WEIGHTED"] and facts["STATISTIC"] is None)
-    scored = facts["PRUNES"] and not facts["COMPENSATES"]
-    assert hasattr(module, "score") == (scored and "mask" in facts["KINDS"])
-    assert hasattr(module, "score_columns") == (scored and "structured" in facts["KINDS"])
-    assert not facts["COMPENSATES"] or facts["STATISTIC"] == "hessian"
+    module, traits = registry.load("obsdiff.methods", name), methods.traits(name)
+    assert traits.statistic in (None, *STATISTICS) and traits.group in ("block", "row", "layer")
+    assert all(isinstance(value, bool) for value in (traits.weighted, traits.compensates, traits.prunes))
+    assert traits.kinds and set(traits.kinds) <= {"mask", "structured"}
+    assert not (traits.weighted and traits.statistic is None)
+    scored = traits.prunes and not traits.compensates
+    assert hasattr(module, "score") == (scored and "mask" in traits.kinds)
+    assert hasattr(module, "score_columns") == (scored and "structured" in traits.kinds)
+    assert not traits.compensates or traits.statistic == "hessian"
 
 
 PRUNED: dict[tuple, dict[str, torch.Tensor]] = {}
@@ -135,12 +140,12 @@ def test_method_prunes_and_reloads(method, value, family, tmp_path):
     report = prune(pipe, spec_of(method, pattern=value, packages=2))
     denoiser = models.denoiser_of(pipe)
     PRUNED[family, method, value] = denoiser.state_dict()
-    structured, facts = patterns.resolve(value).structured, registry.constants("obsdiff.methods", method)
+    structured, traits = patterns.resolve(value).structured, methods.traits(method)
     for layer in report.layers:
         weight = models.linear(denoiser, layer.name).weight
         dense = layer.shape[0] * layer.shape[1]
         assert layer.removed == (dense - weight.numel() if structured else int((weight == 0).sum()))
-        assert 0 < layer.weight_error < (float("inf") if facts["COMPENSATES"] else 1)
+        assert 0 < layer.weight_error < (float("inf") if traits.compensates else 1)
         if not structured:
             assert layer.removed == round(dense * report.spec.sparsity)
     for site in report.sites:
@@ -182,7 +187,7 @@ def lost_biases(report, family) -> int:
 
 @pytest.mark.parametrize("method", PRUNING)
 def test_same_seed_same_weights(method, family):
-    value = "unstructured" if "mask" in registry.constants("obsdiff.methods", method)["KINDS"] else "structured"
+    value = "unstructured" if "mask" in methods.traits(method).kinds else "structured"
 
     def weights(others: int = 0) -> dict[str, torch.Tensor]:
         pipe = family.tiny()
@@ -230,3 +235,39 @@ def test_family(family):
     order = list(seen)
     ends = [max(order.index(name) for group in unit for name in group) for unit in family.units(denoiser)]
     assert ends == sorted(ends)
+
+
+def parameters(function) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+PROTOCOLS = {
+    "obsdiff.methods": (methods.Scores, methods.RefinesMask, methods.ScoresColumns),
+    "obsdiff.patterns": (patterns.Masks,),
+    "obsdiff.allocations": (allocations.Allocation, allocations.Measures),
+    "obsdiff.weightings": (weightings.Weighting,),
+}
+
+
+@pytest.mark.parametrize(("package", "name"), [(package, name) for package in PROTOCOLS for name in entries(package)])
+def test_functions_of_an_entry_are_those_of_its_protocol(package, name):
+    """Every public function of an entry that its package calls has the protocol's parameters, then its own options."""
+    entry, found = registry.load(package, name), 0
+    for protocol in PROTOCOLS[package]:
+        for function, stated in vars(protocol).items():
+            if not function.startswith("_") and hasattr(entry, function):
+                wanted = parameters(stated)
+                assert parameters(getattr(entry, function))[: len(wanted)] == wanted
+                found += 1
+    compensates = package == "obsdiff.methods" and (methods.traits(name).compensates or not methods.traits(name).prunes)
+    structured = package == "obsdiff.patterns" and patterns.resolve(name).structured if name != "n_m" else False
+    assert found > 0 or compensates or structured
+
+
+def test_traits_that_are_no_literals_are_an_error_that_names_the_file(tmp_path, monkeypatch):
+    (tmp_path / "computed.py").write_text("TRAITS = Traits(weighted=1 > 0)\n")
+    (tmp_path / "misspelt.py").write_text("TRAITS = Traits(wieghted=True)\n")
+    monkeypatch.setattr(registry, "folder", lambda package: tmp_path)
+    for name in ("computed", "misspelt"):
+        with pytest.raises(TypeError, match=rf"{name}\.py: TRAITS must be Traits\(key=literal"):
+            registry.traits("own", name, methods.Traits)

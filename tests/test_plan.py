@@ -10,7 +10,7 @@ from conftest import SAMPLING, combinations, entries, spec_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import PruneSpec, Source, SpecError, models, plan, registry, targets
+from obsdiff import PruneSpec, Source, SpecError, methods, models, plan, registry, targets
 from obsdiff.calibration.runs import Calibration
 from obsdiff.models._tiny import LENGTH
 from obsdiff.patterns import unstructured
@@ -125,13 +125,13 @@ def test_solver_makes_the_products_that_are_planned():
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
 def test_every_method_and_pattern_has_a_plan(name, folders):
     for method, pattern in combinations():
-        facts = registry.constants("obsdiff.methods", method)
+        traits = methods.traits(method)
         spec = spec_of(method, pattern=pattern)
         found = planned(folders[name], spec)
         effort, minutes = found.effort, found.minutes
         assert (effort.sample > 0) == (effort.encode > 0) == spec.calibrates
-        assert (effort.statistics > 0) == (facts["STATISTIC"] == "hessian") == (effort.solve > 0)
-        assert (effort.eliminate > 0) == (facts["COMPENSATES"] and spec.resolved.structured)
+        assert (effort.statistics > 0) == (traits.statistic == "hessian") == (effort.solve > 0)
+        assert (effort.eliminate > 0) == (traits.compensates and spec.resolved.structured)
         assert all(math.isfinite(m) and m >= 0 for m in vars(minutes).values())
         assert minutes.total == pytest.approx(sum(vars(minutes).values())) and "at cpu: " in describe(found)
         assert found.memory.peak >= found.memory.loading > 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eval.analysis.estimates import Record, by_configuration, estimate
 from eval.sweep.cells import PLAIN, Cell, named
-from obsdiff import registry
+from obsdiff import methods
 
 Group = list[Record]
 """records of one configuration, a seed each"""
@@ -61,13 +61,10 @@ def settings(records: Sequence[Record]) -> list[Setting]:
 
 def constant(cells: Iterable[Cell]) -> list[str]:
     """The weighting, and the packages, where all methods that have them have the same: no label needs to say it."""
-    had = {"weighting": "WEIGHTED", "packages": "STATISTIC"}
+    axes = ("weighting", "packages")
     listed = list(cells)
-
-    def values(axis: str) -> set[str]:
-        return {getattr(c, axis) for c in listed if registry.constants("obsdiff.methods", c.method)[had[axis]]}
-
-    return [axis for axis in had if len(values(axis)) < 2]
+    used = {axis: {getattr(cell, axis) for cell in listed if methods.traits(cell.method).uses(axis)} for axis in axes}
+    return [axis for axis in axes if len(used[axis]) < 2]
 
 
 class Point(NamedTuple):

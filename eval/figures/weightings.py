@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.figures import _panels
-from obsdiff import registry, weightings
+from obsdiff import methods, weightings
 
 TITLE = "Timestep weightings"
 CAPTION = (
@@ -37,7 +37,7 @@ def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
 
 
 def weighted(record: Record) -> bool:
-    return bool(registry.constants("obsdiff.methods", record["cell"]["method"])["WEIGHTED"])
+    return methods.traits(record["cell"]["method"]).weighted
 
 
 def curve(spec: dict[str, Any]) -> tuple[str, list[float]]:

@@ -19,7 +19,7 @@ from eval.report.findings import Table, breaks, count_of, leaders, sentences
 from eval.report.summary_page import IN_SHORT
 from eval.report.words import plain
 from eval.sweep.cells import AXES, PLAIN, cell_path
-from obsdiff import registry
+from obsdiff import methods, registry
 from obsdiff.storage.files import write_text
 
 TEMPLATE = "report.html.jinja"
@@ -82,7 +82,8 @@ def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple
         if axis == "sparsity":
             values = sorted(value for value in values if value > 0)
         if axis in ("weighting", "packages"):
-            values = list(dict.fromkeys(r["cell"][axis] for r in records if uses(r, axis)))
+            used = [record["cell"] for record in records if methods.traits(record["cell"]["method"]).uses(axis)]
+            values = list(dict.fromkeys(cell[axis] for cell in used))
         if axis == "pattern":
             values = list(dict.fromkeys(r["cell"][axis] for r in records if r["cell"]["sparsity"] > 0))
         if values and values != [PLAIN]:
@@ -91,12 +92,6 @@ def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple
     rows += [(f"prunable in {model}", text) for model, text in models.items()]
     days = sorted(datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d") for path in paths)
     return [*rows, ("measured", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")]
-
-
-def uses(record: Record, axis: str) -> bool:
-    """Whether the cell's method has a weighting, or calibrates at all."""
-    facts = registry.constants("obsdiff.methods", record["cell"]["method"])
-    return bool(facts["WEIGHTED"] if axis == "weighting" else facts["STATISTIC"])
 
 
 def inlined(folder: Path) -> list[dict[str, str]]:

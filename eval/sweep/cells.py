@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from obsdiff import patterns, registry
+from obsdiff import methods, patterns
 from obsdiff.spec import require
 
 PLAIN = "plain"
@@ -98,14 +98,14 @@ def cell_hash(record: dict[str, Any]) -> str:
 
 def named(cell: Cell, *without: str) -> str:
     """What a person calls the cell: `obs_diff 0.50 log_decrease`, `magnitude 2:4`; some axes may be left out."""
-    facts = registry.constants("obsdiff.methods", cell.method)
+    traits = methods.traits(cell.method)
     fixed = patterns.resolve(cell.pattern).sparsity is not None
     parts = {
         "method": cell.method,
         "pattern": cell.pattern if cell.pattern != "unstructured" else "",
         "sparsity": cell.sparsity if cell.method != "dense" and not fixed else "",
-        "weighting": cell.weighting if facts["WEIGHTED"] else "",
-        "packages": f"packages {cell.packages}" if facts["STATISTIC"] and cell.packages != "4" else "",
+        "weighting": cell.weighting if traits.uses("weighting") else "",
+        "packages": f"packages {cell.packages}" if traits.uses("packages") and cell.packages != "4" else "",
         "options": cell.options if cell.options != PLAIN else "",
         "sampling": cell.sampling if cell.sampling != PLAIN else "",
         "calibration": f"calibrated {cell.calibration}" if cell.calibration != PLAIN else "",

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eval.sweep.cells import Cell
-from obsdiff import patterns, registry
+from obsdiff import methods, patterns, registry
 
 AS_DENSE = "as dense"
 Record = dict[str, Any]
@@ -22,7 +22,7 @@ CELL, DENSE = "cell", "dense"
 
 def timed_as(cell: Cell) -> Literal["cell", "dense"]:
     """Whether a cell is timed itself, which the dense model and smaller layers are, or stands with the dense model."""
-    if not registry.constants("obsdiff.methods", cell.method)["PRUNES"]:
+    if not methods.traits(cell.method).prunes:
         return "cell"
     return "cell" if patterns.resolve(cell.pattern).structured else "dense"
 

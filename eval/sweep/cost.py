@@ -10,7 +10,7 @@ from tabulate import tabulate
 from eval.sweep.calibrations import SEQUENTIAL, Calibration, calibration_of
 from eval.sweep.config import Sweep, read_sweep
 from eval.sweep.specs import spec_of
-from obsdiff import registry
+from obsdiff import allocations
 from obsdiff.spec import PruneSpec
 
 
@@ -60,7 +60,7 @@ def runs_of(sweep: Sweep, config: Mapping[str, Any]) -> dict[str, Runs]:
 
 def allocates(spec: PruneSpec) -> bool:
     """Whether a cell samples once more for its allocation of sparsity, beside what it prunes from."""
-    return registry.constants("obsdiff.allocations", spec.allocation)["STATISTIC"] is not None and bool(spec.statistic)
+    return allocations.traits(spec.allocation).statistic is not None and bool(spec.statistic)
 
 
 def described(config: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
-from obsdiff import patterns, registry, schedulers
+from obsdiff import methods, patterns, registry, schedulers
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import sizes
 from obsdiff.spec import PruneSpec, Sampling, Source
@@ -122,15 +122,15 @@ def cell_of(
         pattern = patterns.resolve(patterns.canonical(axes["pattern"]))
     except registry.UnknownEntry as error:
         raise SpecError(str(error)) from None
-    facts = registry.constants("obsdiff.methods", axes["method"])
+    traits = methods.traits(axes["method"])
     sampling = changed("grid.sampling", axes["sampling"], model)
     calibration = calibration_of(axes["calibration"], model, sampling)
-    if not facts["PRUNES"]:
+    if not traits.prunes:
         dense = Cell(
             name, "dense", "unstructured", "0.00", "uniform", "1", PLAIN, text_of(sampling), PLAIN, str(axes["seed"])
         )
         return dense, Overrides({}, sampling, {})
-    if pattern.facts["KIND"] not in facts["KINDS"]:
+    if pattern.traits.kind not in traits.kinds:
         return None
     if pattern.sparsity is not None:
         outer["sparsity"] = None
@@ -146,7 +146,7 @@ def cell_of(
         spec.method,
         spec.pattern,
         decimal(spec.sparsity),
-        spec.weighting if facts["WEIGHTED"] else "uniform",
+        spec.weighting if traits.weighted else "uniform",
         str(spec.packages if spec.statistic else 1),
         text_of(options),
         text_of(sampling),

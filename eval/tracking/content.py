@@ -17,7 +17,7 @@ from eval.report.columns import formatted
 from eval.sweep.cells import decimal
 from eval.sweep.clocked import AS_DENSE, stands_with_dense, zeros_of
 from eval.tracking.store import Point
-from obsdiff import registry, weightings
+from obsdiff import methods, weightings
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import DamagedFile, read_json
 
@@ -144,7 +144,7 @@ def alphas(spec: Mapping[str, Any]) -> list[float]:
     included.
     """
     sampling = spec["sampling"]
-    if not sampling or not registry.constants("obsdiff.methods", spec["method"])["WEIGHTED"]:
+    if not sampling or not methods.traits(spec["method"]).weighted:
         return []
     steps = sampling["steps"]
     turns = {"heun": 2 * steps - 1, "pndm": steps + 1}.get(sampling.get("scheduler") or "", steps)

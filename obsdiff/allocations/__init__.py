@@ -1,9 +1,52 @@
-"""How a sparsity is shared out over layers (or sites of structured pruning), at the same total.
+"""How a sparsity is allocated to layers (or to sites of structured pruning) at the same total.
 
-STATISTIC    None or 'moments': what a sampling run of the dense model must sum up over each layer's input first
-measure(weight, input)
-             (rows, columns) float32 and its statistics.Input → a number, the higher the more it should keep;
-             absent where STATISTIC is None
-allocate(measures, sizes, sparsity)
-             (n,) float64 each, sizes in weights → (n,) float64 sparsities that remove sparsity · Σ sizes weights
+An allocation is one file that defines allocate(), and measure() if it states a statistic.
 """
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from obsdiff import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from obsdiff.calibration.statistics import Input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the library must know of an allocation without importing it.
+
+    Attributes:
+        statistic: what a sampling run of the dense model must sum over each layer's input first.
+    """
+
+    statistic: Literal["moments"] | None = None
+
+
+class Allocation(Protocol):
+    """A file of this folder."""
+
+    def allocate(self, measures: "Tensor", sizes: "Tensor", sparsity: float) -> "Tensor":
+        """(n,) float64 sparsities that remove sparsity · Σ sizes weights.
+
+        Args:
+            measures: (n,) float64, of measure(); empty without a statistic.
+            sizes: (n,) float64, in weights.
+        """
+
+
+class Measures(Protocol):
+    """An allocation with a statistic."""
+
+    def measure(self, weight: "Tensor", input: "Input") -> float:
+        """A number per layer; the higher it is, the more the layer should keep.
+
+        Args:
+            weight: (rows, columns) float32.
+        """
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)

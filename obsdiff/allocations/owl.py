@@ -7,9 +7,10 @@ The measure is the share of a layer's Wanda scores |w|·‖x‖ that exceed 5 ti
 import torch
 from torch import Tensor
 
+from obsdiff.allocations import Traits
 from obsdiff.calibration.statistics import Input
 
-STATISTIC = "moments"
+TRAITS = Traits(statistic="moments")
 OUTLIER = 5.0
 SPREAD = 0.08
 MOST = 0.99

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-STATISTIC = None
+from obsdiff.allocations import Traits
+
+TRAITS = Traits()
 
 
 def allocate(measures: Tensor, sizes: Tensor, sparsity: float) -> Tensor:

@@ -243,7 +243,7 @@ def tensors(nested: Any) -> Iterator[Tensor]:
 
 def alphas_of(spec: PruneSpec) -> Alphas:
     """T → the weights of T steps, as the spec's method and weighting have it."""
-    if not spec.facts["WEIGHTED"]:
+    if not spec.traits.weighted:
         return lambda steps: torch.ones(steps, dtype=torch.float64)
     return lambda steps: weightings.alphas(spec.weighting, steps, spec.alpha_min, spec.alpha_max, spec.alphas)
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from obsdiff import models, registry
+from obsdiff import allocations, models
 from obsdiff.calibration.runs import Calibration, alphas_of, batched, begun, require_prompts
 from obsdiff.calibration.statistics import Statistic
 from obsdiff.calibration.trajectory import Trajectory, files_of
@@ -255,7 +255,7 @@ def differences(record: Mapping[str, Any], spec: PruneSpec, base: Identity) -> I
         return
     if alphas_of(spec)(record["steps"]).tolist() != record["alphas"]:
         yield f"weighting differs: its weights of steps are not those of {spec.weighting!r} with method {spec.method!r}"
-    allocated = registry.constants("obsdiff.allocations", spec.allocation)["STATISTIC"]
+    allocated = allocations.traits(spec.allocation).statistic
     for kind in (spec.statistic, allocated):
         if kind is not None and kind not in record["kinds"]:
             yield f"statistic differs: it holds {' and '.join(record['kinds'])}, and this run takes {kind}"

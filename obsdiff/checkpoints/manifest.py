@@ -127,7 +127,7 @@ def amount_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
     """Where layers and counts are not what the spec asks for."""
     layers = record["layers"]
     names = [layer["name"] for layer in layers]
-    wanted = bool(spec.facts["PRUNES"] and (spec.amount > 0 or spec.layer_sparsity))
+    wanted = bool(spec.traits.prunes and (spec.amount > 0 or spec.layer_sparsity))
     if wanted != bool(layers):
         yield f"layers: {len(layers)} layers, and method {spec.method!r} at sparsity {spec.amount:g} prunes " + (
             "some" if wanted else "none"
@@ -161,7 +161,7 @@ def site_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
         yield "sites: one is there twice"
     for site in record["sites"]:
         kept, groups, where = site["kept"], site["groups"], f"sites: {site['layer']!r}"
-        if site["layer"] not in names or site["kind"] not in spec.resolved.facts.get("REMOVES", ()):
+        if site["layer"] not in names or site["kind"] not in spec.resolved.traits.removes:
             yield f"{where}, {site['kind']!r} are not among what was pruned"
         if not kept or kept != sorted(set(kept)) or kept[-1] >= groups:
             yield f"{where} keeps {kept[:8]} of {groups} groups; they must ascend from 0 to {groups - 1} at most"

@@ -1,19 +1,80 @@
-"""Pruning methods. An entry states what it is in literal constants, and scores weights.
+"""Pruning methods: each decides which weights, heads or neurons are removed.
 
-KINDS        the kinds of patterns it serves: 'mask', 'structured'
-STATISTIC    'hessian', 'moments' or None: what calibration sums up over a layer's input
-WEIGHTED     whether the timestep weighting enters that statistic
-COMPENSATES  whether the remaining weights are updated; the score is then the OBS saliency, inside the solver
-GROUP        'block', 'row' or 'layer': the weights compared with each other, where the spec says nothing else
-PRUNES       False for the dense reference alone
-
-Where it does not compensate:
-score(weight, input, generator)
-             mask: (rows, columns) float32, statistics.Input or None, a seeded generator → scores of weight's shape,
-             the lowest removed first
-refine(weight, keep, input, scores, multiple)
-             optional: the mask improved, as many weights kept (of every `multiple` columns, where that is above 1)
-score_columns(columns, producers, input, generator)
-             structured: a site's columns (rows, channels) of the consumer, (channels, fan-in) all weights that make a
-             channel, the Input of those channels → (channels,); a group's score is the sum of its channels'
+A method is one file. It states TRAITS; if it does not compensate, it also scores weights (score) or channels
+(score_columns). A compensating method is solved by Optimal Brain Surgeon, whose saliency is its score.
 """
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from obsdiff import registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from obsdiff.calibration.statistics import Input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the library and the suite must know of a method without importing it.
+
+    Attributes:
+        kinds: the kinds of patterns it serves.
+        statistic: what calibration sums over a layer's input; None if the method needs no calibration.
+        weighted: whether the timestep weighting enters that statistic.
+        compensates: whether the remaining weights are updated.
+        group: the weights compared with each other by default.
+        prunes: False for the dense reference only.
+    """
+
+    kinds: tuple[Literal["mask", "structured"], ...] = ("mask",)
+    statistic: Literal["moments", "hessian"] | None = None
+    weighted: bool = False
+    compensates: bool = False
+    group: Literal["block", "row", "layer"] = "layer"
+    prunes: bool = True
+
+    def uses(self, axis: str) -> bool:
+        """Whether `weighting` or `packages`, axes of the grid, change what the method does."""
+        return self.weighted if axis == "weighting" else self.statistic is not None
+
+
+class Scores(Protocol):
+    """A method for masks that does not compensate."""
+
+    def score(self, weight: "Tensor", input: "Input | None", generator: "torch.Generator") -> "Tensor":
+        """Scores of weight's shape, the lowest removed first.
+
+        Args:
+            weight: (rows, columns) float32.
+            input: what calibration summed, if the method has a statistic.
+            generator: seeded.
+        """
+
+
+class RefinesMask(Protocol):
+    """A scoring method may improve the mask."""
+
+    def refine(self, weight: "Tensor", keep: "Tensor", input: "Input", scores: "Tensor", multiple: int) -> "Tensor":
+        """A mask that keeps as many weights (of every `multiple` columns, if that is above 1)."""
+
+
+class ScoresColumns(Protocol):
+    """A method for heads and neurons that does not compensate."""
+
+    def score_columns(
+        self, columns: "Tensor", producers: "Tensor", input: "Input | None", generator: "torch.Generator"
+    ) -> "Tensor":
+        """(channels,) scores; a head's or neuron's score is the sum over its channels.
+
+        Args:
+            columns: (rows, channels), the columns of the layer that reads the channels.
+            producers: (channels, fan-in), all weights that make a channel.
+            input: of those channels.
+        """
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)

@@ -1,8 +1,5 @@
 """The model as it is: the reference row of every table."""
 
-KINDS = ("mask", "structured")
-STATISTIC = None
-WEIGHTED = False
-COMPENSATES = False
-GROUP = "layer"
-PRUNES = False
+from obsdiff.methods import Traits
+
+TRAITS = Traits(kinds=("mask", "structured"), prunes=False)

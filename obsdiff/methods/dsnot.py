@@ -20,13 +20,9 @@ import torch
 from torch import Tensor
 
 from obsdiff.calibration.statistics import Input
+from obsdiff.methods import Traits
 
-KINDS = ("mask",)
-STATISTIC = "hessian"
-WEIGHTED = True
-COMPENSATES = False
-GROUP = "row"
-PRUNES = True
+TRAITS = Traits(statistic="hessian", weighted=True, group="row")
 
 SWAPS = 50
 # the published 0.1 is for errors summed over samples of 2048 tokens; E[x] is a mean over tokens

@@ -4,13 +4,9 @@ import torch
 from torch import Tensor
 
 from obsdiff.calibration.statistics import Input
+from obsdiff.methods import Traits
 
-KINDS = ("structured",)
-STATISTIC = None
-WEIGHTED = False
-COMPENSATES = False
-GROUP = "layer"
-PRUNES = True
+TRAITS = Traits(kinds=("structured",))
 
 
 def score_columns(columns: Tensor, producers: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,5 @@
 """OBS in a column sweep on the timestep-weighted Hessian (Zhu et al. 2026, arXiv 2510.06751)."""
 
-KINDS = ("mask", "structured")
-STATISTIC = "hessian"
-WEIGHTED = True
-COMPENSATES = True
-GROUP = "block"
-PRUNES = True
+from obsdiff.methods import Traits
+
+TRAITS = Traits(kinds=("mask", "structured"), statistic="hessian", weighted=True, compensates=True, group="block")

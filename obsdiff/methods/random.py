@@ -4,13 +4,9 @@ import torch
 from torch import Tensor
 
 from obsdiff.calibration.statistics import Input
+from obsdiff.methods import Traits
 
-KINDS = ("mask", "structured")
-STATISTIC = None
-WEIGHTED = False
-COMPENSATES = False
-GROUP = "layer"
-PRUNES = True
+TRAITS = Traits(kinds=("mask", "structured"))
 
 
 def score(weight: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,5 @@
 """OBS in a column sweep with every denoising step counted alike (Frantar & Alistarh 2023)."""
 
-KINDS = ("mask", "structured")
-STATISTIC = "hessian"
-WEIGHTED = False
-COMPENSATES = True
-GROUP = "block"
-PRUNES = True
+from obsdiff.methods import Traits
+
+TRAITS = Traits(kinds=("mask", "structured"), statistic="hessian", compensates=True, group="block")

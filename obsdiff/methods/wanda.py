@@ -7,13 +7,9 @@ import torch
 from torch import Tensor
 
 from obsdiff.calibration.statistics import Input
+from obsdiff.methods import Traits
 
-KINDS = ("mask", "structured")
-STATISTIC = "moments"
-WEIGHTED = True
-COMPENSATES = False
-GROUP = "row"
-PRUNES = True
+TRAITS = Traits(kinds=("mask", "structured"), statistic="moments", weighted=True, group="row")
 
 
 def score(weight: Tensor, input: Input | None, generator: torch.Generator) -> Tensor:

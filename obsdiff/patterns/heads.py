@@ -1,4 +1,5 @@
 """Attention heads alone, removed for real: round(heads · sparsity) of every attention (see obsdiff/surgery.py)."""
 
-KIND = "structured"
-REMOVES = ("heads",)
+from obsdiff.patterns import Traits
+
+TRAITS = Traits(kind="structured", removes=("heads",))

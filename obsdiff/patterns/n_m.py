@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-KIND = "mask"
-GROUPED = False
-VALUE = r"(?P<n>[1-9]\d*):(?P<m>[1-9]\d*)"
-FORM = "N:M such as 2:4"
-ORDER = "n/m"
-RANKED = True
+from obsdiff.patterns import Traits
+
+TRAITS = Traits(
+    kind="mask", value=r"(?P<n>[1-9]\d*):(?P<m>[1-9]\d*)", form="N:M such as 2:4", order=("n", "m"), ranked=True
+)
 
 
 def keep(scores: Tensor, sparsity: float, group: str, start: int = 0, *, n: int, m: int) -> Tensor:

@@ -1,4 +1,5 @@
 """Feed-forward neurons alone, removed for real: round(neurons · sparsity) of every one (see obsdiff/surgery.py)."""
 
-KIND = "structured"
-REMOVES = ("neurons",)
+from obsdiff.patterns import Traits
+
+TRAITS = Traits(kind="structured", removes=("neurons",))

@@ -3,5 +3,6 @@
 round(heads · sparsity) heads and round(neurons · sparsity) neurons of every site; see obsdiff/surgery.py.
 """
 
-KIND = "structured"
-REMOVES = ("heads", "neurons")
+from obsdiff.patterns import Traits
+
+TRAITS = Traits(kind="structured", removes=("heads", "neurons"))

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KIND = "mask"
-GROUPED = True
+from obsdiff.patterns import Traits
+
+TRAITS = Traits(kind="mask", grouped=True)
 
 
 def keep(scores: Tensor, sparsity: float, group: str, start: int = 0) -> Tensor:

@@ -149,13 +149,13 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
         solve, double = solve + first + second, double + first
         for name in group:
             rows = models.linear(denoiser, name).out_features
-            sweeps = spec.facts["COMPENSATES"] and spec.compensate and not target.sites
+            sweeps = spec.traits.compensates and spec.compensate and not target.sites
             energies = 1 if sweeps and dtype == "float32" else 2
             solve += sweep_flops(rows, columns) * (energies + sweeps)
-            if spec.facts["COMPENSATES"] and not target.sites:
+            if spec.traits.compensates and not target.sites:
                 decisions = columns // (spec.resolved.multiple if spec.resolved.multiple > 1 else spec.block_size)
                 operations += SWEPT * columns * spec.compensate + DECIDED * decisions
-    for site in target.sites if spec.facts["COMPENSATES"] else ():
+    for site in target.sites if spec.traits.compensates else ():
         count = targets.removed_groups(site, targets.sparsity_of(target.layers, spec)) if spec.compensate else 0
         for stream in site.streams:
             layer = models.linear(denoiser, stream.consumer.layer)

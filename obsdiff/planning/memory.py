@@ -169,10 +169,10 @@ def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Se
         inputs, largest = spread * sum(hessians), max(hessians, default=0)
         numbers = max((layer.weight.numel() for name, layer in layers.items() if name in target.layers), default=0)
         factors = sum(hessians)  # one each stays, beside two more while it is made
-        solver = SWEPT * numbers if spec.facts["COMPENSATES"] else SCORED * numbers
+        solver = SWEPT * numbers if spec.traits.compensates else SCORED * numbers
         if target.sites:
             solver = 12 * sum(layers[name].weight.numel() for name in target.layers)
-            if spec.facts["COMPENSATES"]:
+            if spec.traits.compensates:
                 solver += sum(eliminated_bytes(layers[name], 2 * numbers) for name in target.layers)
         yield inputs + factors + max((FACTORED - 1) * largest, solver)
 

@@ -111,7 +111,7 @@ def plan(
     speed = rates.rate_of(rate, source.dtype, source.device)
     family, denoiser, vae = meta_denoiser(source)
     weights, count = component_bytes(source), len(spec.prompts) or prompts
-    chosen = targets.find(family, denoiser, spec) if spec.facts["PRUNES"] else []
+    chosen = targets.find(family, denoiser, spec) if spec.traits.prunes else []
     cuts = targets.cut(denoiser, chosen, spec)
     packages = [
         PackagePlan(
