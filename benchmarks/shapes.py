@@ -89,20 +89,20 @@ def pipeline(model: str, blocks: int | None = None, device: str = "cpu") -> Any:
     family = models.family_named(index["_class_name"])
     config = denoiser_config(model, blocks)
     with torch.device("meta"):
-        network = getattr(diffusers, family.NETWORK).from_config(config).to(torch.bfloat16)
+        network = getattr(diffusers, family.TRAITS.network).from_config(config).to(torch.bfloat16)
     vae = configuration(source, "vae/config.json")
     small = {"block_out_channels": [8] * len(vae["block_out_channels"]), "norm_num_groups": 4, "layers_per_block": 1}
     parts: dict[str, Any] = {
-        family.DENOISER: filled(network, device),
+        family.TRAITS.denoiser: filled(network, device),
         "vae": diffusers.AutoencoderKL.from_config(vae | small).to(torch.bfloat16).eval(),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=model == "flux1-dev"),
     }
     for name, entry in index.items():
         if name.startswith("text_encoder"):
-            absent = family.PIPELINE == "StableDiffusion3Pipeline" and name == "text_encoder_3"
+            absent = family.TRAITS.pipeline == "StableDiffusion3Pipeline" and name == "text_encoder_3"
             made = (None, None) if absent else text_encoder(entry[1], configuration(source, f"{name}/config.json"))
             parts[name], parts[name.replace("text_encoder", "tokenizer")] = made
-    return getattr(diffusers, family.PIPELINE)(**parts)
+    return getattr(diffusers, family.TRAITS.pipeline)(**parts)
 
 
 def main(model: str = "sd3-medium", folder: Path = Path("real-size"), blocks: int | None = None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from eval import model_metrics
 from eval.image_metrics import Pictures
 from eval.images.manifest import Manifest, drawn, refuse_nothing
 from eval.images.picture_files import PictureFiles
@@ -25,7 +26,7 @@ from obsdiff.storage import files
 from obsdiff.targets import describe_reach
 
 MORE = {"prompt": "samples", "set": "replicates"}
-"""PER of a picture metric → what metrics.json has beside its value"""
+"""`per` of an image metric → what metrics.json has beside its value"""
 TIMINGS = ("threads", "machine", "zeros")
 """what metrics.json says of a cell's timings beside the metrics made of them"""
 
@@ -100,11 +101,11 @@ def with_version(about: dict[str, str]) -> dict[str, str]:
 
 def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
     """How a picture metric was made: library, pictures, and what it read."""
-    record = {"pictures": len(pictures.files)} | {key: pictures.about[key] for key in entry.READS}
+    record = {"pictures": len(pictures.files)} | {key: pictures.about[key] for key in entry.TRAITS.reads}
     if hasattr(entry, "made_by"):
         own: dict[str, Any] = entry.made_by(pictures)
         return record | own
-    return record | {"library": f"{entry.LIBRARY} {version(entry.LIBRARY)}"}
+    return record | {"library": f"{entry.TRAITS.library} {version(entry.TRAITS.library)}"}
 
 
 @stated_precision()
@@ -134,21 +135,22 @@ def measure(
     for kind, seen in (("image_metrics", pictures), ("model_metrics", model)):
         for name in registry.names(f"eval.{kind}"):
             entry = registry.load(f"eval.{kind}", name)
-            if getattr(entry, "NEEDS", None) not in (None, *pictures.judges):
+            traits = entry.TRAITS
+            if kind == "image_metrics" and traits.needs not in (None, *pictures.judges):
                 continue
-            if getattr(entry, "CLOCKED", False) and not model.latency:
+            if kind == "model_metrics" and traits.clocked and not model.latency:
                 continue
             value, more = entry.compute(seen)
             refuse_not_finite(name, value, more, cell_folder)
             record = {
                 "value": value,
-                "title": entry.TITLE,
-                "unit": entry.UNIT.format(network=network),
-                "higher_is_better": entry.HIGHER_IS_BETTER,
+                "title": traits.title,
+                "unit": traits.unit.format(network=network),
+                "higher_is_better": traits.higher_is_better,
                 "made_by": made_by(entry, pictures) if kind == "image_metrics" else own,
             }
             if kind == "image_metrics":
-                record[MORE[entry.PER]] = more
+                record[MORE[traits.per]] = more
                 if hasattr(entry, "warning") and (text := entry.warning(pictures)):
                     record["warning"] = text
             elif more is not None:
@@ -183,9 +185,7 @@ def measure(
 
 def timed(name: str) -> bool:
     """Whether a column is a wall-clock or memory reading."""
-    return name in registry.names("eval.model_metrics") and bool(
-        registry.constants("eval.model_metrics", name)["TIMED"]
-    )
+    return name in registry.names("eval.model_metrics") and model_metrics.traits(name).timed
 
 
 def refuse_not_finite(name: str, value: float, more: Iterable[float] | None, cell: Path) -> None:

@@ -1,7 +1,7 @@
 """The extension points: every public file of a folder is an entry, its stem the key.
 
 `package` is a dotted folder such as `obsdiff.methods` or `eval.image_metrics`. Nothing is imported before it is
-used; an entry's literal constants can be read without importing it (and torch) at all.
+used; an entry's traits are read without importing it (and torch) at all.
 """
 
 import ast
@@ -52,20 +52,6 @@ def load(package: str, name: str) -> ModuleType:
     """The entry's module; an import error inside it escapes."""
     check(package, name, package.rpartition(".")[2])
     return import_module(f"{package}.{name}")
-
-
-@cache
-def constants(package: str, name: str) -> Mapping[str, Any]:
-    """The entry's top-level `NAME = literal` assignments, read from its source once a process."""
-    check(package, name, package.rpartition(".")[2])
-    found = {}
-    for node in ast.parse((folder(package) / f"{name}.py").read_text()).body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                continue
-    return MappingProxyType(found)
 
 
 def traits(package: str, name: str, kind: type[T]) -> T:

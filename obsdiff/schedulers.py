@@ -3,7 +3,7 @@
 load_pipeline gives a pipeline the scheduler of the sampling that it is told; prune() samples with its spec's and
 leaves the pipeline with the one that it came with.
 
-A family says in its constant SCHEDULERS which of them its pipeline can use; flow-matching families take the `flow`
+A family says in its trait `schedulers` which of them its pipeline can use; flow-matching families take the `flow`
 column. The scheduler is made from the pipeline's own configuration, so that noise schedule, shift and what the
 network predicts stay the model's.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from obsdiff import registry
+from obsdiff import models
 from obsdiff.errors import SpecError
 
 if TYPE_CHECKING:
@@ -50,12 +50,11 @@ def check(family: "str | ModuleType", sampling: "Sampling") -> None:
     if sampling.scheduler is None:
         return
     name = family if isinstance(family, str) else family.__name__.rpartition(".")[2]
-    facts = registry.constants("obsdiff.models", name)
-    allowed = facts.get("SCHEDULERS", ())
-    if sampling.scheduler not in allowed:
+    traits = models.traits(name)
+    if sampling.scheduler not in traits.schedulers:
         raise SpecError(
-            f"scheduler: {sampling.scheduler!r} is not one that a {facts['PIPELINE']} can use "
-            f"({', '.join(allowed)}); give one of these, or leave it out for the pipeline's own"
+            f"scheduler: {sampling.scheduler!r} is not one that a {traits.pipeline} can use "
+            f"({', '.join(traits.schedulers)}); give one of these, or leave it out for the pipeline's own"
         )
 
 
@@ -78,8 +77,6 @@ def use(pipe: Any, sampling: "Sampling") -> None:
         SpecError: the pipeline cannot use it.
     """
     if sampling.scheduler is not None:
-        from obsdiff import models
-
         check(models.family_of(pipe), sampling)
         pipe.scheduler = made(sampling.scheduler, pipe.scheduler)
 

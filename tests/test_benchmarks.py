@@ -155,7 +155,7 @@ def test_weights_take_turns_whatever_was_there_before(tmp_path):
 @pytest.mark.parametrize("name", [n for n in registry.names("obsdiff.models") if n in ("sd3", "flux")])
 def test_kernels_times_every_pattern_and_says_what_a_device_refuses(name, monkeypatch):
     family = registry.load("obsdiff.models", name)
-    denoiser = getattr(family.tiny(), family.DENOISER).eval()
+    denoiser = getattr(family.tiny(), family.TRAITS.denoiser).eval()
     before = {key: tensor.clone() for key, tensor in denoiser.state_dict().items()}
     monkeypatch.setattr(kernels, "random_denoiser", lambda *_: (family, denoiser, SAMPLING))
     rows = kernels.rows_of("m", "cpu", torch.float32, 32, 2, 1, None)

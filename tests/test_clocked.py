@@ -34,7 +34,11 @@ def clock_metrics(latency: dict) -> dict:
     for name in clocked_names():
         entry = registry.load("eval.model_metrics", name)
         value, quartiles = entry.compute(Model({}, {}, latency))
-        about = {"title": entry.TITLE, "unit": entry.UNIT, "higher_is_better": entry.HIGHER_IS_BETTER}
+        about = {
+            "title": entry.TRAITS.title,
+            "unit": entry.TRAITS.unit,
+            "higher_is_better": entry.TRAITS.higher_is_better,
+        }
         made[name] = about | {"value": value, "quartiles": quartiles}
     return made
 
@@ -66,9 +70,9 @@ def test_a_clock_is_asked_only_by_those_that_say_so(profiles):
     model = profiles["structured"]
     for name in entries("eval.model_metrics"):
         entry = registry.load("eval.model_metrics", name)
-        entry.compute(Model({}, {}, model.latency) if entry.CLOCKED else Model(model.checkpoint, model.profile))
-        assert entry.TIMED or not entry.CLOCKED
-        if entry.CLOCKED:
+        entry.compute(Model({}, {}, model.latency) if entry.TRAITS.clocked else Model(model.checkpoint, model.profile))
+        assert entry.TRAITS.timed or not entry.TRAITS.clocked
+        if entry.TRAITS.clocked:
             with pytest.raises(KeyError):
                 entry.compute(Model(model.checkpoint, model.profile))
 

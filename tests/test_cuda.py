@@ -246,7 +246,7 @@ def test_the_denoiser_is_alone_while_it_is_profiled(gpu, family, offload):
         return {name for name, c in pipe.components.items() if isinstance(c, nn.Module) and c.device == CUDA}
 
     with denoising(pipe, encode) as encoding:
-        assert encode() == {family.DENOISER}
+        assert encode() == {family.TRAITS.denoiser}
     encoders = {name for name in pipe.components if name.startswith("text_encoder") and getattr(pipe, name)}
-    assert encoding == encoders | ({family.DENOISER} if offload == "none" else set())
+    assert encoding == encoders | ({family.TRAITS.denoiser} if offload == "none" else set())
     assert as_found(pipe, offload)

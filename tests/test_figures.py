@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from synthetic import cell_of, folders_of, record_of, sweep
 
+from eval import figures
 from eval.analysis.groups import point, settings
 from eval.figures import _panels, ordered, save, write_figures
 from eval.figures.deviation import short
@@ -33,8 +34,8 @@ def single(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_is_drawn_and_says_how_to_read_it(name, whole, tmp_path):
-    facts = registry.constants("eval.figures", name)
-    assert facts["TITLE"] and facts["CAPTION"].endswith(".")
+    traits = figures.traits(name)
+    assert traits.title and traits.caption.endswith(".")
     figure = registry.load("eval.figures", name).draw(*whole)
     save(figure, tmp_path, name)
     assert (tmp_path / f"{name}.svg").read_text().lstrip().startswith("<?xml")

@@ -155,7 +155,7 @@ def test_an_export_says_how_it_opens_and_opens_so(family, tmp_path, capsys):
     assert {**manifest, "opened_by": record["opened_by"]} == record
     for layer in manifest["layers"]:
         assert int((models.linear(models.denoiser_of(again), layer["name"]).weight == 0).sum()) == layer["removed"]
-    assert len([*(tmp_path / "plain" / family.DENOISER).glob("*-of-*.safetensors")]) > 1
+    assert len([*(tmp_path / "plain" / family.TRAITS.denoiser).glob("*-of-*.safetensors")]) > 1
     assert main([*export, "--max-shard-size", "large"]) == 2
     assert "max_shard_size: 'large' is not a number of bytes, or a text such as 5GB" in capsys.readouterr().err
 

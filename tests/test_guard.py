@@ -173,9 +173,9 @@ def ip_processor(family):
     from diffusers.models import attention_processor
     from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
-    if family.NETWORK == "SD3Transformer2DModel":
+    if family.TRAITS.network == "SD3Transformer2DModel":
         return attention_processor.SD3IPAdapterJointAttnProcessor2_0(32, 32, 16, 32)
-    if family.NETWORK == "FluxTransformer2DModel":
+    if family.TRAITS.network == "FluxTransformer2DModel":
         return FluxIPAdapterAttnProcessor(32, 32)
     return attention_processor.IPAdapterAttnProcessor2_0(32, 32)
 
@@ -210,11 +210,11 @@ def test_caches_and_hooks_of_diffusers_are_refused_until_they_are_off(family):
 
 
 def compiled_whole(pipe, family) -> None:
-    setattr(pipe, family.DENOISER, torch.compile(getattr(pipe, family.DENOISER), backend="eager"))
+    setattr(pipe, family.TRAITS.denoiser, torch.compile(getattr(pipe, family.TRAITS.denoiser), backend="eager"))
 
 
 def compiled_in_place(pipe, family) -> None:
-    getattr(pipe, family.DENOISER).compile(backend="eager")
+    getattr(pipe, family.TRAITS.denoiser).compile(backend="eager")
 
 
 EAGER: dict = {}
@@ -250,13 +250,15 @@ def test_a_compiled_denoiser_that_was_called_is_pruned_as_the_eager_one(family, 
 def test_weights_that_are_not_in_memory_are_refused(family):
     pipe, denoiser, names = denoiser_and_names(family)
     put(denoiser, names[-1], lambda layer: layer.to("meta"))
-    with pytest.raises(SpecError, match=f"{family.DENOISER}.{names[-1]}.weight has no weights in memory"):
+    with pytest.raises(SpecError, match=f"{family.TRAITS.denoiser}.{names[-1]}.weight has no weights in memory"):
         guard.check(pipe)
-    setattr(pipe, family.DENOISER, None)
-    with pytest.raises(SpecError, match=f"the {family.DENOISER} is missing; what can be pruned is a {family.NETWORK}"):
+    setattr(pipe, family.TRAITS.denoiser, None)
+    with pytest.raises(
+        SpecError, match=f"the {family.TRAITS.denoiser} is missing; what can be pruned is a {family.TRAITS.network}"
+    ):
         guard.check(pipe)
     pipe = family.tiny()
-    setattr(pipe, family.DENOISER, nn.DataParallel(models.denoiser_of(pipe)))
+    setattr(pipe, family.TRAITS.denoiser, nn.DataParallel(models.denoiser_of(pipe)))
     with pytest.raises(SpecError, match="is a DataParallel; what can be pruned"):
         guard.check(pipe)
 
@@ -269,10 +271,10 @@ def test_subclasses_of_supported_pipelines_work_and_others_are_refused(family):
     assert prune(pipe, spec_of("magnitude")).layers
     import diffusers
 
-    other = family.PIPELINE.replace("Pipeline", "Img2ImgPipeline")
+    other = family.TRAITS.pipeline.replace("Pipeline", "Img2ImgPipeline")
     assert hasattr(diffusers, other)
     for cls in (other, "Nonsense", "torch", "Tensor"):
-        with pytest.raises(SpecError, match=f"model: a {cls} is not supported .*{family.PIPELINE}"):
+        with pytest.raises(SpecError, match=f"model: a {cls} is not supported .*{family.TRAITS.pipeline}"):
             models.family_named(cls)
 
 
@@ -415,4 +417,4 @@ def test_every_family_names_its_network():
 
     for name in entries("obsdiff.models"):
         module = registry.load("obsdiff.models", name)
-        assert isinstance(models.denoiser_of(module.tiny()), getattr(diffusers, module.NETWORK))
+        assert isinstance(models.denoiser_of(module.tiny()), getattr(diffusers, module.TRAITS.network))

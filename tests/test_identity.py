@@ -138,7 +138,7 @@ def test_an_identity_is_of_what_is_in_memory(family, tmp_path):
     assert all(value == "absent" or len(value) == 64 for value in first.values())
     denoiser = models.denoiser_of(pipe)
     next(denoiser.parameters()).data[0] += 1
-    assert different(first, identity_of(pipe)) == [family.DENOISER]
+    assert different(first, identity_of(pipe)) == [family.TRAITS.denoiser]
     for setting in again._get_signature_keys(again)[1]:
         again.register_to_config(**{setting: "other"})
         assert different(first, identity_of(again)) == ["pipeline"]

@@ -274,14 +274,16 @@ def test_shards_links_and_variants_load(family, whole, tmp_path):
     assert identity_of(open_pipeline(Source(str(linked)))) == dense
     folder = tmp_path / "model"
     shutil.copytree(whole[name], folder)
-    weights = next((folder / family.DENOISER).glob("*.safetensors"))
+    weights = next((folder / family.TRAITS.denoiser).glob("*.safetensors"))
     shutil.copy(weights, half := weights.with_suffix(".fp16.safetensors"))
     with_another(weights)  # which the variant does not read
     assert identity_of(open_pipeline(Source(str(folder), variant="fp16"))) == dense
-    with pytest.raises(SpecError, match=f"variant: 'fp1' is not among the weights of .*{family.DENOISER}.*fp16.safet"):
+    with pytest.raises(
+        SpecError, match=f"variant: 'fp1' is not among the weights of .*{family.TRAITS.denoiser}.*fp16.safet"
+    ):
         open_pipeline(Source(str(folder), variant="fp1"))
     half.unlink()
-    shutil.copy(next((whole[name] / family.DENOISER).glob("*.safetensors")), weights)
+    shutil.copy(next((whole[name] / family.TRAITS.denoiser).glob("*.safetensors")), weights)
     sharded(weights)
     assert identity_of(open_pipeline(Source(str(folder)))) == dense
 
@@ -317,22 +319,22 @@ def test_classes_are_checked_before_weights_load(family, whole, tmp_path, monkey
     shutil.copytree(whole[family.__name__.rpartition(".")[2]], folder)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
-    edited(folder / "model_index.json", _class_name=family.PIPELINE.replace("Pipeline", "InpaintPipeline"))
-    with pytest.raises(SpecError, match=f"InpaintPipeline is not supported .*{family.PIPELINE}"):
+    edited(folder / "model_index.json", _class_name=family.TRAITS.pipeline.replace("Pipeline", "InpaintPipeline"))
+    with pytest.raises(SpecError, match=f"InpaintPipeline is not supported .*{family.TRAITS.pipeline}"):
         load_pipeline(Source(str(folder)))
-    edited(folder / "model_index.json", _class_name=family.PIPELINE)
+    edited(folder / "model_index.json", _class_name=family.TRAITS.pipeline)
     for entry, message in (
         (["diffusers", "AutoencoderKL"], "is a AutoencoderKL; what can"),
         ([None, None], "lists no"),
     ):
-        edited(folder / "model_index.json", **{family.DENOISER: entry})
+        edited(folder / "model_index.json", **{family.TRAITS.denoiser: entry})
         with pytest.raises(SpecError, match=message):
             load_pipeline(Source(str(folder)))
-    edited(folder / "model_index.json", **{family.DENOISER: ["diffusers", family.NETWORK]})
-    with pytest.raises(SpecError, match=f"without: '{family.DENOISER}' is not a component that can be left out"):
-        load_pipeline(Source(str(folder), without=(family.DENOISER,)))
-    edited(folder / family.DENOISER / "config.json", quantization_config={"quant_method": "bitsandbytes"})
-    with pytest.raises(SpecError, match=f"{family.DENOISER} of .* is quantised"):
+    edited(folder / "model_index.json", **{family.TRAITS.denoiser: ["diffusers", family.TRAITS.network]})
+    with pytest.raises(SpecError, match=f"without: '{family.TRAITS.denoiser}' is not a component that can be left out"):
+        load_pipeline(Source(str(folder), without=(family.TRAITS.denoiser,)))
+    edited(folder / family.TRAITS.denoiser / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(SpecError, match=f"{family.TRAITS.denoiser} of .* is quantised"):
         open_pipeline(Source(str(folder)))
 
 

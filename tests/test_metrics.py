@@ -19,6 +19,7 @@ from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel, poly_mm
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import squeezenet1_1
 
+from eval import image_metrics
 from eval.analysis import bootstrap as resampling
 from eval.image_metrics import Pictures
 from eval.image_metrics.fid import Given
@@ -107,13 +108,13 @@ def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
 def test_image_metric_ranks_real_above_noise(name, seen):
     entry = registry.load("eval.image_metrics", name)
     (good, _), (bad, numbers) = entry.compute(seen[0]), entry.compute(seen[1])
-    assert isinstance(entry.TITLE, str) and "{" not in entry.UNIT.format(network="n")
-    assert good > bad if entry.HIGHER_IS_BETTER else good < bad
-    replicates = np.asarray(numbers if entry.PER == "set" else resampling.means(numbers))
+    assert isinstance(entry.TRAITS.title, str) and "{" not in entry.TRAITS.unit.format(network="n")
+    assert good > bad if entry.TRAITS.higher_is_better else good < bad
+    replicates = np.asarray(numbers if entry.TRAITS.per == "set" else resampling.means(numbers))
     assert replicates.shape == (resampling.REPLICATES,) and np.isfinite(replicates).all()
     low, high = resampling.interval(bad, replicates)
     assert low < bad < high and abs(bad - good) > (high - low) / 2
-    if entry.PER == "prompt":
+    if entry.TRAITS.per == "prompt":
         assert len(numbers) == 48 and sum(numbers) / 48 == pytest.approx(bad, rel=1e-4)
     assert entry.compute(seen[1]) == (bad, numbers)
 
@@ -286,10 +287,10 @@ def test_record_of_a_cell(profiles, seen):
     for judges in (dict(seen[1].judges), {}):
         record = measure(cell, replace(seen[1], judges=judges), model, prompts, {})
         found = json.loads(json.dumps(record))["metrics"]
-        needs = {name: registry.constants("eval.image_metrics", name).get("NEEDS") for name in names}
+        needs = {name: image_metrics.traits(name).needs for name in names}
         assert names & set(found) == {name for name, need in needs.items() if need is None or need in judges}
         for name in names & set(found):
-            per = registry.constants("eval.image_metrics", name)["PER"]
+            per = image_metrics.traits(name).per
             key, count = {"prompt": ("samples", 48), "set": ("replicates", resampling.REPLICATES)}[per]
             assert len(found[name][key]) == count and len({"samples", "replicates"} & set(found[name])) == 1
         assert [name for name in found if "warning" in found[name]] == ["fid"]

@@ -8,6 +8,7 @@ import torch
 from conftest import CHEAP, SAMPLING, entries
 from torch import nn
 
+from eval import model_metrics
 from eval.profile.calls import caught, ready, weights_of
 from eval.profile.latency import in_turns, latency, ratios, zeroed
 from eval.profile.layers import layer_errors
@@ -25,11 +26,11 @@ def test_model_metric(name, profiles):
     entry = registry.load("eval.model_metrics", name)
     values = {name: entry.compute(model)[0] for name, model in profiles.items()}
     assert all(np.isfinite(v) and v >= 0 for v in values.values())
-    if not entry.TIMED:
+    if not entry.TRAITS.timed:
         others = {values["random"], values["structured"]}
         assert others != {values["dense"]}
-        if entry.HIGHER_IS_BETTER is not None:
-            assert all((values["dense"] > other) == entry.HIGHER_IS_BETTER for other in others)
+        if entry.TRAITS.higher_is_better is not None:
+            assert all((values["dense"] > other) == entry.TRAITS.higher_is_better for other in others)
     for model in profiles.values():
         value, around = entry.compute(model)
         low, high = around or (0, np.inf)
@@ -37,7 +38,7 @@ def test_model_metric(name, profiles):
 
 
 def test_titles_of_model_metrics_differ():
-    titles = [registry.constants("eval.model_metrics", name)["TITLE"] for name in entries("eval.model_metrics")]
+    titles = [model_metrics.traits(name).title for name in entries("eval.model_metrics")]
     assert len(titles) == len(set(titles))
 
 

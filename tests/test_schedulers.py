@@ -11,11 +11,7 @@ from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import SpecError
 from obsdiff.spec import Source
 
-CASES = [
-    (name, scheduler)
-    for name in entries("obsdiff.models")
-    for scheduler in registry.constants("obsdiff.models", name)["SCHEDULERS"]
-]
+CASES = [(name, scheduler) for name in entries("obsdiff.models") for scheduler in models.traits(name).schedulers]
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_a_family_says_the_order_of_its_calls(family):
 @pytest.mark.parametrize("scheduler", [None, "heun"])
 def test_calls_made_again_give_the_statistics_of_sampling(family, scheduler):
     """To the bit, weights of steps included, also where a step takes several calls."""
-    if scheduler and scheduler not in family.SCHEDULERS:
+    if scheduler and scheduler not in family.TRAITS.schedulers:
         scheduler = "dpm++"
     pipe, spec = family.tiny(), short(sampling=replace(SHORT, scheduler=scheduler))
     schedulers.use(pipe, spec.sampling)
@@ -92,7 +92,9 @@ def test_a_layers_statistic_is_of_the_cached_calls_on_all_that_was_pruned_before
 @pytest.mark.parametrize("pattern", ["unstructured", "structured"])
 def test_where_calls_wait_changes_no_bit(family, pattern, tmp_path, capsys):
     """In memory, in files, computed again, or some here and some there."""
-    split = "0.00015GiB" if family.DENOISER == "unet" else "0.00005GiB"  # between what one call holds and what two do
+    split = (
+        "0.00015GiB" if family.TRAITS.denoiser == "unet" else "0.00005GiB"
+    )  # between what one call holds and what two do
     found = []
     for place, memory, folder in (
         (r"wait \d+ in memory;", "1GiB", None),
@@ -117,7 +119,7 @@ def test_calls_that_leave_a_device_come_back_whole(family, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Walk, "leaves", property(lambda self, leaves=leaves: leaves))
             pipe = family.tiny()
-            prune(pipe, short(pattern="structured" if family.DENOISER == "unet" else "unstructured"))
+            prune(pipe, short(pattern="structured" if family.TRAITS.denoiser == "unet" else "unstructured"))
             made.append(weights(pipe))
     assert same(*made)
 

@@ -48,7 +48,7 @@ def test_the_device_never_holds_encoders_and_denoiser_together(family):
     stage.encoding(alone=True)
     assert together[-1] == encoders
     stage.sampling()
-    assert together[-1] == {family.DENOISER}
-    assert not any(family.DENOISER in there and there & encoders for there in together)
+    assert together[-1] == {family.TRAITS.denoiser}
+    assert not any(family.TRAITS.denoiser in there and there & encoders for there in together)
     stage.encoding(alone=False)
-    assert together[-1] == {family.DENOISER} | encoders
+    assert together[-1] == {family.TRAITS.denoiser} | encoders

@@ -1,13 +1,10 @@
-"""Figures of a sweep, legible in grey. An entry is one figure, its file's stem the name of the SVG and PNG.
-
-TITLE, CAPTION           literals: what it shows, and how to read it
-draw(records, folders)   metrics.json records and their cells' folders → Figure, or None where there is nothing to show;
-                         texts are drawn as they are, `$` begins no formula
-"""
+"""Figures of a sweep, legible in grey. A figure is one file; its stem is the name of the SVG and PNG."""
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -24,17 +21,41 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-ORDER = (
-    *("quality", "differences", "latency", "tradeoff", "deviation", "drift"),
-    *("weightings", "pictures", "prompts"),
-)
-"""on a page; others come after them"""
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a page must know of a figure.
+
+    Attributes:
+        title: what it shows.
+        caption: how to read it.
+        order: its place on a page, from 1; by default after all others.
+    """
+
+    title: str
+    caption: str
+    order: int = 1000
+
+
+class Draws(Protocol):
+    """A file of this folder."""
+
+    def draw(self, records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+        """The figure, or None if there is nothing to show; texts are drawn as they are, `$` begins no formula.
+
+        Args:
+            records: metrics.json records.
+            folders: their cells' folders.
+        """
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)
 
 
 def ordered() -> list[str]:
-    """Names of all entries as a page shows them."""
-    names = registry.names(__name__)
-    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    """Names of all entries in the order of a page."""
+    return sorted(registry.names(__name__), key=lambda name: (traits(name).order, name))
 
 
 def write_figures(records: Sequence[Record], folders: Sequence[Path], out: Path) -> list[str]:

@@ -14,13 +14,17 @@ from matplotlib.ticker import LogLocator
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting, settings
+from eval.figures import Traits
 
-TITLE = "Error by depth and step"
-CAPTION = (
-    "Relative squared error of each transformer block's output, ‖pruned − dense‖² / ‖dense‖², at each step of the "
-    "sampling loop, first step left, first block on top; each method at its highest sparsity. The pruned denoiser gets "
-    "the dense model's latents at every step, so that errors gather over depth and not over steps. Light is far from "
-    "dense; white is no error at all. One logarithmic scale a model."
+TRAITS = Traits(
+    title="Error by depth and step",
+    caption=(
+        "Relative squared error of each transformer block's output, ‖pruned − dense‖² / ‖dense‖², at each step of "
+        "the sampling loop, first step left, first block on top; each method at its highest sparsity. The pruned "
+        "denoiser gets the dense model's latents at every step, so that errors gather over depth and not over "
+        "steps. Light is far from dense; white is no error at all. One logarithmic scale a model."
+    ),
+    order=5,
 )
 ACROSS = 4
 LABELLED = 16

@@ -8,15 +8,19 @@ from matplotlib.figure import Figure
 from eval.analysis.comparisons import BASE
 from eval.analysis.estimates import Record
 from eval.analysis.groups import Point, Setting
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 from eval.report.findings import compared
 from eval.report.summary_page import DIFFERENCES
 
-TITLE = "Paired differences"
-CAPTION = (
-    "Each configuration minus OBS-Diff's first, named in the heading, over the same prompts, noise and seeds. Bars are "
-    "95 % intervals: one that crosses the dashed line at 0 says that the two cannot be told apart. Those of the values "
-    "themselves are wider, for they hold what is easy or hard about a prompt too. The axes span all methods but random."
+TRAITS = Traits(
+    title="Paired differences",
+    caption=(
+        "Each configuration minus OBS-Diff's first, named in the heading, over the same prompts, noise and seeds. "
+        "Bars are 95 % intervals: one that crosses the dashed line at 0 says that the two cannot be told apart. "
+        "Those of the values themselves are wider, for they hold what is easy or hard about a prompt too. The axes "
+        "span all methods but random."
+    ),
+    order=2,
 )
 
 

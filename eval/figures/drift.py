@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import settings
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 
-TITLE = "Latents adrift"
-CAPTION = (
-    "Relative squared error of the latents after each step, both models sampling on their own from the same noise: the "
-    "deviation that gathers over the steps. Each method at its highest sparsity."
+TRAITS = Traits(
+    title="Latents adrift",
+    caption=(
+        "Relative squared error of the latents after each step, both models sampling on their own from the same "
+        "noise: the deviation that gathers over the steps. Each method at its highest sparsity."
+    ),
+    order=6,
 )
 
 

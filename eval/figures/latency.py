@@ -7,14 +7,18 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 from eval.sweep.clocked import stands_with_dense
 
-TITLE = "Latency against sparsity"
-CAPTION = (
-    "The dense model's time over the pruned one's, measured in turns in one process: of the transformer block in the "
-    "middle and of the whole denoiser. The dashed line is the dense model. Bars are quartiles over calls (of several "
-    "seeds the widest) or intervals, where they were measured. What runs as dense (unstructured, N:M) is not here."
+TRAITS = Traits(
+    title="Latency against sparsity",
+    caption=(
+        "The dense model's time over the pruned one's, measured in turns in one process: of the transformer block "
+        "in the middle and of the whole denoiser. The dashed line is the dense model. Bars are quartiles over calls "
+        "(of several seeds the widest) or intervals, where they were measured. What runs as dense (unstructured, "
+        "N:M) is not here."
+    ),
+    order=3,
 )
 SHOWN = ("block_speedup", "speedup")
 

@@ -10,14 +10,17 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting, settings
-from eval.figures import strip
+from eval.figures import Traits, strip
 from eval.report.words import line
 from eval.sweep.cells import cell_path, decimal
 
-TITLE = "The same prompts and noise"
-CAPTION = (
-    "Rows are methods, columns sparsities (and patterns); the first row is the dense model. Every field shows the same "
-    "captions from the same noise, of the first model, sampling and seed."
+TRAITS = Traits(
+    title="The same prompts and noise",
+    caption=(
+        "Rows are methods, columns sparsities (and patterns); the first row is the dense model. Every field shows "
+        "the same captions from the same noise, of the first model, sampling and seed."
+    ),
+    order=8,
 )
 PROMPTS_SHOWN = 6
 ACROSS = 3

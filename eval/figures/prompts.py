@@ -10,14 +10,17 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import FLOOR, settings
-from eval.figures import picture
+from eval.figures import Traits, picture
 from eval.report.words import line
 from eval.sweep.cells import cell_path
 
-TITLE = "Worst, median and best prompts"
-CAPTION = (
-    "Prompts by the similarity of their pictures to the dense model's (PSNR, in dB beneath each), averaged over all "
-    "methods but random at the highest sparsity, for the first model, pattern, sampling and seed."
+TRAITS = Traits(
+    title="Worst, median and best prompts",
+    caption=(
+        "Prompts by the similarity of their pictures to the dense model's (PSNR, in dB beneath each), averaged over "
+        "all methods but random at the highest sparsity, for the first model, pattern, sampling and seed."
+    ),
+    order=9,
 )
 RANKED_BY = "psnr_to_dense"
 EACH = 2

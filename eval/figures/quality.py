@@ -6,12 +6,16 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 
-TITLE = "Quality against sparsity"
-CAPTION = (
-    "A line a method. The dashed line is the dense model, the grey band its interval. Bars are 95 % intervals over "
-    "prompts and seeds; what has none has no bar. The axes span all methods but random, which is far below the others."
+TRAITS = Traits(
+    title="Quality against sparsity",
+    caption=(
+        "A line a method. The dashed line is the dense model, the grey band its interval. Bars are 95 % intervals "
+        "over prompts and seeds; what has none has no bar. The axes span all methods but random, which is far below "
+        "the others."
+    ),
+    order=1,
 )
 SHOWN = ("fid", "clip_score", "recall_at_1", "cosine_to_dense")
 

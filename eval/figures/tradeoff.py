@@ -8,12 +8,15 @@ from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import about, point, settings
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 
-TITLE = "Time, memory and disk against quality"
-CAPTION = (
-    "A marker a method: filled at its highest sparsity, hollow at the others. Vertical bars are 95 % intervals over "
-    "prompts and seeds; times and memory are single readings."
+TRAITS = Traits(
+    title="Time, memory and disk against quality",
+    caption=(
+        "A marker a method: filled at its highest sparsity, hollow at the others. Vertical bars are 95 % intervals "
+        "over prompts and seeds; times and memory are single readings."
+    ),
+    order=4,
 )
 QUALITY = ("psnr_to_dense", "fid")
 """the first of these that was measured"""

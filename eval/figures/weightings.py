@@ -9,13 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eval.analysis.estimates import Record
-from eval.figures import _panels
+from eval.figures import Traits, _panels
 from obsdiff import methods, weightings
 
-TITLE = "Timestep weightings"
-CAPTION = (
-    "The weight α of each calibration step, first (noisiest) step first, as far as a method of this sweep uses it. "
-    "Only the ratios of a curve's values matter: a scaling of all of them changes no mask."
+TRAITS = Traits(
+    title="Timestep weightings",
+    caption=(
+        "The weight α of each calibration step, first (noisiest) step first, as far as a method of this sweep uses "
+        "it. Only the ratios of a curve's values matter: a scaling of all of them changes no mask."
+    ),
+    order=7,
 )
 
 

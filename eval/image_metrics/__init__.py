@@ -1,24 +1,35 @@
-"""Metrics of a cell's pictures. An entry is one number, its file's stem the column of the tables.
-
-TITLE, UNIT          for people; `{network}` in a unit stands for the network of fid_features
-HIGHER_IS_BETTER     direction
-PER                  "prompt" or "set": what a value is a number of
-LIBRARY              the distribution that computes it, whose version is recorded
-READS                what of Pictures it depends on: keys of Pictures.about
-NEEDS                optional: the key of a model file's `evaluation` without which it is not measured
-compute(pictures)    Pictures → (value, numbers): where PER is "prompt" its samples, one a prompt in prompt order; where
-                     it is "set" its replicates, REPLICATES values on pictures weighted by resampling.counts()
-made_by(pictures)    optional: more for the record of how it was made
-warning(pictures)    optional: what a reader must know of this value, or None
-"""
+"""Metrics of a cell's images. A metric is one file; its stem is the column of the tables."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from eval.images.picture_files import PictureFiles
+from obsdiff import registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the suite must know of a metric without importing it.
+
+    Attributes:
+        title, unit: for people; `{network}` in a unit stands for the network of fid_features.
+        higher_is_better: its direction.
+        per: whether a value is of each prompt or of the whole set.
+        library: the distribution that computes it, whose version is recorded; empty if the entry has made_by().
+        reads: what it depends on: keys of Pictures.about.
+        needs: the key of a model file's `evaluation` without which it is not measured.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    per: Literal["prompt", "set"]
+    library: str = ""
+    reads: tuple[str, ...]
+    needs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,3 +70,15 @@ class Pictures:
 
 
 Value = tuple[float, list[float]]
+
+
+class ImageMetric(Protocol):
+    """A file of this folder. It may also have made_by(pictures), more for the record of how it was computed, and
+    warning(pictures), what a reader must know of this value, or None."""
+
+    def compute(self, pictures: Pictures) -> Value:
+        """The value, and its numbers per prompt in prompt order or its bootstrap replicates (analysis/bootstrap.py)."""
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)

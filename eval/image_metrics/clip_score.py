@@ -1,13 +1,15 @@
 """Cosine of a picture's and its caption's features, averaged (Hessel et al. 2021, unscaled as in the paper)."""
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 
-TITLE = "CLIP score"
-UNIT = "cosine"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "open-clip-torch"
-READS = ("features", "captions")
+TRAITS = Traits(
+    title="CLIP score",
+    unit="cosine",
+    higher_is_better=True,
+    per="prompt",
+    library="open-clip-torch",
+    reads=("features", "captions"),
+)
 
 
 def compute(pictures: Pictures) -> Value:

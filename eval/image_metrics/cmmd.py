@@ -7,15 +7,17 @@ It assumes no normal distribution. Their features are ViT-L/14's at 336 pixels; 
 import torch
 from torch import Tensor
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 from eval.networks.distances import squared_mmd
 
-TITLE = "CMMD"
-UNIT = "×1000"
-HIGHER_IS_BETTER = False
-PER = "set"
-LIBRARY = "obsdiff"
-READS = ("features", "reference")
+TRAITS = Traits(
+    title="CMMD",
+    unit="×1000",
+    higher_is_better=False,
+    per="set",
+    library="obsdiff",
+    reads=("features", "reference"),
+)
 BANDWIDTH = 10.0
 
 

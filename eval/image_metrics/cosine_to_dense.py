@@ -1,13 +1,15 @@
 """Cosine of the picture's features to those of the dense model's picture of the same prompt and seed."""
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 
-TITLE = "CLIP cosine to dense"
-UNIT = "cosine"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "open-clip-torch"
-READS = ("features", "dense")
+TRAITS = Traits(
+    title="CLIP cosine to dense",
+    unit="cosine",
+    higher_is_better=True,
+    per="prompt",
+    library="open-clip-torch",
+    reads=("features", "dense"),
+)
 
 
 def compute(pictures: Pictures) -> Value:

@@ -3,15 +3,17 @@
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 from eval.networks.distances import frechet_replicates
 
-TITLE = "FID"
-UNIT = "{network} features"
-HIGHER_IS_BETTER = False
-PER = "set"
-LIBRARY = "torchmetrics"
-READS = ("fid_features", "reference")
+TRAITS = Traits(
+    title="FID",
+    unit="{network} features",
+    higher_is_better=False,
+    per="set",
+    library="torchmetrics",
+    reads=("fid_features", "reference"),
+)
 
 
 class Given(torch.nn.Module):

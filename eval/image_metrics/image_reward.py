@@ -10,16 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 from obsdiff.errors import SpecError
 
-TITLE = "ImageReward"
-UNIT = "reward"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "image-reward"
-READS = ("captions",)
-NEEDS = "image_reward"
+TRAITS = Traits(
+    title="ImageReward",
+    unit="reward",
+    higher_is_better=True,
+    per="prompt",
+    library="image-reward",
+    reads=("captions",),
+    needs="image_reward",
+)
 WORKER = Path(__file__).parents[1] / "networks" / "image_reward_worker.py"
 
 
@@ -36,7 +38,7 @@ def rewards(pictures: Pictures) -> tuple[dict[str, Any], list[float]]:
     """What computed the scores, and a score a picture."""
     pairs = zip(pictures.files.paths, pictures.texts, strict=True)
     lines = "".join(json.dumps({"path": str(path.resolve()), "caption": text}) + "\n" for path, text in pairs)
-    about, *scores = answers(pictures.judges[NEEDS], pictures.device, lines)
+    about, *scores = answers(pictures.judges["image_reward"], pictures.device, lines)
     return about, scores
 
 

@@ -2,15 +2,17 @@
 
 from torchmetrics.image.kid import poly_kernel
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 from eval.networks.distances import squared_mmd
 
-TITLE = "KID"
-UNIT = "×1000"
-HIGHER_IS_BETTER = False
-PER = "set"
-LIBRARY = "torchmetrics"
-READS = ("fid_features", "reference")
+TRAITS = Traits(
+    title="KID",
+    unit="×1000",
+    higher_is_better=False,
+    per="set",
+    library="torchmetrics",
+    reads=("fid_features", "reference"),
+)
 
 
 def compute(pictures: Pictures) -> Value:

@@ -3,23 +3,25 @@ ImageNet weights of torchvision, measured where the model file names them (`eval
 
 from typing import Any
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 from eval.networks.lpips import Lpips
 
-TITLE = "LPIPS to dense"
-UNIT = "distance"
-HIGHER_IS_BETTER = False
-PER = "prompt"
-LIBRARY = "torchmetrics"
-READS = ("dense",)
-NEEDS = "lpips"
+TRAITS = Traits(
+    title="LPIPS to dense",
+    unit="distance",
+    higher_is_better=False,
+    per="prompt",
+    library="torchmetrics",
+    reads=("dense",),
+    needs="lpips",
+)
 
 
 def compute(pictures: Pictures) -> Value:
     """Pictures are compared at their own size."""
-    found = Lpips(pictures.judges[NEEDS], pictures.device).distances(pictures.files, pictures.dense_files)
+    found = Lpips(pictures.judges["lpips"], pictures.device).distances(pictures.files, pictures.dense_files)
     return float(found.mean()), found.tolist()
 
 
 def made_by(pictures: Pictures) -> dict[str, Any]:
-    return Lpips(pictures.judges[NEEDS]).about
+    return Lpips(pictures.judges["lpips"]).about

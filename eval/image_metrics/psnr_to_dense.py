@@ -3,14 +3,16 @@
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 
-TITLE = "PSNR to dense"
-UNIT = "dB"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "torchmetrics"
-READS = ("dense",)
+TRAITS = Traits(
+    title="PSNR to dense",
+    unit="dB",
+    higher_is_better=True,
+    per="prompt",
+    library="torchmetrics",
+    reads=("dense",),
+)
 CEILING = 60.0
 
 

@@ -2,14 +2,16 @@
 
 import torch
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 
-TITLE = "R@1"
-UNIT = "%"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "open-clip-torch"
-READS = ("features", "captions")
+TRAITS = Traits(
+    title="R@1",
+    unit="%",
+    higher_is_better=True,
+    per="prompt",
+    library="open-clip-torch",
+    reads=("features", "captions"),
+)
 
 
 def compute(pictures: Pictures) -> Value:

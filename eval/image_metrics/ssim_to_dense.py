@@ -3,14 +3,16 @@
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from eval.image_metrics import Pictures, Value
+from eval.image_metrics import Pictures, Traits, Value
 
-TITLE = "SSIM to dense"
-UNIT = "index"
-HIGHER_IS_BETTER = True
-PER = "prompt"
-LIBRARY = "torchmetrics"
-READS = ("dense",)
+TRAITS = Traits(
+    title="SSIM to dense",
+    unit="index",
+    higher_is_better=True,
+    per="prompt",
+    library="torchmetrics",
+    reads=("dense",),
+)
 
 
 def compute(pictures: Pictures) -> Value:

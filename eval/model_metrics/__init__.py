@@ -1,16 +1,29 @@
-"""Metrics of a cell's model. An entry is one number, its file's stem the column of the tables.
-
-TITLE, UNIT          for people
-HIGHER_IS_BETTER     direction; None where neither is better as such
-TIMED                whether it is a wall-clock or memory reading, which no two runs share to the digit
-CLOCKED              whether it comes from a cell's own timings, which not every cell has (eval/sweep/clocked.py)
-compute(model)       Model → (value, quartiles or None)
-"""
+"""Metrics of a cell's model. A metric is one file; its stem is the column of the tables."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+from obsdiff import registry
 
 Value = tuple[float, tuple[float, float] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the suite must know of a metric without importing it.
+
+    Attributes:
+        title, unit: for people.
+        higher_is_better: its direction; None if neither is better as such.
+        timed: whether it is a reading of a clock or of memory, which no two runs share to the digit.
+        clocked: whether it comes from a cell's own timings, which not every cell has.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool | None
+    timed: bool = False
+    clocked: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,3 +39,14 @@ class Model:
     checkpoint: dict[str, Any]
     profile: dict[str, Any]
     latency: dict[str, Any] = field(default_factory=dict)
+
+
+class ModelMetric(Protocol):
+    """A file of this folder."""
+
+    def compute(self, model: Model) -> Value:
+        """The value, and its quartiles if it was timed."""
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)

@@ -3,13 +3,15 @@
 Median and quartiles of the whole call.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "block, full batch"
-UNIT = "ms"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="block, full batch",
+    unit="ms",
+    higher_is_better=False,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -1,12 +1,14 @@
 """How many times faster the middle block is for a full batch: median and quartiles over rounds, as of `speedup`."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "block speed-up, full batch"
-UNIT = "×"
-HIGHER_IS_BETTER = True
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="block speed-up, full batch",
+    unit="×",
+    higher_is_better=True,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

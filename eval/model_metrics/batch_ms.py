@@ -1,12 +1,14 @@
 """One call of the denoiser for a full batch of `batch_size` prompts, guidance included, divided by their number."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "denoiser step, full batch"
-UNIT = "ms a prompt"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="denoiser step, full batch",
+    unit="ms a prompt",
+    higher_is_better=False,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

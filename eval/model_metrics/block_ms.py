@@ -1,12 +1,14 @@
 """One call of the denoiser's middle transformer block for one prompt, guidance included: median and quartiles."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "block, one prompt"
-UNIT = "ms"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="block, one prompt",
+    unit="ms",
+    higher_is_better=False,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -1,12 +1,12 @@
 """The pruned weights' file: masks or codes and kept values, or small weights. Layers left dense are not in it."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "file"
-UNIT = "MB"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="file",
+    unit="MB",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

@@ -3,13 +3,13 @@
 Both in the pipeline's dtype.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "smaller on disk"
-UNIT = "×"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="smaller on disk",
+    unit="×",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

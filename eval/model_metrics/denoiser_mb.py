@@ -1,12 +1,12 @@
 """The pruned denoiser's parameters in memory, in the pipeline's dtype; dense kernels need the zeros too."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "denoiser"
-UNIT = "MB"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="denoiser",
+    unit="MB",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

@@ -4,13 +4,14 @@ Beside the weights: on a GPU what the allocator held beyond what was there; on a
 the kernels' own workspace, which nothing counts.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "denoiser memory, peak"
-UNIT = "MiB"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = False
+TRAITS = Traits(
+    title="denoiser memory, peak",
+    unit="MiB",
+    higher_is_better=False,
+    timed=True,
+)
 
 
 def compute(model: Model) -> Value:

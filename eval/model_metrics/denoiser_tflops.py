@@ -1,12 +1,12 @@
 """FLOPs of one call of the pruned denoiser for one prompt, guidance included; zeros are multiplied like any number."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "FLOPs of a call, measured"
-UNIT = "TFLOP"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="FLOPs of a call, measured",
+    unit="TFLOP",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

@@ -3,13 +3,13 @@
 No kernel here does that. Where heads and neurons are removed it is what is measured.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "FLOPs of a call, theoretical"
-UNIT = "TFLOP"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="FLOPs of a call, theoretical",
+    unit="TFLOP",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

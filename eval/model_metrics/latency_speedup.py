@@ -4,13 +4,15 @@ Median and quartiles over rounds as of `speedup`. A small model's call for one p
 lesser of the two.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "speed-up, one prompt"
-UNIT = "×"
-HIGHER_IS_BETTER = True
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="speed-up, one prompt",
+    unit="×",
+    higher_is_better=True,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -3,13 +3,13 @@
 Held-out and with all steps counted alike, so that every method is measured by the same rule.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "layer error"
-UNIT = "relative"
-HIGHER_IS_BETTER = False
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="layer error",
+    unit="relative",
+    higher_is_better=False,
+)
 
 
 def compute(model: Model) -> Value:

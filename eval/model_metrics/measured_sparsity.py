@@ -1,12 +1,12 @@
 """Zero weights over all weights of the prunable layers, counted in the pruned model."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "measured sparsity"
-UNIT = "fraction"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="measured sparsity",
+    unit="fraction",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

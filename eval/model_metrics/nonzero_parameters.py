@@ -1,12 +1,12 @@
 """Nonzero parameters of the whole denoiser."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "nonzero parameters"
-UNIT = "M"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="nonzero parameters",
+    unit="M",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

@@ -4,13 +4,13 @@ One unguided call on the pipeline's own size with 77 text tokens, without attent
 transformer, FLOPs of a UNet. Counted without weights, and so the same on any machine.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "work of a call, as the paper counts"
-UNIT = "TFLOP"
-HIGHER_IS_BETTER = None
-TIMED = False
-CLOCKED = False
+TRAITS = Traits(
+    title="work of a call, as the paper counts",
+    unit="TFLOP",
+    higher_is_better=None,
+)
 
 
 def compute(model: Model) -> Value:

@@ -1,12 +1,14 @@
 """The whole pipeline for one prompt, text encoding and decoding included: median and quartiles, wall-clock."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "pipeline, one prompt"
-UNIT = "ms"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="pipeline, one prompt",
+    unit="ms",
+    higher_is_better=False,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -1,12 +1,13 @@
 """Peak memory of the pruning process: resident set on a CPU (libraries included), allocated on a GPU."""
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "pruning memory"
-UNIT = "MiB"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = False
+TRAITS = Traits(
+    title="pruning memory",
+    unit="MiB",
+    higher_is_better=False,
+    timed=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -3,13 +3,14 @@
 A calibration that was made once for several cells counts in full for each; shared_seconds says how much of it is that.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "pruning time"
-UNIT = "s"
-HIGHER_IS_BETTER = False
-TIMED = True
-CLOCKED = False
+TRAITS = Traits(
+    title="pruning time",
+    unit="s",
+    higher_is_better=False,
+    timed=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -3,13 +3,14 @@
 It is the time of a Hessian's calibration for every method that takes it, though Wanda alone would sum up less.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "of it shared calibration"
-UNIT = "s"
-HIGHER_IS_BETTER = None
-TIMED = True
-CLOCKED = False
+TRAITS = Traits(
+    title="of it shared calibration",
+    unit="s",
+    higher_is_better=None,
+    timed=True,
+)
 
 
 def compute(model: Model) -> Value:

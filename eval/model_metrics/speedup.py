@@ -5,13 +5,15 @@ The median over rounds of the dense time over the pruned one, in turns in one pr
 shows.
 """
 
-from eval.model_metrics import Model, Value
+from eval.model_metrics import Model, Traits, Value
 
-TITLE = "speed-up, full batch"
-UNIT = "×"
-HIGHER_IS_BETTER = True
-TIMED = True
-CLOCKED = True
+TRAITS = Traits(
+    title="speed-up, full batch",
+    unit="×",
+    higher_is_better=True,
+    timed=True,
+    clocked=True,
+)
 
 
 def compute(model: Model) -> Value:

@@ -14,12 +14,12 @@ from markupsafe import Markup, escape
 
 from eval.analysis.estimates import Record
 from eval.analysis.groups import settings
-from eval.figures import ordered
+from eval.figures import ordered, traits
 from eval.report.findings import Table, breaks, count_of, leaders, sentences
 from eval.report.summary_page import IN_SHORT
 from eval.report.words import plain
 from eval.sweep.cells import AXES, PLAIN, cell_path
-from obsdiff import methods, registry
+from obsdiff import methods
 from obsdiff.storage.files import write_text
 
 TEMPLATE = "report.html.jinja"
@@ -103,12 +103,12 @@ def inlined(folder: Path) -> list[dict[str, str]]:
             continue
         drawn = "<image" not in svg.read_text()
         kind, content = ("svg+xml", svg.read_bytes()) if drawn else ("png", png.read_bytes())
-        facts = registry.constants("eval.figures", name)
+        about = traits(name)
         found.append(
             {
                 "name": name,
-                "title": facts["TITLE"],
-                "caption": facts["CAPTION"],
+                "title": about.title,
+                "caption": about.caption,
                 "source": f"data:image/{kind};base64,{b64encode(content).decode()}",
             }
         )

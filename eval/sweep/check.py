@@ -12,7 +12,7 @@ from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, is_tiny, needs, read_model, read_sweep, results_of
 from eval.sweep.grid import models_of
 from eval.sweep.needs import Need, once
-from obsdiff import registry
+from obsdiff import models
 from obsdiff.pipelines.sizes import FACTS
 from obsdiff.pipelines.sources import component_files, read_record
 from obsdiff.spec import Source
@@ -137,7 +137,7 @@ def cell_bytes(cell: Cell, sweep: Sweep, folder: Path) -> float:
 
 def denoiser_bytes(family: str, source: Source) -> int:
     """Of the published checkpoint, or of the files that are here."""
-    name = registry.constants("obsdiff.models", family)["DENOISER"]
+    name = models.traits(family).denoiser
     if known := parameters(source).get(name):
         return known * BYTES[source.dtype]
     files = component_files(source).get(name, []) if Path(source.model).is_dir() else []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
+from eval import model_metrics
 from eval.sweep.cells import Cell
 from obsdiff import methods, patterns, registry
 
@@ -30,8 +31,8 @@ def timed_as(cell: Cell) -> Literal["cell", "dense"]:
 @cache
 def clocked_names() -> frozenset[str]:
     """The metrics that come from a cell's own timings."""
-    package = "eval.model_metrics"
-    return frozenset(name for name in registry.names(package) if registry.constants(package, name)["CLOCKED"])
+    names = registry.names("eval.model_metrics")
+    return frozenset(name for name in names if model_metrics.traits(name).clocked)
 
 
 def as_dense(records: Sequence[Record], name: str) -> bool:

@@ -198,7 +198,7 @@ def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_co
 
 def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_components: bool) -> Iterator[str]:
     """Why a pipeline is not the one that a checkpoint was made from; its scheduler is a choice of use."""
-    there, denoiser = manifest["base"], models.family_of(pipe).DENOISER
+    there, denoiser = manifest["base"], models.family_of(pipe).TRAITS.denoiser
     names = [name for name in different(here, there) if name != SCHEDULER]
     dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
     if dtype != manifest["dtype"]:

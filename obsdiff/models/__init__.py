@@ -1,30 +1,65 @@
-"""Model families: one file a diffusers pipeline class, the only places that know an architecture.
-
-PIPELINE                    the diffusers class's name
-DENOISER                    the pipeline's component that is pruned
-NETWORK                     the diffusers class's name of that component
-SCHEDULERS                  the names of obsdiff/schedulers.py that the pipeline can use
-SIDES                       what height and width are multiples of: ("pixels", 8), or positions of the VAE's latents, as
-                            a number or as a key of the denoiser's configuration: ("latents", "patch_size")
-units(denoiser)             prunable layers in order of execution: units of groups of layer names (see packages)
-groups(denoiser)            the groups of all units in the order in which the first of their layers is called
-sites(denoiser)             heads and neurons that can be removed, in order of execution (see surgery)
-example(denoiser, height, width, sampling)
-                            arguments of one call for one prompt on latents of that size, to count work without weights
-encode(pipe, prompts, sampling)
-                            prompts → keyword arguments of the pipeline's call, tensors with one row a prompt
-tiny()                      a randomly initialised pipeline of the same classes, offline, in seconds
-"""
+"""Model families: one file per diffusers pipeline class, the only places that know an architecture."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from obsdiff import registry
 from obsdiff.errors import LayerError, SpecError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from obsdiff.packages import Group, Unit
+    from obsdiff.spec import Sampling
+    from obsdiff.surgery import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the library and the suite must know of a family without importing it.
+
+    Attributes:
+        pipeline: name of the diffusers class.
+        denoiser: the pipeline's component that is pruned.
+        network: name of that component's diffusers class.
+        schedulers: the schedulers that the pipeline can use, by their names in obsdiff/schedulers.py.
+        sides: what height and width must be multiples of: ("pixels", 8), or positions of the VAE's latents as a number
+            or as a key of the denoiser's configuration, ("latents", "patch_size").
+    """
+
+    pipeline: str
+    denoiser: str
+    network: str
+    schedulers: tuple[str, ...]
+    sides: tuple[str, int | str]
+
+
+class Family(Protocol):
+    """A file of this folder."""
+
+    def units(self, denoiser: "nn.Module") -> "Sequence[Unit]":
+        """The prunable linear layers in order of execution, by shared input and unit (obsdiff/packages.py)."""
+
+    def groups(self, denoiser: "nn.Module") -> "Sequence[Group]":
+        """The layers of all units by shared input, in the order in which the first layer of each is called."""
+
+    def sites(self, denoiser: "nn.Module") -> "Sequence[Site]":
+        """Heads and neurons that can be removed, in order of execution (obsdiff/surgery.py)."""
+
+    def example(self, denoiser: Any, height: int, width: int, sampling: "Sampling") -> dict[str, Any]:
+        """Arguments of one call for one prompt on latents of that size, to count work without weights."""
+
+    def encode(self, pipe: Any, prompts: Sequence[str], sampling: "Sampling") -> dict[str, Any]:
+        """Keyword arguments of the pipeline's call: tensors with one row per prompt."""
+
+    def tiny(self) -> Any:
+        """A randomly initialised pipeline of the same classes, made offline in seconds."""
+
+
+def traits(name: str) -> Traits:
+    return registry.traits(__name__, name, Traits)
 
 
 def family_of(pipe: Any) -> ModuleType:
@@ -65,12 +100,12 @@ def family_among(classes: Sequence[str]) -> ModuleType:
 
 def supported() -> dict[str, str]:
     """Pipeline class → file of this folder."""
-    return {registry.constants(__name__, name)["PIPELINE"]: name for name in registry.names(__name__)}
+    return {traits(name).pipeline: name for name in registry.names(__name__)}
 
 
 def denoiser_of(pipe: Any) -> Any:
     """The network that is pruned, a diffusers model; of a network that torch.compile() wrapped, the network itself."""
-    network = getattr(pipe, family_of(pipe).DENOISER)
+    network = getattr(pipe, family_of(pipe).TRAITS.denoiser)
     return getattr(network, "_orig_mod", network)
 
 

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 
 from obsdiff.errors import SpecError
-from obsdiff.models import _joint, _tiny
+from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
 from obsdiff.spec import Sampling
 from obsdiff.surgery import Site, Span, Stream
 
-PIPELINE = "FluxPipeline"
-DENOISER = "transformer"
-NETWORK = "FluxTransformer2DModel"
-SCHEDULERS = ("dpm++", "euler")
-SIDES = ("latents", 2)
+TRAITS = Traits(
+    pipeline="FluxPipeline",
+    denoiser="transformer",
+    network="FluxTransformer2DModel",
+    schedulers=("dpm++", "euler"),
+    sides=("latents", 2),
+)
 T5_TOKENS = 512
 
 

@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 
-from obsdiff.models import _tiny, _unet
+from obsdiff.models import Traits, _tiny, _unet
 from obsdiff.spec import Sampling
 
-PIPELINE = "StableDiffusionPipeline"
-DENOISER = "unet"
-NETWORK = "UNet2DConditionModel"
-SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
-SIDES = ("pixels", 8)
+TRAITS = Traits(
+    pipeline="StableDiffusionPipeline",
+    denoiser="unet",
+    network="UNet2DConditionModel",
+    schedulers=("ddim", "dpm++", "edm", "euler", "heun", "pndm"),
+    sides=("pixels", 8),
+)
 CLIP_TOKENS = 77
 
 units, groups, sites = _unet.units, _unet.groups, _unet.sites

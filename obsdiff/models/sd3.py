@@ -5,16 +5,18 @@ from typing import Any
 
 import torch
 
-from obsdiff.models import _joint, _tiny
+from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
 from obsdiff.spec import Sampling
 from obsdiff.surgery import Site
 
-PIPELINE = "StableDiffusion3Pipeline"
-DENOISER = "transformer"
-NETWORK = "SD3Transformer2DModel"
-SCHEDULERS = ("dpm++", "euler", "heun")
-SIDES = ("latents", "patch_size")
+TRAITS = Traits(
+    pipeline="StableDiffusion3Pipeline",
+    denoiser="transformer",
+    network="SD3Transformer2DModel",
+    schedulers=("dpm++", "euler", "heun"),
+    sides=("latents", "patch_size"),
+)
 
 
 def units(denoiser: Any) -> list[Unit]:

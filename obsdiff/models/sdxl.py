@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 
-from obsdiff.models import _tiny, _unet, sd
+from obsdiff.models import Traits, _tiny, _unet, sd
 from obsdiff.spec import Sampling
 
-PIPELINE = "StableDiffusionXLPipeline"
-DENOISER = "unet"
-NETWORK = "UNet2DConditionModel"
-SCHEDULERS = ("ddim", "dpm++", "edm", "euler", "heun", "pndm")
-SIDES = ("pixels", 8)
+TRAITS = Traits(
+    pipeline="StableDiffusionXLPipeline",
+    denoiser="unet",
+    network="UNet2DConditionModel",
+    schedulers=("ddim", "dpm++", "edm", "euler", "heun", "pndm"),
+    sides=("pixels", 8),
+)
 SIZES = 6
 """numbers that tell original size, crop and target size"""
 

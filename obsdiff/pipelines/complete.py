@@ -58,10 +58,10 @@ def require_place(source: Source) -> None:
 
 def require_class(name: Any, family: str, source: Source) -> None:
     """Raise SpecError where the pipeline's class is not of the family; its subclasses are."""
-    expected = registry.constants("obsdiff.models", family)["PIPELINE"]
+    expected = models.traits(family).pipeline
     if name == expected:
         return
-    supported = {registry.constants("obsdiff.models", f)["PIPELINE"]: f for f in registry.names("obsdiff.models")}
+    supported = {models.traits(f).pipeline: f for f in registry.names("obsdiff.models")}
     found = supported.get(name) or models.family_named(str(name)).__name__.rpartition(".")[2]
     ok = found == family
     require(ok, "family", family, f"that of {source.model!r}, which holds a {name}; give family: {found}")
@@ -113,7 +113,7 @@ def require_layers(source: Source, family: str, patterns: Iterable[str]) -> None
         family: a file of obsdiff/models.
         patterns: as `exclude` and the keys of `layer_sparsity`.
     """
-    files = component_files(source).get(registry.constants("obsdiff.models", family)["DENOISER"], [])
+    files = component_files(source).get(models.traits(family).denoiser, [])
     tensors = {name for path in files if path.suffix == ".safetensors" for name in require_whole(path)}
     layers = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
     for pattern in patterns if layers else ():

@@ -46,7 +46,9 @@ def check(pipe: Any) -> None:
         refuse(look(denoiser))
     names = packages.layers(family.units(denoiser))
     if not names:
-        raise SpecError(f"model: this {family.NETWORK} has no layer that can be pruned: its blocks are of another kind")
+        raise SpecError(
+            f"model: this {family.TRAITS.network} has no layer that can be pruned: its blocks are of another kind"
+        )
     refuse(odd_layers(denoiser, names))
     refuse(non_finite(denoiser))
 
@@ -67,9 +69,11 @@ def refuse(problems: Iterator[str]) -> None:
 
 def check_network(family: ModuleType, denoiser: Any) -> None:
     """The denoiser is there, and of the class that the family knows, or inherits from it."""
-    if family.NETWORK not in (cls.__name__ for cls in type(denoiser).__mro__):
+    if family.TRAITS.network not in (cls.__name__ for cls in type(denoiser).__mro__):
         what = "missing" if denoiser is None else f"a {type(denoiser).__name__}"
-        raise SpecError(f"model: the {family.DENOISER} is {what}; what can be pruned is a {family.NETWORK}")
+        raise SpecError(
+            f"model: the {family.TRAITS.denoiser} is {what}; what can be pruned is a {family.TRAITS.network}"
+        )
 
 
 def check_placement(pipe: Any, family: ModuleType) -> None:
@@ -86,7 +90,9 @@ def check_placement(pipe: Any, family: ModuleType) -> None:
         )
     for name, tensor in denoiser.state_dict().items():
         if tensor.is_meta:
-            raise SpecError(f"model: {family.DENOISER}.{name} has no weights in memory (meta device); load them first")
+            raise SpecError(
+                f"model: {family.TRAITS.denoiser}.{name} has no weights in memory (meta device); load them first"
+            )
 
 
 def compiled_apart(denoiser: nn.Module) -> Iterator[str]:

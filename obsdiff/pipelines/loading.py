@@ -73,8 +73,8 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     check_without(source, family, index)
     denoiser_class(family, index)
     classes = {n: components.class_of(n, *parts[n]) for n in parts if n not in source.without}
-    for name in sorted(classes, key=lambda name: name != family.DENOISER):
-        components.check(folder, name, classes[name], source.variant, exact=name == family.DENOISER)
+    for name in sorted(classes, key=lambda name: name != family.TRAITS.denoiser):
+        components.check(folder, name, classes[name], source.variant, exact=name == family.TRAITS.denoiser)
     loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items()}
     check_vocabularies(loaded)
     pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
@@ -142,7 +142,7 @@ def folder_on_disk(source: Source) -> Path:
 def check_without(source: Source, family: ModuleType, index: Mapping[str, Any]) -> None:
     """What is left out is a component, and one that a pipeline can do without."""
     known = [name for name in index if not name.startswith("_")]
-    needed = (family.DENOISER, "scheduler", "vae")
+    needed = (family.TRAITS.denoiser, "scheduler", "vae")
     for name in source.without:
         require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
         require(name not in needed, "without", name, f"a component that can be left out, as {', '.join(needed)} cannot")
@@ -150,14 +150,14 @@ def check_without(source: Source, family: ModuleType, index: Mapping[str, Any]) 
 
 def denoiser_class(family: ModuleType, index: Mapping[str, Any]) -> Any:
     """The class of the denoiser that an index lists; SpecError unless it is one that the family prunes."""
-    name = family.DENOISER
+    name = family.TRAITS.denoiser
     entry = components.components(index).get(name)
     if entry is None:
         raise SpecError(f"model: {INDEX} lists no {name}, which is what is pruned; {AGAIN}")
     found = components.class_of(name, *entry)
-    if family.NETWORK not in (cls.__name__ for cls in found.__mro__):
+    if family.TRAITS.network not in (cls.__name__ for cls in found.__mro__):
         raise SpecError(
-            f"model: {INDEX} says that the {name} is a {entry[1]}; what can be pruned is a {family.NETWORK}"
+            f"model: {INDEX} says that the {name} is a {entry[1]}; what can be pruned is a {family.TRAITS.network}"
         )
     return found
 

@@ -6,7 +6,7 @@ A pipeline refuses other sizes, or rounds them without a word (Flux).
 from pathlib import Path
 from typing import Any
 
-from obsdiff import registry
+from obsdiff import models
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import folder_of, read_record
 from obsdiff.spec import Sampling, Source
@@ -18,19 +18,19 @@ USUAL_PATCH = 2
 
 
 def multiple(family: str, source: Source) -> int:
-    """Pixels that height and width are multiples of: the family's constant SIDES on the model's configuration.
+    """Pixels that height and width are multiples of: the family's `sides` on the model's configuration.
 
     Args:
         family: a file of obsdiff/models.
     """
-    facts = registry.constants("obsdiff.models", family)
-    unit, value = facts["SIDES"]
+    traits = models.traits(family)
+    unit, value = traits.sides
     if unit == "pixels":
         return int(value)
     channels = known(source, "vae/config.json", "block_out_channels")
     scale = 2 ** (len(channels) - 1) if isinstance(channels, list) and channels else USUAL_SCALE
     if isinstance(value, str):
-        value = known(source, f"{facts['DENOISER']}/config.json", value) or USUAL_PATCH
+        value = known(source, f"{traits.denoiser}/config.json", value) or USUAL_PATCH
     return scale * int(value)
 
 

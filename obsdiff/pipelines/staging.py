@@ -38,7 +38,7 @@ class Stage:
     def __init__(self, pipe: Any, device: torch.device) -> None:
         self.device = device
         self.components: dict[str, Any] = {name: c for name, c in pipe.components.items() if isinstance(c, nn.Module)}
-        self.denoiser = models.family_of(pipe).DENOISER
+        self.denoiser = models.family_of(pipe).TRAITS.denoiser
 
     def encoding(self, alone: bool) -> None:
         """Text encoders on the device.

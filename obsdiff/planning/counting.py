@@ -96,7 +96,7 @@ def paper_flops(family: Any, denoiser: nn.Module) -> int:
     tokens = PAPER_TOKENS - getattr(family, "CLIP_TOKENS", 0)
     unguided = Sampling(guidance_scale=1.0, max_sequence_length=tokens)
     work = work_of(denoiser, family.example(denoiser, side, side, unguided))
-    return (work.total - work.attention) * PAPER_MULTIPLY_ADD[family.DENOISER] // 2
+    return (work.total - work.attention) * PAPER_MULTIPLY_ADD[family.TRAITS.denoiser] // 2
 
 
 def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:

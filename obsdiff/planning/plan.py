@@ -83,8 +83,8 @@ def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
     index = configuration(source, INDEX)
     family = models.family_named(class_named(index))
     cls = denoiser_class(family, index)
-    config = configuration(source, f"{family.DENOISER}/config.json")
-    with components.explained(family.DENOISER, Path(source.model)), torch.device("meta"):
+    config = configuration(source, f"{family.TRAITS.denoiser}/config.json")
+    with components.explained(family.TRAITS.denoiser, Path(source.model)), torch.device("meta"):
         return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 

@@ -24,7 +24,9 @@ rule generate:
     resources:
         gpu=gpus,
     params:
-        code=lambda w: code("eval.jobs:generate", "obsdiff.checkpoints.checkpoint", "obsdiff.pipelines.loading", family(w)),
+        code=lambda w: code(
+            "eval.jobs:generate", "obsdiff.checkpoints.checkpoint", "obsdiff.pipelines.loading", family(w)
+        ),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
         shard=lambda w: ["--shard", w.shard, "--shards", w.shards] if "shard" in w.keys() else [],

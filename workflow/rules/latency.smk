@@ -15,7 +15,12 @@ rule latency:
         gpu=gpus,
     params:
         # noise is made beside calibration, whose sums and solver no timing depends on
-        code=lambda w: code("eval.jobs:latency", "obsdiff.pipelines.loading", family(w), without=("obsdiff.calibration.statistics", *SOLVER)),
+        code=lambda w: code(
+            "eval.jobs:latency",
+            "obsdiff.pipelines.loading",
+            family(w),
+            without=("obsdiff.calibration.statistics", *SOLVER),
+        ),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
         checkpoint=lambda w, input: (

@@ -140,7 +140,7 @@ def generator_card(name: str, judge: Evaluator) -> None:
             if label != "dense":
                 torch.manual_seed(0)
                 random = type(denoiser).from_config(denoiser.config).eval()
-                pipe.register_modules(**{models.family_of(pipe).DENOISER: random})
+                pipe.register_modules(**{models.family_of(pipe).TRAITS.denoiser: random})
             out = Path(work) / label
             generate(pipe, {"base": label, "weights_sha256": label}, prompts, replace(sampling, batch_size=64), 0, out)
             seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
