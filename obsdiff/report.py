@@ -59,11 +59,13 @@ class Report:
     """linear layers that the family never prunes, their names with `*` for block numbers → how many there are"""
     layers: list[LayerReport] = field(default_factory=list)
     sites: list[SiteReport] = field(default_factory=list)
+    refitted: list[str] = field(default_factory=list)
+    """layers that were fitted to the dense model's outputs at the end; none of their weights are removed"""
     packages: list[list[str]] = field(default_factory=list)
     """layers calibrated together, package by package"""
     seconds: dict[str, float] = field(default_factory=dict)
-    """encode, allocate, calibrate, solve, total; wall-clock, runs before an interruption included. shared: of a
-    calibration that was made beforehand for several runs; not in total"""
+    """encode, sample, sensitivities, allocate, calibrate, solve, refit, total; wall-clock, runs before an interruption
+    included. shared: of a calibration that was made beforehand for several runs; not in total"""
     peak_memory_bytes: int = 0
     """largest resident set of the process, or peak allocated on the GPU"""
     statistics_bytes: int = 0

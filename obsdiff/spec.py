@@ -3,11 +3,11 @@
 import re
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from obsdiff import allocations, devices, methods, patterns, registry, schedulers, weightings
 from obsdiff.errors import SpecError
-from obsdiff.typed import check_types, is_int
+from obsdiff.typed import check_types
 from obsdiff.typed import require as require
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -16,6 +16,21 @@ INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")
 PACKAGES = r"[1-9]\d*|unit|sequential|(?=.*[1-9])(\d+(\.\d+)?)GiB"
 MEMORY = r"\d+(\.\d+)?GiB"
+SOLVERS = ("sweep", "admm", "best")
+SENSITIVITIES = ("none", "tokens", "rows", "both")
+DEFAULTS: dict[str, Any] = {
+    "allocation": "uniform",
+    "bias": False,
+    "packages": 4,
+    "calibration_steps": 0,
+    "sensitivity": "none",
+    "damping": 0.01,
+    "resolve": False,
+    "refit": False,
+}
+"""of the fields that are None until a spec is made, for methods that have no other (methods.Traits.defaults)"""
+TRAJECTORY = ("calibration_steps", "sensitivity", "refit")
+"""fields that need the cached trajectory of packages: sequential"""
 PASSING = ("trajectory_memory",)
 """fields of PruneSpec that change how a result is made, and not the result"""
 """torch devices; told without importing torch"""
@@ -23,6 +38,15 @@ STEPS = 1000
 """the most that a sampler takes: as many as the networks were trained with"""
 SEEDS = 2**63
 """one more than the largest seed of a torch generator that all devices take"""
+
+
+T = TypeVar("T")
+
+
+def stated(value: T | None) -> T:
+    """A field that is None only until its spec is made."""
+    assert value is not None
+    return value
 
 
 @dataclass(frozen=True)
@@ -111,8 +135,8 @@ class PruneSpec:
     """fraction removed, in [0, 1); 0.5 where left out, and what N:M says"""
     layer_sparsity: dict[str, float] = field(default_factory=dict)
     """other sparsities by layer-name pattern, such as '*.ff.*' 0.6; the first that matches counts"""
-    allocation: str = "uniform"
-    """a file of obsdiff/allocations: how the sparsity is shared out over layers"""
+    allocation: str | None = None
+    """a file of obsdiff/allocations: how the sparsity is shared out over layers; by default the method's, or uniform"""
     exclude: tuple[str, ...] = ()
     """layer-name patterns left dense, such as 'transformer_blocks.0.*'"""
     indivisible: str = "refuse"
@@ -121,8 +145,18 @@ class PruneSpec:
     """weights compared with each other: block, row or layer; method: as the method has it"""
     compensate: bool = True
     """whether the OBS methods update the remaining weights; --no-compensate leaves the mask alone"""
-    bias: bool = False
-    """move the removed inputs' mean into the layer's bias, where it has one"""
+    solver: str = "method"
+    """of methods that compensate, for masks: sweep (by columns), admm, or best of the two; method: the method's own"""
+    resolve: bool | None = None
+    """solve the remaining weights of the sweep's mask again, exactly, as after admm; by default the method's, or no"""
+    sensitivity: str | None = None
+    """weigh errors by what they do to the denoiser's guided output: none, tokens, rows or both; needs packages:
+    sequential; by default the method's, or none"""
+    bias: bool | None = None
+    """move the removed inputs' mean into the layer's bias, where it has one; by default the method's, or no"""
+    refit: bool | None = None
+    """fit the denoiser's last linear layer to the dense output at the end; needs packages: sequential; by default the
+    method's, or no"""
     weighting: str = "log_decrease"
     """a file of obsdiff/weightings: how much each denoising step counts"""
     alpha_min: float = 0.8
@@ -131,15 +165,19 @@ class PruneSpec:
     """largest timestep weight"""
     alphas: tuple[float, ...] = ()
     """timestep weights of weighting 'table', first step first"""
-    packages: int | str = 4
+    packages: int | str | None = None
     """module packages, each calibrated on the model as pruned so far: a count, unit, or a budget such as 2GiB, with a
-    sampling run each; or sequential: every layer by itself, along one sampling run of the dense model"""
+    sampling run each; or sequential: every layer by itself, along one sampling run of the dense model; by default the
+    method's, or 4"""
+    calibration_steps: int | None = None
+    """of packages sequential: calibrate on so many steps of each batch of prompts, other ones for other batches; 0 for
+    all; by default the method's, or 0"""
     trajectory_memory: str = "8GiB"
     """of packages sequential: host memory for denoiser calls that wait; files beyond it, or calls made again"""
     offload_statistics: bool = False
     """keep statistics in CPU memory"""
-    damping: float = 0.01
-    """added to the Hessian's diagonal, in units of its mean"""
+    damping: float | None = None
+    """added to the Hessian's diagonal, in units of its mean; by default the method's, or 0.01"""
     block_size: int = 128
     """columns solved and compared together by the OBS methods"""
     seed: int = 0
@@ -152,9 +190,11 @@ class PruneSpec:
         check_types(self)
         object.__setattr__(self, "pattern", patterns.canonical(self.pattern))
         try:
-            for key in ("method", "weighting", "allocation"):
-                registry.check(f"obsdiff.{key}s", getattr(self, key), key)
+            registry.check("obsdiff.methods", self.method, "method")
             resolved = patterns.resolve(self.pattern)
+            self.fill_in()
+            for key in ("weighting", "allocation"):
+                registry.check(f"obsdiff.{key}s", getattr(self, key), key)
         except registry.UnknownEntry as error:
             raise SpecError(str(error)) from None
         if self.sparsity is None:
@@ -162,13 +202,19 @@ class PruneSpec:
             object.__setattr__(self, "sparsity", own if self.traits.prunes else 0.0)
         self.check_amount()
         self.check_together()
-        for key, allowed in (("indivisible", INDIVISIBLE), ("group", ("method", *GROUPS))):
+        choices = {
+            "indivisible": INDIVISIBLE,
+            "group": ("method", *GROUPS),
+            "solver": ("method", *SOLVERS),
+            "sensitivity": SENSITIVITIES,
+        }
+        for key, allowed in choices.items():
             require(getattr(self, key) in allowed, key, getattr(self, key), f"one of {', '.join(allowed)}")
         ok = 0 < self.alpha_min <= self.alpha_max
         require(ok, "alpha_min, alpha_max", (self.alpha_min, self.alpha_max), "0 < alpha_min <= alpha_max")
         numbers = all(a >= 0 for a in self.alphas)
         require(numbers and (not self.alphas or max(self.alphas) > 0), "alphas", self.alphas, "numbers >= 0, one > 0")
-        ok = (is_int(self.packages) and int(self.packages) >= 1) or bool(re.fullmatch(PACKAGES, str(self.packages)))
+        ok = bool(re.fullmatch(PACKAGES, str(self.packages)))
         what = "an integer >= 1, 'unit' (one a unit), 'sequential', or a memory budget such as '2GiB'"
         require(ok, "packages", self.packages, what)
         ok = bool(re.fullmatch(MEMORY, self.trajectory_memory))
@@ -176,8 +222,25 @@ class PruneSpec:
         if isinstance(self.packages, str) and self.packages.isdecimal():
             object.__setattr__(self, "packages", int(self.packages))
         require(self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
-        require(self.damping > 0, "damping", self.damping, "a number > 0")
+        require(stated(self.damping) > 0, "damping", self.damping, "a number > 0")
+        steps = stated(self.calibration_steps)
+        require(steps >= 0, "calibration_steps", steps, "an integer >= 0; 0 calibrates on all steps")
         require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")
+
+    def fill_in(self) -> None:
+        """Give every field that is still None its default, the method's own first.
+
+        A method's defaults that need the cached trajectory fall away where the spec has other packages, and its
+        allocation where sparsities are fixed.
+        """
+        own = dict(self.traits.defaults)
+        if self.packages not in (None, own.get("packages")):
+            own = {key: value for key, value in own.items() if key not in TRAJECTORY}
+        if self.resolved.structured or self.resolved.sparsity is not None or self.layer_sparsity:
+            own.pop("allocation", None)
+        for key, value in (DEFAULTS | own).items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, value)
 
     def check_amount(self) -> None:
         s, fixed = self.amount, self.resolved.sparsity
@@ -199,6 +262,10 @@ class PruneSpec:
             require(self.allocation == "uniform", "allocation", self.allocation, f"free with {self.pattern}; uniform")
         ok = not self.layer_sparsity or self.allocation == "uniform"
         require(ok, "allocation", self.allocation, "free with layer_sparsity; uniform")
+        for key in TRAJECTORY:
+            value = getattr(self, key)
+            ok = value == DEFAULTS[key] or self.sequential or not self.statistic
+            require(ok, key, value, f"possible with packages {self.packages!r}; give packages: sequential")
         ok = bool(self.alphas) or not self.takes_table or not self.traits.weighted
         require(ok, "alphas", self.alphas, f"what weighting {self.weighting!r} needs: numbers, first step first")
 
@@ -218,6 +285,11 @@ class PruneSpec:
         return patterns.resolve(self.pattern)
 
     @property
+    def chosen_solver(self) -> str | None:
+        """The solver of masks; None where the method scores weights."""
+        return self.traits.solver if self.solver == "method" else self.solver
+
+    @property
     def takes_table(self) -> bool:
         return weightings.traits(self.weighting).table
 
@@ -234,7 +306,7 @@ class PruneSpec:
     @property
     def calibrates(self) -> bool:
         """Whether sampling runs, and so prompts, are needed at all."""
-        allocated = allocations.traits(self.allocation).statistic
+        allocated = allocations.traits(stated(self.allocation)).statistic
         return self.traits.prunes and (self.statistic or allocated) is not None
 
     def canonical(self) -> dict[str, Any]:
@@ -252,11 +324,19 @@ class PruneSpec:
             ignored.add("alphas")
         if not traits.compensates:
             ignored |= {"compensate", "damping"}
+        masks = traits.compensates and not pattern.structured
+        if not masks or not self.compensate or self.chosen_solver != "sweep":
+            ignored.add("resolve")
+        if not masks or self.solver == traits.solver:
+            record["solver"] = "method"
+        if not self.sequential:
+            ignored |= set(TRAJECTORY)
         if pattern.structured or not pattern.traits.grouped or not traits.prunes:
             ignored.add("group")
         elif self.group == traits.group:
             record["group"] = "method"
-        if pattern.structured or not (traits.compensates or self.group == "block"):
+        swept = traits.compensates and self.chosen_solver != "admm"
+        if pattern.structured or not (swept or self.group == "block"):
             ignored.add("block_size")
         if pattern.sparsity is None:
             ignored.add("indivisible")
@@ -266,6 +346,7 @@ class PruneSpec:
         if not self.calibrates:
             record |= {"prompts": (), "sampling": {}}
         defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
+        defaults |= DEFAULTS
         record |= {key: defaults[key] for key in ignored}
         record["prompts"] = sha256("\n".join(record["prompts"]).encode()).hexdigest()
         return record

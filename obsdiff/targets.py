@@ -9,7 +9,8 @@ from types import ModuleType
 
 from torch import nn
 
-from obsdiff import models, packages
+from obsdiff import models
+from obsdiff import packages as module_packages
 from obsdiff.calibration.statistics import STATISTICS
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group, Unit, split
@@ -152,6 +153,7 @@ def cut(denoiser: nn.Module, targets: Sequence[Target], spec: PruneSpec) -> list
     """The targets in module packages."""
     sizes = [unit_bytes(denoiser, target, spec.statistic) for target in targets]
     try:
+        assert spec.packages is not None
         pieces = split(sizes, spec.packages if spec.statistic else 1)
     except ValueError as error:
         problem, i = error.args
@@ -166,7 +168,7 @@ def reach(family: ModuleType, denoiser: nn.Module) -> tuple[float, dict[str, int
         Weights of prunable layers over all parameters of the denoiser; and the names of the other linear layers, block
         numbers written as `*`, each with how many layers have it.
     """
-    inside = packages.layers(family.units(denoiser))
+    inside = module_packages.layers(family.units(denoiser))
     weights = sum(models.linear(denoiser, name).weight.numel() for name in inside)
     linear = (name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear))
     left = Counter(re.sub(r"\b\d+\b", "*", name) for name in linear if name not in set(inside))

@@ -54,8 +54,8 @@ class Pair:
     def __init__(self, family: Any, denoiser: nn.Module, pruned: Pruned) -> None:
         sites = [(site, kept) for site, kept in pruned.sites(family, denoiser) if site.owner]
         self.denoiser = denoiser
-        self.pruned: Mapping[str, State] = pruned.states
-        self.dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.states}
+        self.pruned: Mapping[str, State] = pruned.changed
+        self.dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.changed}
         self.heads = {site.owner: len(kept) for site, kept in sites}
         self.all_heads = {site.owner: site.groups for site, _ in sites}
 

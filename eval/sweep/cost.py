@@ -11,7 +11,7 @@ from eval.sweep.calibrations import SEQUENTIAL, Calibration, calibration_of
 from eval.sweep.config import Sweep, read_sweep
 from eval.sweep.specs import spec_of
 from obsdiff import allocations
-from obsdiff.spec import PruneSpec
+from obsdiff.spec import PruneSpec, stated
 
 
 @dataclass
@@ -60,7 +60,7 @@ def runs_of(sweep: Sweep, config: Mapping[str, Any]) -> dict[str, Runs]:
 
 def allocates(spec: PruneSpec) -> bool:
     """Whether a cell samples once more for its allocation of sparsity, beside what it prunes from."""
-    return allocations.traits(spec.allocation).statistic is not None and bool(spec.statistic)
+    return allocations.traits(stated(spec.allocation)).statistic is not None and bool(spec.statistic)
 
 
 def described(config: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 An allocation is one file that defines allocate(), and measure() if it states a statistic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -22,7 +23,7 @@ class Traits:
         statistic: what a sampling run of the dense model must sum over each layer's input first.
     """
 
-    statistic: Literal["moments"] | None = None
+    statistic: Literal["moments", "hessian"] | None = None
 
 
 class Allocation(Protocol):
@@ -32,7 +33,7 @@ class Allocation(Protocol):
         """(n,) float64 sparsities that remove sparsity · Σ sizes weights.
 
         Args:
-            measures: (n,) float64, of measure(); empty without a statistic.
+            measures: (n, k) float64, of measure(); empty without a statistic.
             sizes: (n,) float64, in weights.
         """
 
@@ -40,11 +41,13 @@ class Allocation(Protocol):
 class Measures(Protocol):
     """An allocation with a statistic."""
 
-    def measure(self, weight: "Tensor", input: "Input") -> float:
-        """A number per layer; the higher it is, the more the layer should keep.
+    def measure(self, weight: "Tensor", input: "Input", sparsity: float, importance: float) -> "Sequence[float]":
+        """k numbers per layer, whose meaning is the entry's own.
 
         Args:
-            weight: (rows, columns) float32.
+            weight: (rows, columns) float32, its rows weighed by their sensitivities if the spec has them.
+            sparsity: the one asked for.
+            importance: what the layer's squared error counts beside others'; 1 without sensitivities.
         """
 
 

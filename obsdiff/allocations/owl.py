@@ -16,12 +16,13 @@ SPREAD = 0.08
 MOST = 0.99
 
 
-def measure(weight: Tensor, input: Input) -> float:
+def measure(weight: Tensor, input: Input, sparsity: float, importance: float) -> list[float]:
     scores = weight.abs() * input.squared_norm.sqrt()
-    return float((scores > OUTLIER * scores.mean()).float().mean())
+    return [float((scores > OUTLIER * scores.mean()).float().mean())]
 
 
 def allocate(measures: Tensor, sizes: Tensor, sparsity: float) -> Tensor:
+    measures = measures[:, 0]
     spread = float(measures.max() - measures.min())
     kept_more = (measures - measures.min()) / spread * 2 * SPREAD if spread > 0 else torch.zeros_like(measures)
 

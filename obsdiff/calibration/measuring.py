@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from obsdiff import models
+from obsdiff.calibration import sensitivity
 from obsdiff.calibration.runs import Calibration, alphas_of
+from obsdiff.calibration.sensitivity import Sensitivity
 from obsdiff.calibration.sharing import Folder, Stored, encoded
 from obsdiff.calibration.statistics import Statistic
 from obsdiff.calibration.trajectory import Trajectory
@@ -31,8 +33,10 @@ class Sums(Protocol):
 
 
 class Measure(Protocol):
+    sensitivity: Sensitivity | None
+
     def dense(self, groups: Sequence[Group], kind: str) -> Sums:
-        """Of the dense model; asked for before any package."""
+        """Of the dense model, asked for before any package; groups are to be popped in their order."""
 
     def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
         """Of the model as pruned so far.
@@ -46,7 +50,9 @@ class Measure(Protocol):
 
 
 class Sampled:
-    """A sampling run of all prompts a package."""
+    """A sampling run of all prompts per package."""
+
+    sensitivity: Sensitivity | None = None
 
     def __init__(self, denoiser: nn.Module, spec: PruneSpec, calibration: Calibration) -> None:
         self.denoiser, self.spec, self.calibration = denoiser, spec, calibration
@@ -67,26 +73,50 @@ class Walked:
     """packages: sequential."""
 
     def __init__(
-        self, denoiser: nn.Module, spec: PruneSpec, trajectory: Trajectory, device: torch.device, folder: Path | None
+        self,
+        denoiser: nn.Module,
+        spec: PruneSpec,
+        trajectory: Trajectory,
+        device: torch.device,
+        folder: Path | None,
+        sensitivity: Sensitivity | None,
     ) -> None:
         self.denoiser, self.spec, self.trajectory, self.device = denoiser, spec, trajectory, device
-        self.folder = folder
+        self.folder, self.sensitivity = folder, sensitivity
         self.alphas = alphas_of(spec)(trajectory.steps)
         self.walk: Walk | None = None
+        self.pruning: Walk | None = None
 
     def dense(self, groups: Sequence[Group], kind: str) -> Sums:
-        return self.trajectory.statistics(self.denoiser, groups, kind, self.alphas, self.device)
+        if kind == "moments" and self.sensitivity is None:
+            return self.trajectory.statistics(self.denoiser, groups, kind, self.alphas, self.device)
+        return Passing(self.begin(), kind)
 
     def package(self, number: int, package: Sequence[Target], title: str) -> Sums:
         assert self.spec.statistic is not None
-        if self.walk is None:
-            self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder)
+        walk = self.pruning = self.pruning or self.begin()
         (target,) = package
-        return self.walk.statistics(target, self.spec.statistic)
+        return walk.statistics(target, self.spec.statistic)
+
+    def begin(self) -> Walk:
+        """All calls at their start; those of the walk before end where they are."""
+        self.close()
+        self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder, self.sensitivity)
+        return self.walk
 
     def close(self) -> None:
         if self.walk is not None:
             self.walk.close()
+
+
+class Passing:
+    """Statistics of the dense model, one group at a time, so that no two of them are in memory."""
+
+    def __init__(self, walk: Walk, kind: str) -> None:
+        self.walk, self.kind = walk, kind
+
+    def pop(self, group: Group) -> Statistic:
+        return self.walk.statistics(Target((group,)), self.kind)[group]
 
 
 class Shared:
@@ -95,6 +125,8 @@ class Shared:
     Args:
         sampled: makes what samples them.
     """
+
+    sensitivity: Sensitivity | None = None
 
     def __init__(self, denoiser: nn.Module, spec: PruneSpec, folder: Folder, sampled: Callable[[], Sampled]) -> None:
         self.denoiser, self.spec, self.folder, self.sampled = denoiser, spec, folder, sampled
@@ -122,13 +154,17 @@ def begin(
     trajectory: Trajectory | None,
     shared: Folder | None,
     folder: Path | None,
+    chosen: Sequence[Target],
 ) -> Measure:
-    """Get ready to measure: prompts encoded, the trajectory sampled, as far as either is needed.
+    """Get ready to measure: prompts encoded, the trajectory sampled, sensitivities measured, as far as they are needed.
+
+    The denoiser is still the dense one.
 
     Args:
         trajectory: of packages: sequential; what is missing in it is sampled.
         shared: a checked calibration.
         folder: for files of calls that wait.
+        chosen: all targets.
     """
     denoiser = models.denoiser_of(pipe)
 
@@ -142,5 +178,22 @@ def begin(
             calibration = sampled().calibration
             with clock("sample"):
                 trajectory.record(calibration, denoiser)
-        return Walked(denoiser, spec, trajectory, stage.device, folder)
+        return Walked(
+            denoiser, spec, trajectory, stage.device, folder, dense_pass(pipe, stage, spec, clock, trajectory, chosen)
+        )
     return Shared(denoiser, spec, shared, sampled) if shared else sampled()
+
+
+def dense_pass(
+    pipe: Any, stage: Stage, spec: PruneSpec, clock: Clock, trajectory: Trajectory, chosen: Sequence[Target]
+) -> Sensitivity | None:
+    """What the spec asks for of the dense model's calls: sensitivities, outputs of the layer that is refitted."""
+    last = models.family_of(pipe).TRAITS.last if spec.refit else None
+    if spec.sensitivity == "none" and last is None:
+        return None
+    denoiser = models.denoiser_of(pipe)
+    groups = groups_of(chosen) if spec.sensitivity != "none" else []
+    calls, guidance = trajectory.calls(), spec.sampling.guidance_scale
+    stage.sampling()
+    with clock("sensitivities"):
+        return sensitivity.measure(trajectory, calls, denoiser, groups, stage.device, guidance, spec.seed, last)

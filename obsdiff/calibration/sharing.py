@@ -31,7 +31,7 @@ from obsdiff.pipelines import guard
 from obsdiff.pipelines.identity import Identity, different, identity_of
 from obsdiff.pipelines.staging import Stage, staged
 from obsdiff.report import peak_memory
-from obsdiff.spec import PruneSpec
+from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, hash_of, read_json, seal, sealed, write_json
 from obsdiff.storage.folders import CALIBRATION, claimed
 from obsdiff.storage.tensors import read_tensors, write_tensors
@@ -255,7 +255,7 @@ def differences(record: Mapping[str, Any], spec: PruneSpec, base: Identity) -> I
         return
     if alphas_of(spec)(record["steps"]).tolist() != record["alphas"]:
         yield f"weighting differs: its weights of steps are not those of {spec.weighting!r} with method {spec.method!r}"
-    allocated = allocations.traits(spec.allocation).statistic
+    allocated = allocations.traits(stated(spec.allocation)).statistic
     for kind in (spec.statistic, allocated):
         if kind is not None and kind not in record["kinds"]:
             yield f"statistic differs: it holds {' and '.join(record['kinds'])}, and this run takes {kind}"

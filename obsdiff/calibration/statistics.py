@@ -63,8 +63,13 @@ class Statistic(Protocol):
 
     def __init__(self, columns: int, device: torch.device) -> None: ...
 
-    def add(self, x: Tensor, alpha: float) -> None:
-        """Count inputs (batch, …, columns) of one denoising step with weight α."""
+    def add(self, x: Tensor, alpha: float, tokens: Tensor | None = None) -> None:
+        """Count inputs (batch, …, columns) of one denoising step with weight α.
+
+        Args:
+            tokens: (batch, …) float32 weights of the tokens beside α, whose mean over all inputs should be 1; by
+                default every token counts the same.
+        """
 
     @property
     def finite(self) -> bool: ...
@@ -86,17 +91,22 @@ class Moments:
         self.weight = 0.0
         self.tokens = 0.0
 
-    def add(self, x: Tensor, alpha: float) -> None:
-        rows = self.rows(x, alpha).float()
+    def add(self, x: Tensor, alpha: float, tokens: Tensor | None = None) -> None:
+        rows = self.rows(x, alpha, tokens).float()
         self.squares += (alpha * rows.square().sum(dim=0)).to(self.squares.device)
 
-    def rows(self, x: Tensor, alpha: float) -> Tensor:
-        """x as (tokens, columns), its count and sum taken, in float32."""
+    def rows(self, x: Tensor, alpha: float, tokens: Tensor | None = None) -> Tensor:
+        """x as (tokens, columns), its count and sum taken; with weights, each row times the root of its own."""
         rows = x.reshape(-1, x.shape[-1])
         self.weight += alpha * x.shape[0]
-        self.tokens += alpha * rows.shape[0]
-        self.total += (alpha * rows.sum(dim=0, dtype=torch.float32)).to(self.total.device)
-        return rows
+        if tokens is None:
+            self.tokens += alpha * rows.shape[0]
+            self.total += (alpha * rows.sum(dim=0, dtype=torch.float32)).to(self.total.device)
+            return rows
+        weights = tokens.reshape(-1).to(rows.device, torch.float32)
+        self.tokens += alpha * float(weights.sum())
+        self.total += (alpha * (weights @ rows.float())).to(self.total.device)
+        return rows.float() * weights.sqrt()[:, None]
 
     def norms(self) -> Tensor:
         """Sums of squares, (columns,)."""
@@ -126,7 +136,7 @@ class Moments:
 
 
 class Hessian(Moments):
-    """Those, and 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, whose diagonal is twice the squared norms.
+    """The moments, and 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, whose diagonal is twice the squared norms.
 
     `products` holds the upper triangle alone until value() mirrors it.
     """
@@ -135,8 +145,8 @@ class Hessian(Moments):
         super().__init__(columns, device)
         self.products = torch.zeros((columns, columns), dtype=torch.float32, device=device)
 
-    def add(self, x: Tensor, alpha: float) -> None:
-        products.add(self.products, self.rows(x, alpha), alpha)
+    def add(self, x: Tensor, alpha: float, tokens: Tensor | None = None) -> None:
+        products.add(self.products, self.rows(x, alpha, tokens), alpha)
 
     def norms(self) -> Tensor:
         return self.products.diagonal()

@@ -9,7 +9,7 @@ stay in CPU memory.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from obsdiff.calibration.runs import Calibration, Steps, begun, blamed, check, s
 from obsdiff.calibration.statistics import Statistic
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
-from obsdiff.spec import PruneSpec
+from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, made_anew, read_json, seal, sealed, write_json
 from obsdiff.storage.tensors import read_tensors, write_tensors
 
 RECORD = "trajectory.json"
+GOLDEN = (5**0.5 - 1) / 2
 FILES = "batch-*.safetensors"
 FORMAT = 1
 WAITING = "waiting-*.bin"
@@ -120,8 +121,22 @@ class Trajectory:
                 write_json(self.folder / RECORD, seal(json.loads(json.dumps(record))))
 
     def calls(self) -> list[Call]:
-        """All of them, in the order in which they were made."""
-        return [Call(i, step, folded) for i, batch in enumerate(self.batches) for step, folded in batch["calls"]]
+        """Those that calibrate, in the order in which they were made: all, or of some steps of each batch."""
+        return [
+            Call(i, step, folded)
+            for i, batch in enumerate(self.batches)
+            for step, folded in batch["calls"]
+            if step in self.chosen_steps(i)
+        ]
+
+    def chosen_steps(self, batch: int) -> Container[int]:
+        """The steps of a batch that calibrate, spread over all, and shifted from batch to batch by the golden ratio."""
+        count = stated(self.spec.calibration_steps)
+        if not 0 < count < self.steps:
+            return range(self.steps)
+        stride = self.steps / count
+        shift = batch * GOLDEN % 1 * stride
+        return {int(shift + i * stride) for i in range(count)}
 
     def tensors(self, batch: int) -> dict[str, Tensor]:
         """Of all calls of a batch, in CPU memory.
@@ -144,10 +159,17 @@ class Trajectory:
         count = Counter(name for step, folded in calls for name in Call(batch, step, folded).names)
         return {name for name, times in count.items() if times > 1}
 
-    def run(self, call: Call, denoiser: nn.Module, device: torch.device) -> Any:
-        """Make a call again, on the denoiser as it is now."""
+    def run(self, call: Call, denoiser: nn.Module, device: torch.device, differentiable: bool = False) -> Any:
+        """Make a call again, on the denoiser as it is now.
+
+        Args:
+            differentiable: whether the arguments require gradients, so that the output depends on something.
+        """
         tensors = self.tensors(call.batch)
-        args, kwargs = unfold(call.arguments, placed(call, tensors, device, tensors.keys()))
+        own = placed(call, tensors, device, tensors.keys())
+        if differentiable:  # a leaf cannot be changed in place, a copy of it can
+            own = {k: t.requires_grad_().clone() if t.is_floating_point() else t for k, t in own.items()}
+        args, kwargs = unfold(call.arguments, own)
         return denoiser(*args, **kwargs)
 
     def statistics(

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from obsdiff import models
 from obsdiff.calibration.calls import Call, placed, unfold
 from obsdiff.calibration.runs import begun, check
+from obsdiff.calibration.sensitivity import Sensitivity
 from obsdiff.calibration.statistics import Statistic
 from obsdiff.calibration.trajectory import WAITING, Trajectory
 from obsdiff.calibration.waiting import Stopped, lasting, stop
@@ -53,16 +54,23 @@ class Walk:
     """All calls of a trajectory on their way through the denoiser, to be taken from target to target in order."""
 
     def __init__(
-        self, trajectory: Trajectory, denoiser: nn.Module, alphas: Tensor, device: torch.device, folder: Path | None
+        self,
+        trajectory: Trajectory,
+        denoiser: nn.Module,
+        alphas: Tensor,
+        device: torch.device,
+        folder: Path | None,
+        sensitivity: Sensitivity | None = None,
     ) -> None:
         """
         Args:
             alphas: (T,) weights of the steps.
             device: of the denoiser.
             folder: for files of what calls hold; those that a killed run left are removed.
+            sensitivity: weighs the tokens of an input; by default all count the same.
         """
         self.trajectory, self.denoiser, self.alphas, self.device = trajectory, denoiser, alphas, device
-        self.folder = folder
+        self.folder, self.sensitivity = folder, sensitivity
         for stale in folder.glob(WAITING) if folder else ():
             stale.unlink()
         self.budget = bytes_of(trajectory.spec.trajectory_memory)
@@ -89,10 +97,13 @@ class Walk:
         places: Counter[str] = Counter()
         weights = set(lasting(self.denoiser))
         odd: Call | None = None
+        weigh = self.sensitivity.token_weights if self.sensitivity else lambda group: None
+        tokens = {group: weigh(group) for group in target.unit}
         with stopping(self.denoiser, target):
-            for stopped in self.calls:
+            for number, stopped in enumerate(self.calls):
                 for group, x in self.take(stopped):
-                    stats[group].add(x, float(self.alphas[stopped.call.step]))
+                    alpha, weighed = float(self.alphas[stopped.call.step]), tokens[group]
+                    stats[group].add(x, alpha, None if weighed is None else weighed[number])
                     odd = odd or (None if stats[group].finite else stopped.call)
                 if odd:
                     break

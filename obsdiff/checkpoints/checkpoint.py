@@ -1,14 +1,14 @@
 """Pruned weights on disk: of each layer what stays, and a manifest that says what made them.
 
     weights.safetensors   <layer>.mask or .codes and .values (see packing), <layer>.weight where heads or neurons were
-                          removed: the small weight; <layer>.bias where pruning changed it
+                          removed: the small weight; <layer>.bias where pruning changed it; of a refitted layer both
     manifest.json         see manifest.py
 
 A checkpoint is applied to the same dense pipeline it was made from; nothing is pickled.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,17 @@ class Pruned:
     Attributes:
         manifest: as written, see manifest.py.
         states: layer → its parameters, at their small shapes; bias None where pruning left it.
+        refitted: the same of layers that lost no weights, and were fitted to the dense model's outputs.
     """
 
     manifest: dict[str, Any]
     states: dict[str, State]
+    refitted: dict[str, State] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> dict[str, State]:
+        """All layers that are not the dense model's."""
+        return self.states | self.refitted
 
     def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
         """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
@@ -67,7 +74,7 @@ class Pruned:
     def install(self, family: Any, denoiser: nn.Module) -> None:
         """Put the pruned layers into the dense denoiser they were made from."""
         heads = {site.owner: len(kept) for site, kept in self.sites(family, denoiser) if site.owner}
-        surgery.install(denoiser, self.states, heads)
+        surgery.install(denoiser, self.changed, heads)
 
 
 def n_m(record: Mapping[str, Any]) -> dict[str, int]:
@@ -98,6 +105,9 @@ def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
     tensors: dict[str, Tensor] = {}
     for layer in record["layers"]:
         tensors |= packed(layer, surgery.state_of(models.linear(denoiser, layer["name"])), record)
+    for name in record["refitted"]:
+        state = surgery.state_of(models.linear(denoiser, name))
+        tensors |= {f"{name}.{part}": tensor for part, tensor in state._asdict().items() if tensor is not None}
     with replacing(folder / MANIFEST) as manifest, replacing(folder / WEIGHTS) as weights:
         save_beside(weights, tensors)
         dtype = str(denoiser.dtype).removeprefix("torch.")
@@ -148,10 +158,15 @@ def read_pruned(folder: str | Path) -> Pruned:
         except (KeyError, ValueError) as error:
             what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
             raise CheckpointError(f"{folder / WEIGHTS}: {layer['name']!r}: {what}; prune again") from None
+    refitted = {}
+    for name in record["refitted"]:
+        if f"{name}.weight" not in tensors:
+            raise CheckpointError(f"{folder / WEIGHTS}: {name!r}: {name}.weight is missing; prune again")
+        refitted[name] = State(tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias", None))
     if tensors:
         names = ", ".join(repr(name) for name in sorted(tensors)[:3])
         raise CheckpointError(f"{folder / WEIGHTS}: holds {names} of no layer in {MANIFEST}; prune again")
-    return Pruned(record, states)
+    return Pruned(record, states, refitted)
 
 
 def taken(tensors: dict[str, Tensor], layer: Mapping[str, Any], record: Mapping[str, Any]) -> State:
@@ -237,7 +252,11 @@ def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
     dense = {name: linear[name] for site, _ in sites for name in site.layers}
     hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
     expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
-    for name, state in pruned.states.items():
+    for name in pruned.refitted:
+        if name not in linear:
+            yield f"this pipeline has no layer {name!r}"
+            return
+    for name, state in pruned.changed.items():
         shape, dtype = expected.get(name, tuple(linear[name].weight.shape)), linear[name].weight.dtype
         if (tuple(state.weight.shape), state.weight.dtype) != (shape, dtype):
             yield f"{name!r} is {tuple(state.weight.shape)} {state.weight.dtype}, and should be {shape} {dtype}"

@@ -21,7 +21,7 @@ from obsdiff.storage.files import DamagedFile, read_json, seal, sealed
 from obsdiff.targets import sparsity_of
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -146,6 +146,8 @@ def amount_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
             yield f"layers: {name!r} has {size} weights, and {layer['removed']} of them removed"
         elif even and not structured and abs(layer["removed"] - sparsity_of([name], spec) * size) > 1:
             yield f"layers: {name!r} lost {layer['removed']} of {size} weights, which is not the sparsity of the spec"
+    if set(record["refitted"]) & set(names) or (record["refitted"] and not spec.refit):
+        yield "refitted: a layer that the spec does not refit, or that was pruned"
     total = sum(layer["shape"][0] * layer["shape"][1] for layer in layers)
     if abs(record["sparsity"] * total - sum(layer["removed"] for layer in layers)) > 0.5:
         yield f"sparsity: {record['sparsity']:g} is not that of the layers"

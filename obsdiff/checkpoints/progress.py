@@ -77,6 +77,18 @@ class Progress:
     def done(self) -> int:
         return len(self.finished)
 
+    def complete(self, packages: int) -> bool:
+        """Whether so many finished packages of this very run are there, undamaged."""
+        if self.folder is None:
+            return packages == 0
+        try:
+            finished = self.read(self.folder / PROGRESS.record)["finished"]
+            for number, package in enumerate(finished, 1):
+                read_tensors(self.path(number), package["sha256"])
+        except DamagedFile:
+            return False
+        return len(finished) == packages
+
     def restore(self, denoiser: nn.Module, anew: bool = False) -> list[list[float]] | None:
         """Put finished packages of this very run into the denoiser and the report.
 

@@ -1,11 +1,12 @@
 """Pruning methods: each decides which weights, heads or neurons are removed.
 
 A method is one file. It states TRAITS; if it does not compensate, it also scores weights (score) or channels
-(score_columns). A compensating method is solved by Optimal Brain Surgeon, whose saliency is its score.
+(score_columns). A compensating method names a solver; heads and neurons are then removed by exact elimination.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from obsdiff import registry
 
@@ -24,17 +25,25 @@ class Traits:
         kinds: the kinds of patterns it serves.
         statistic: what calibration sums over a layer's input; None if the method needs no calibration.
         weighted: whether the timestep weighting enters that statistic.
-        compensates: whether the remaining weights are updated.
+        solver: how masks are found and the remaining weights updated (obsdiff/solving.py): the sweep, ADMM, or the
+            better of both; None if the method does not compensate, and scores weights instead.
         group: the weights compared with each other by default.
+        defaults: other defaults of PruneSpec's fields.
         prunes: False for the dense reference only.
     """
 
     kinds: tuple[Literal["mask", "structured"], ...] = ("mask",)
     statistic: Literal["moments", "hessian"] | None = None
     weighted: bool = False
-    compensates: bool = False
+    solver: Literal["sweep", "admm", "best"] | None = None
     group: Literal["block", "row", "layer"] = "layer"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     prunes: bool = True
+
+    @property
+    def compensates(self) -> bool:
+        """Whether the remaining weights are updated."""
+        return self.solver is not None
 
     def uses(self, axis: str) -> bool:
         """Whether `weighting` or `packages`, axes of the grid, change what the method does."""

@@ -2,4 +2,4 @@
 
 from obsdiff.methods import Traits
 
-TRAITS = Traits(kinds=("mask", "structured"), statistic="hessian", weighted=True, compensates=True, group="block")
+TRAITS = Traits(kinds=("mask", "structured"), statistic="hessian", weighted=True, solver="sweep", group="block")

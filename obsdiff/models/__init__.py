@@ -27,6 +27,8 @@ class Traits:
         schedulers: the schedulers that the pipeline can use, by their names in obsdiff/schedulers.py.
         sides: what height and width must be multiples of: ("pixels", 8), or positions of the VAE's latents as a number
             or as a key of the denoiser's configuration, ("latents", "patch_size").
+        last: name of the linear layer that makes the denoiser's output token by token; None if there is none, as in a
+            UNet, whose last layer is a convolution.
     """
 
     pipeline: str
@@ -34,6 +36,7 @@ class Traits:
     network: str
     schedulers: tuple[str, ...]
     sides: tuple[str, int | str]
+    last: str | None = None
 
 
 class Family(Protocol):

@@ -20,6 +20,7 @@ TRAITS = Traits(
     network="FluxTransformer2DModel",
     schedulers=("dpm++", "euler"),
     sides=("latents", 2),
+    last="proj_out",
 )
 T5_TOKENS = 512
 

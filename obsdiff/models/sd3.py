@@ -16,6 +16,7 @@ TRAITS = Traits(
     network="SD3Transformer2DModel",
     schedulers=("dpm++", "euler", "heun"),
     sides=("latents", "patch_size"),
+    last="proj_out",
 )
 
 

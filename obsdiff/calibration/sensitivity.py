@@ -1,0 +1,164 @@
+"""What an error of a layer's output does to the denoiser's guided output, by one backward pass of the dense model.
+
+Let v be the denoiser's output as the sampler uses it: u + s (c − u) under classifier-free guidance of scale s, else the
+output itself. To first order an error E of a layer's output moves v by J E, and for a random Gaussian λ of v's shape
+g = ∂⟨v, λ⟩/∂(layer output) = Jᵀλ has E[g gᵀ] = JᵀJ (Hutchinson 1989): the mean of g² over λ is what a unit error of one
+entry adds to ‖Δv‖². It is kept as a product of two parts, a weight for each token and one for each output row.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from obsdiff import models
+from obsdiff.calibration.calls import Call
+from obsdiff.calibration.runs import prompt_seed
+from obsdiff.calibration.trajectory import Trajectory
+from obsdiff.packages import Group
+
+LEAST = 1e-4
+"""of a row's weight, in units of the mean: rows are divided by the weights' roots again"""
+
+
+@dataclass
+class Sensitivity:
+    """Sums of g² over the calls of a trajectory, as far as they were asked for.
+
+    Attributes:
+        tokens: (call, group) → (batch, …) float32 on the CPU, summed over the rows of the group's layers.
+        rows: layer → (rows,) float32 on its device, summed over all calls and tokens.
+        outputs: call → the dense output of the layer that is refitted, on the CPU.
+    """
+
+    tokens: dict[tuple[int, Group], Tensor] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+
+    def token_weights(self, group: Group) -> dict[int, Tensor] | None:
+        """Call → weights of its tokens, of mean 1 over all calls; None where no output depends on the group."""
+        found = {call: energy for (call, of), energy in self.tokens.items() if of == group}
+        total = sum(float(energy.sum()) for energy in found.values())
+        if not total:
+            return None
+        mean = total / sum(energy.numel() for energy in found.values())
+        return {call: energy / mean for call, energy in found.items()}
+
+    def row_weights(self, layer: str) -> Tensor | None:
+        """(rows,) float32, of mean near 1; None where no output depends on the layer."""
+        rows = self.rows.get(layer)
+        if rows is None or not float(rows.sum()):
+            return None
+        return (rows / rows.mean()).clamp_min(LEAST)
+
+    def importance(self, layer: str, group: Group) -> float:
+        """The mean of g² over the layer's tokens and rows; 1 where rows were not asked for."""
+        if layer not in self.rows:
+            return 1.0
+        tokens = sum(energy.numel() for (_, of), energy in self.tokens.items() if of == group)
+        return float(self.rows[layer].mean()) / max(1, tokens)
+
+
+def measure(
+    trajectory: Trajectory,
+    calls: Sequence[Call],
+    denoiser: nn.Module,
+    groups: Sequence[Group],
+    device: torch.device,
+    guidance: float,
+    seed: int,
+    last: str | None,
+) -> Sensitivity:
+    """Run calls of the dense model forward, and backward where layers are asked for.
+
+    A λ is drawn for every call, on the CPU, from the run's seed and the call's place.
+
+    Args:
+        groups: whose layers to measure; none to run forward only.
+        guidance: s; not used where a call has one row per prompt.
+        last: name of the layer whose outputs are kept.
+    """
+    found = Sensitivity()
+    rows = {name: torch.zeros(models.linear(denoiser, name).out_features, device=device) for g in groups for name in g}
+    with listening(denoiser, groups, found, rows, last) as at:
+        for number, call in enumerate(calls):
+            at[:] = [number]
+            with torch.set_grad_enabled(bool(groups)):
+                output = trajectory.run(call, denoiser, device, differentiable=bool(groups))
+            if not groups:
+                continue
+            output = output[0] if isinstance(output, tuple | list) else output.sample
+            prompts = trajectory.prompts[call.batch]
+            probe = direction(output.detach(), prompts.stop - prompts.start, guidance, seed, call)
+            output.backward(probe)
+            del output
+    if groups:
+        found.rows = rows
+    return found
+
+
+def direction(output: Tensor, prompts: int, guidance: float, seed: int, call: Call) -> Tensor:
+    """∂⟨v, λ⟩/∂(output) for a Gaussian λ: λ itself, or ((1 − s) λ, s λ) where a call holds both sides of guidance."""
+    generator = torch.Generator("cpu").manual_seed(prompt_seed(f"sensitivity/{call.batch}/{call.step}", seed))
+    shape = (prompts, *output.shape[1:])
+    probe = torch.randn(shape, generator=generator).to(output.device, output.dtype)
+    if output.shape[0] == 2 * prompts:
+        return torch.cat([(1 - guidance) * probe, guidance * probe])
+    return probe
+
+
+@contextmanager
+def listening(
+    denoiser: nn.Module, groups: Sequence[Group], found: Sensitivity, rows: dict[str, Tensor], last: str | None
+) -> Iterator[list[int]]:
+    """Inside the block, backward passes add to `found` and `rows`; yields a list that holds the call's number."""
+    at = [0]
+    handles: list[Any] = []
+    network: Any = denoiser
+
+    def listen(name: str, group: Group) -> None:
+        def note(gradient: Tensor) -> None:
+            energy = gradient.float().square()
+            key = (at[0], group)
+            tokens = energy.sum(dim=-1).cpu()
+            found.tokens[key] = found.tokens[key] + tokens if key in found.tokens else tokens
+            rows[name] += energy.reshape(-1, energy.shape[-1]).sum(dim=0)
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            if output.requires_grad:
+                output.register_hook(note)  # type: ignore[no-untyped-call]
+
+        handles.append(models.linear(denoiser, name).register_forward_hook(hook))
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        found.outputs[at[0]] = output.detach().cpu()
+
+    wanted = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    saves = bool(groups) and checkpointing(denoiser)
+    try:
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        for group in groups:
+            for name in group:
+                listen(name, group)
+        if last is not None:
+            handles.append(denoiser.get_submodule(last).register_forward_hook(keep))
+        yield at
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        if saves:
+            network.disable_gradient_checkpointing()
+
+
+def checkpointing(denoiser: Any) -> bool:
+    """Turn gradient checkpointing on, so that a pass holds one block's activations; False if it cannot or was on."""
+    if not getattr(denoiser, "_supports_gradient_checkpointing", False) or denoiser.is_gradient_checkpointing:
+        return False
+    denoiser.enable_gradient_checkpointing()
+    return True
