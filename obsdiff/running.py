@@ -66,6 +66,9 @@ class Run:
     def begin(self, base: Identity, shared: sharing.Folder | None, folder: Path | None) -> Measure | None:
         """Get ready to calibrate on the dense model, then take up finished packages."""
         spec, trajectory = self.spec, None
+        if not self.packages:
+            self.allocated: list[list[float]] | None = []
+            return None
         if spec.sequential:
             trajectory = shared.trajectory(spec, base) if shared else sharing.trajectory_of(spec, base, folder)
         anew = trajectory is not None and not trajectory.complete

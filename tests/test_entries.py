@@ -100,18 +100,21 @@ def test_pattern_states_what_it_is(name):
     seed=st.integers(0, 99),
 )
 def test_allocation_keeps_the_total_and_spares_what_measures_more(name, measures, sparsity, seed):
+    entry = registry.load("obsdiff.allocations", name)
     sizes = torch.randint(1, 100, (len(measures),), generator=torch.Generator().manual_seed(seed)).double()
     given = torch.tensor(measures, dtype=torch.float64)
-    amounts = registry.load("obsdiff.allocations", name).allocate(given, sizes, sparsity)
-    assert amounts.shape == sizes.shape and ((amounts >= 0) & (amounts < 1)).all()
-    assert float((amounts * sizes).sum()) == pytest.approx(sparsity * float(sizes.sum()), rel=1e-6)
+    rising = given[:, None] * torch.tensor([1.0, 3.0, 9.0], dtype=torch.float64)
+    for of in (sizes, torch.full_like(sizes, 50.0)):
+        amounts = entry.allocate(rising, of, sparsity)
+        assert amounts.shape == sizes.shape and ((amounts >= 0) & (amounts < 1)).all()
+        assert float((amounts * of).sum()) == pytest.approx(sparsity * float(of.sum()), rel=1e-6)
     assert (amounts[given.argsort()].diff() <= 1e-9).all()
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.allocations"))
 def test_allocation_states_what_it_is(name):
     statistic = allocations.traits(name).statistic
-    assert statistic in (None, "moments")
+    assert statistic in (None, *STATISTICS)
     assert (statistic is not None) == hasattr(registry.load("obsdiff.allocations", name), "measure")
 
 
@@ -146,8 +149,11 @@ def test_method_prunes_and_reloads(method, value, family, tmp_path):
         dense = layer.shape[0] * layer.shape[1]
         assert layer.removed == (dense - weight.numel() if structured else int((weight == 0).sum()))
         assert 0 < layer.weight_error < (float("inf") if traits.compensates else 1)
-        if not structured:
+        if not structured and report.spec.allocation == "uniform":
             assert layer.removed == round(dense * report.spec.sparsity)
+    if not structured:
+        total = sum(layer.shape[0] * layer.shape[1] for layer in report.layers)
+        assert abs(sum(layer.removed for layer in report.layers) - total * report.spec.sparsity) <= len(report.layers)
     for site in report.sites:
         assert len(site.kept) == site.groups - round(site.groups * report.spec.sparsity)
     assert bool(report.layers) == (report.spec.sparsity > 0) and bool(report.sites) == (

@@ -80,14 +80,21 @@ class Progress:
     def complete(self, packages: int) -> bool:
         """Whether so many finished packages of this very run are there, undamaged."""
         if self.folder is None:
-            return packages == 0
-        try:
-            finished = self.read(self.folder / PROGRESS.record)["finished"]
-            for number, package in enumerate(finished, 1):
-                read_tensors(self.path(number), package["sha256"])
-        except DamagedFile:
             return False
-        return len(finished) == packages
+        try:
+            record = read_json(self.folder / PROGRESS.record)
+            if not self.current(record) or len(record["finished"]) != packages:
+                return False
+            for number, package in enumerate(record["finished"], 1):
+                read_tensors(self.path(number), package["sha256"])
+        except (FileNotFoundError, DamagedFile):
+            return False
+        return True
+
+    def current(self, record: Any) -> bool:
+        """Whether a record is whole, and of this very run."""
+        whole = isinstance(record, dict) and record.get("format") == FORMAT and sealed(record)
+        return whole and record["stamp"] == self.stamp
 
     def restore(self, denoiser: nn.Module, anew: bool = False) -> list[list[float]] | None:
         """Put finished packages of this very run into the denoiser and the report.

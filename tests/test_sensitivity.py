@@ -1,0 +1,245 @@
+"""Sensitivities of the guided output: Jacobians computed entry by entry, scale, where they go in the pruning."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import SAMPLING, spec_of
+from torch import nn
+
+from obsdiff import models, prune
+from obsdiff.calibration import sensitivity
+from obsdiff.calibration.calls import Call
+from obsdiff.calibration.runs import Calibration
+from obsdiff.calibration.sensitivity import Sensitivity
+from obsdiff.calibration.sharing import trajectory_of
+from obsdiff.calibration.statistics import Hessian, Moments
+from obsdiff.errors import SpecError
+from obsdiff.packages import layers
+from obsdiff.pipelines import staging
+from obsdiff.spec import PruneSpec
+
+CPU = torch.device("cpu")
+SHORT = replace(SAMPLING, steps=2, batch_size=2)
+PROMPTS = ("a cat", "two dogs", "red")
+
+
+def short(**more) -> PruneSpec:
+    return spec_of("solace", **{"prompts": PROMPTS, "sampling": SHORT} | more)
+
+
+class Plain:
+    """A trajectory of one call of a small network, whose rows are prompts, or both sides of guidance."""
+
+    def __init__(self, x: torch.Tensor, prompts: int) -> None:
+        self.x, self.prompts = x, [slice(0, prompts)]
+
+    def run(self, call, denoiser, device, differentiable=False):
+        return (denoiser(self.x.clone().requires_grad_(differentiable)),)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def jacobian_energy(network: Small, x: torch.Tensor, guidance: float | None) -> torch.Tensor:
+    """Σ over entries of v of (∂v / ∂first's output)², (batch, tokens, rows)."""
+
+    def output(hidden: torch.Tensor) -> torch.Tensor:
+        out = network.second(torch.tanh(hidden))
+        if guidance is None:
+            return out
+        u, c = out.chunk(2)
+        return u + guidance * (c - u)
+
+    jacobian = torch.autograd.functional.jacobian(output, network.first(x).detach())
+    return jacobian.square().sum(dim=(0, 1, 2))
+
+
+@pytest.mark.parametrize("guidance", [None, 3.0])
+def test_the_mean_over_many_draws_is_the_squared_jacobian(guidance):
+    network = Small()
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    plain, groups = Plain(x, 2 if guidance is None else 1), [("first",)]
+    tokens, rows, draws = torch.zeros(2, 5), torch.zeros(3), 3000
+    for seed in range(draws):
+        found = sensitivity.measure(plain, [Call(0, 0, {})], network, groups, CPU, guidance or 1.0, seed, None)
+        tokens += found.tokens[0, ("first",)] / draws
+        rows += found.rows["first"] / draws
+    expected = jacobian_energy(network, x, guidance)
+    torch.testing.assert_close(tokens, expected.sum(dim=-1), rtol=0.15, atol=0.02 * float(expected.sum(dim=-1).max()))
+    torch.testing.assert_close(rows, expected.sum(dim=(0, 1)), rtol=0.1, atol=0.0)
+
+
+def test_a_pass_leaves_the_network_as_it_was():
+    network = Small()
+    network.second.bias.requires_grad_(False)
+    flags = [p.requires_grad for p in network.parameters()]
+    sensitivity.measure(Plain(torch.ones(1, 2, 4), 1), [Call(0, 0, {})], network, [("first",)], CPU, 1.0, 0, "second")
+    assert [p.requires_grad for p in network.parameters()] == flags
+    assert all(p.grad is None for p in network.parameters())
+    assert not network.first._forward_hooks and not network.second._forward_hooks
+
+
+def measured(family, spec: PruneSpec) -> tuple:
+    pipe = family.tiny()
+    denoiser = models.denoiser_of(pipe)
+    trajectory = trajectory_of(spec, {}, None)
+    with torch.no_grad(), staging.staged(pipe):
+        trajectory.record(Calibration(pipe, spec), denoiser)
+        groups = family.groups(denoiser)
+        found = sensitivity.measure(trajectory, trajectory.calls(), denoiser, groups, CPU, 3.0, 0, family.TRAITS.last)
+    return trajectory, groups, found
+
+
+def test_every_family_gives_a_weight_for_every_token_and_row(family):
+    spec = short(calibration_steps=0)
+    trajectory, groups, found = measured(family, spec)
+    assert found.rows.keys() == {name for group in groups for name in group}
+    for group in groups:
+        weights = found.token_weights(group)
+        if weights is None:  # what the last block makes of the text is thrown away
+            assert all(found.row_weights(name) is None for name in group)
+            continue
+        values = torch.cat([w.flatten() for w in weights.values()])
+        assert len(weights) == len(trajectory.calls()) and float(values.mean()) == pytest.approx(1.0, rel=1e-4)
+    assert any(found.row_weights(name) is not None for name in found.rows)
+    assert len(found.outputs) == (len(trajectory.calls()) if family.TRAITS.last else 0)
+
+
+def test_scale_and_zeros():
+    sums = Sensitivity({(0, ("a",)): torch.tensor([[1.0, 3.0]])}, {"a": torch.tensor([0.0, 2.0, 4.0])})
+    larger = Sensitivity({(0, ("a",)): torch.tensor([[7.0, 21.0]])}, {"a": torch.tensor([0.0, 14.0, 28.0])})
+    for one in (sums, larger):
+        torch.testing.assert_close(one.token_weights(("a",))[0], torch.tensor([[0.5, 1.5]]))
+        rows = one.row_weights("a")
+        torch.testing.assert_close(rows, torch.tensor([sensitivity.LEAST, 1.0, 2.0]))
+    assert larger.importance("a", ("a",)) == pytest.approx(7 * sums.importance("a", ("a",)))
+    nothing = Sensitivity({(0, ("a",)): torch.zeros(1, 2)}, {"a": torch.zeros(3)})
+    assert nothing.token_weights(("a",)) is None and nothing.row_weights("a") is None
+
+
+@pytest.mark.parametrize("kind", [Moments, Hessian])
+def test_a_token_that_counts_twice_is_as_good_as_two(kind):
+    x = torch.randn(1, 3, 5, generator=torch.Generator().manual_seed(0))
+    weighed, twice = kind(5, CPU), kind(5, CPU)
+    weighed.add(x, 0.7, torch.tensor([[1.0, 2.0, 0.0]]))
+    twice.add(x[:, [0, 1, 1]], 0.7)
+    one, other = weighed.value(CPU), twice.value(CPU)
+    torch.testing.assert_close(one.mean, other.mean)
+    torch.testing.assert_close(one.squared_norm, other.squared_norm)
+    assert one.tokens == pytest.approx(other.tokens)
+    if kind is Hessian:
+        torch.testing.assert_close(one.hessian, other.hessian)
+
+
+def weights_of(pipe) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in models.denoiser_of(pipe).state_dict().items()}
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "structured"])
+def test_each_ingredient_changes_the_result_and_off_it_is_the_baseline(family, pattern):
+    """Every option away, what is left is sequential ALPS, or OBS with heads and neurons."""
+
+    def pruned(**more):
+        pipe = family.tiny()
+        prune(pipe, short(pattern=pattern, sparsity=None if pattern == "2:4" else 0.5, **more))
+        return weights_of(pipe)
+
+    off = {"sensitivity": "none", "refit": False, "allocation": "uniform", "calibration_steps": 0}
+    whole, plain = pruned(), pruned(**off)
+    for key, value in off.items():
+        same = (key == "refit" and not family.TRAITS.last) or (key == "allocation" and pattern != "unstructured")
+        found = pruned(**{key: value})
+        assert any(not torch.equal(found[name], whole[name]) for name in whole) != same, key
+    pipe = family.tiny()
+    method = {"method": "alps"} if pattern != "structured" else {"method": "sparsegpt"}
+    prune(
+        pipe, short(pattern=pattern, sparsity=None if pattern == "2:4" else 0.5, packages="sequential", **off, **method)
+    )
+    expected = weights_of(pipe)
+    assert all(torch.equal(plain[name], expected[name]) for name in plain)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(family, tmp_path, monkeypatch):
+    from obsdiff import running
+
+    spec, expected = short(), family.tiny()
+    report = prune(expected, spec)
+    solved, turns = running.prune_target, []
+
+    def killed(denoiser, target, problem):
+        turns.append(target)
+        if len(turns) == 4:
+            raise KeyboardInterrupt
+        return solved(denoiser, target, problem)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "prune_target", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(family.tiny(), spec, tmp_path)
+    for _ in range(2):  # the second time every package is finished, and the last layer is fitted again
+        pipe = family.tiny()
+        again = prune(pipe, spec, tmp_path)
+        assert again.layers == report.layers and again.refitted == report.refitted
+        found, wanted = weights_of(pipe), weights_of(expected)
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_fitting_the_last_layer_brings_the_output_nearer(family):
+    if family.TRAITS.last is None:
+        pipe = family.tiny()
+        assert prune(pipe, short()).refitted == []
+        return
+    outputs = {}
+    for refit in (False, True):
+        pipe = family.tiny()
+        spec = short(refit=refit, calibration_steps=0, sensitivity="none", allocation="uniform")
+        trajectory = trajectory_of(spec, {}, None)
+        dense = family.tiny()
+        with torch.no_grad():
+            trajectory.record(Calibration(dense, spec), models.denoiser_of(dense))
+            report = prune(pipe, spec)
+            errors = [
+                trajectory.run(call, models.denoiser_of(pipe), CPU)[0]
+                - trajectory.run(call, models.denoiser_of(dense), CPU)[0]
+                for call in trajectory.calls()
+            ]
+        outputs[refit] = sum(float(e.square().sum()) for e in errors)
+        assert report.refitted == ([family.TRAITS.last] if refit else [])
+        assert family.TRAITS.last not in layers(family.units(models.denoiser_of(pipe)))
+    assert outputs[True] < outputs[False]
+
+
+@pytest.mark.parametrize("key", [{"sensitivity": "rows"}, {"refit": True}, {"calibration_steps": 2}])
+def test_what_needs_the_trajectory_says_so(key):
+    with pytest.raises(SpecError, match=r"is not possible with packages 4; give packages: sequential"):
+        spec_of("obs_diff", packages=4, **key)
+
+
+def test_a_method_with_other_packages_leaves_out_what_needs_the_trajectory():
+    spec = PruneSpec(method="solace", packages=4)
+    assert (spec.sensitivity, spec.refit, spec.calibration_steps) == ("none", False, 0)
+    assert PruneSpec(method="solace", pattern="2:4").allocation == "uniform"
+    assert PruneSpec(method="solace").packages == "sequential"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 12])
+def test_batches_calibrate_on_spread_and_different_steps(steps):
+    spec = short(calibration_steps=steps, prompts=tuple(map(str, range(12))))
+    trajectory = trajectory_of(spec, {}, None)
+    trajectory.steps = 12
+    found = [set(range(12)) & set(trajectory.chosen_steps(batch)) for batch in range(6)]
+    assert all(len(chosen) == steps for chosen in found)
+    if steps < 12:
+        assert len({tuple(sorted(chosen)) for chosen in found}) > 1
+        gaps = [b - a for chosen in found for a, b in zip(sorted(chosen), sorted(chosen)[1:], strict=False)]
+        assert not gaps or min(gaps) >= 12 // steps
