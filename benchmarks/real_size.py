@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks.shapes import denoiser_config, pipeline
 from eval.profile.machine import hardware
-from obsdiff import PruneSpec, Sampling, Source, plan, prune
+from obsdiff import PruneSpec, Sampling, Source, methods, plan, prune
 from obsdiff.packages import GIB
 
 CASES = ("unstructured=0.5",)
@@ -72,7 +72,8 @@ def watched(command: Sequence[str]) -> tuple[float, int]:
 def flags(source: Source, spec: PruneSpec) -> list[str]:
     """A run's options on the command line."""
     made = ["--model", source.model, "--dtype", source.dtype, "--device", source.device]
-    made += ["--pattern", spec.pattern, "--sparsity", str(spec.sparsity), "--packages", str(spec.packages)]
+    made += ["--method", spec.method, "--pattern", spec.pattern, "--sparsity", str(spec.sparsity)]
+    made += ["--packages", str(spec.packages)]
     for key, value in (spec.sampling.arguments() | {"batch_size": spec.sampling.batch_size}).items():
         made += [f"--{key.replace('num_inference_', '').replace('_', '-')}", str(value)]
     return made
@@ -129,11 +130,14 @@ def outline(model: str, blocks: int | None, folder: Path) -> None:
 
 
 def spec_of(case: str, packages: str, steps: int, size: int, prompts: int, batch: int) -> PruneSpec:
-    pattern, _, sparsity = case.partition("=")
+    amount, _, method = case.partition("@")
+    pattern, _, sparsity = amount.partition("=")
+    method = method or "obs_diff"
     return PruneSpec(
+        method=method,
         pattern=pattern,
         sparsity=float(sparsity) if sparsity else None,
-        packages=packages,
+        packages=None if "packages" in methods.traits(method).defaults else packages,
         prompts=tuple(f"{WORDS[i % len(WORDS)]} {i}" for i in range(prompts)),
         sampling=Sampling(steps=steps, height=size, width=size, batch_size=batch),
     )
@@ -151,6 +155,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         peak = row.allocated or row.peak
         planned = {name: 60 * minutes[name] for name in ("encode", "solve")}
         planned["calibrate"] = 60 * (minutes["sample"] + minutes["statistics"])
+        calibrated = sum(took.get(p, 0) for p in ("sample", "sensitivities", "allocate", "calibrate", "refit"))
+        took = took | {"calibrate": calibrated}
         parts = [f"{planned[p]:.1f} → {took.get(p, 0):.1f}" for p in ("encode", "calibrate", "solve")]
         beside = f" (process {row.peak / GIB:.1f})" if row.allocated and row.allocated != row.peak else ""
         lines.append(
@@ -180,7 +186,7 @@ def main(
     Args:
         model: sd3-medium, sd35-large or flux1-dev.
         blocks: of the denoiser, for a quick look; all where left out.
-        cases: patterns with their sparsities, such as unstructured=0.5 2:4 structured=0.3.
+        cases: patterns, sparsities, and methods other than obs_diff: unstructured=0.5 2:4 structured=0.3@solace
         packages: as `obsdiff prune` takes it; `sequential` too.
         size: pixels of a side.
         rate: as `obsdiff plan` takes it; `here` measures the machine.

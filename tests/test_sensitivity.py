@@ -20,7 +20,7 @@ from obsdiff.pipelines import staging
 from obsdiff.spec import PruneSpec
 
 CPU = torch.device("cpu")
-SHORT = replace(SAMPLING, steps=2, batch_size=2)
+SHORT = replace(SAMPLING, steps=3, batch_size=2)
 PROMPTS = ("a cat", "two dogs", "red")
 
 
@@ -161,10 +161,9 @@ def test_each_ingredient_changes_the_result_and_off_it_is_the_baseline(family, p
         found = pruned(**{key: value})
         assert any(not torch.equal(found[name], whole[name]) for name in whole) != same, key
     pipe = family.tiny()
-    method = {"method": "alps"} if pattern != "structured" else {"method": "sparsegpt"}
-    prune(
-        pipe, short(pattern=pattern, sparsity=None if pattern == "2:4" else 0.5, packages="sequential", **off, **method)
-    )
+    method = "sparsegpt" if pattern == "structured" else "alps"
+    more = {"prompts": PROMPTS, "sampling": SHORT, "sparsity": None if pattern == "2:4" else 0.5}
+    prune(pipe, spec_of(method, pattern=pattern, packages="sequential", **more))
     expected = weights_of(pipe)
     assert all(torch.equal(plain[name], expected[name]) for name in plain)
 

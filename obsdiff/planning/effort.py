@@ -8,6 +8,8 @@ layers of r outputs:
     statistics  t · c² for the upper triangle of XᵀX, and what block rows reach beyond it
     solve       c³ / 3 for a Cholesky factorisation (float64) and as much for the inverse of a triangle, a Hessian;
                 r · c² for a sweep, and as much for each energy tr(W H Wᵀ) that a layer's error takes
+                of ADMM c³ for each ρ, a factorisation and an inverse, and 2 · r · c² an iteration, and as much for an
+                iteration of the re-solve
     eliminate   in float64: c³ / 3 for the inverse, then 2 · (c² + 2 · r · c) a column that goes, and what its delay
                 and groups wider than a column add (elimination.py)
 
@@ -21,14 +23,14 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import models, targets
+from obsdiff import allocations, models, targets
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.loading import configuration
 from obsdiff.planning.counting import Work
 from obsdiff.planning.rates import Rate
-from obsdiff.solver import elimination, products
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.solver import admm, elimination, products
+from obsdiff.spec import PruneSpec, Source, stated
 from obsdiff.targets import Target
 
 EFFICIENCY = {"encode": 0.5, "sample": 0.5, "statistics": 0.5, "solve": 0.2, "eliminate": 0.2}
@@ -39,6 +41,10 @@ SWEPT, DECIDED, ELIMINATED = 4, 12, 40
 """operations, each after the other: of a swept column, of a choice of columns, of a removed group"""
 TRIANGLE = 512
 """rows of H⁻¹ that one product makes (elimination.inverse)"""
+BACKWARD = 4
+"""calls that a call with its backward pass is as much work as, its activations computed twice"""
+RESOLVED = 20
+"""iterations of the re-solve"""
 CALLS = {"heun": (2, -1), "pndm": (1, 1)}
 """sampler → calls of the denoiser a step, and beyond that, where it is not one each"""
 
@@ -147,12 +153,15 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
         columns = models.linear(denoiser, group[0]).in_features
         first, second = factor_flops(columns)
         solve, double = solve + first + second, double + first
+        masks = spec.traits.compensates and not target.sites
         for name in group:
             rows = models.linear(denoiser, name).out_features
-            sweeps = spec.traits.compensates and spec.compensate and not target.sites
-            energies = 1 if sweeps and dtype == "float32" else 2
+            sweeps = masks and spec.compensate and spec.chosen_solver != "admm"
+            energies = 1 if sweeps and dtype == "float32" and spec.chosen_solver == "sweep" else 2
             solve += sweep_flops(rows, columns) * (energies + sweeps)
-            if spec.traits.compensates and not target.sites:
+            if masks:
+                solve += resolve_flops(rows, columns, spec)
+            if sweeps:
                 decisions = columns // (spec.resolved.multiple if spec.resolved.multiple > 1 else spec.block_size)
                 operations += SWEPT * columns * spec.compensate + DECIDED * decisions
     for site in target.sites if spec.traits.compensates else ():
@@ -162,6 +171,16 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
             eliminate += elimination_flops(layer.out_features, layer.in_features, site.size, count)
             operations += ELIMINATED * count
     return solve, double, eliminate, operations
+
+
+def resolve_flops(rows: int, columns: int, spec: PruneSpec) -> int:
+    """Of ADMM and of the re-solve of a layer."""
+    total, product = 0, 2 * rows * columns**2
+    if spec.chosen_solver != "sweep":
+        total += (admm.ITERATIONS + 1) * product + -(-admm.ITERATIONS // admm.ROUND) * columns**3
+    if spec.compensate and (spec.resolve or spec.chosen_solver != "sweep"):
+        total += RESOLVED * product * (2 if spec.chosen_solver == "best" else 1)
+    return total
 
 
 def effort_of(
@@ -189,7 +208,9 @@ def effort_of(
     """
     device = "cuda" if source.device.startswith("cuda") else "cpu"
     calls = prompts * calls_of(source, spec)
-    owl = spec.calibrates and spec.allocation != "uniform"
+    allocated = allocations.traits(stated(spec.allocation)).statistic if spec.calibrates else None
+    # of sequential calibration, what of all calls the walk takes
+    part = min(1.0, (spec.calibration_steps or spec.sampling.steps) / spec.sampling.steps) if spec.sequential else 1.0
     groups: list[Group] = [group for cut in cuts for target in cut for group in target.unit]
     sampled = statistics = 0
     if spec.statistic:
@@ -199,13 +220,17 @@ def effort_of(
             sites = [target for cut in cuts for target in cut if target.sites]
             again = sum(work.by_layer.get(name, 0) for t in sites for name in t.touched if name not in t.layers)
             again += work.attention if any(site.owner for target in sites for site in target.sites) else 0
-            sampled = work.total + left + again
+            sampled = work.total + int(part * (left + again))
+            sampled += int(part * BACKWARD * work.total) if spec.sensitivity != "none" else 0
+            sampled += int(part * left) if spec.refit else 0
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
         if spec.statistic == "hessian":
             sizes = [(models.linear(denoiser, group[0]).in_features, work.rows.get(group[0], 0)) for group in counted]
-            statistics = sum(statistics_flops(columns, rows, device) for columns, rows in sizes)
-    if owl and not shared:
-        sampled += work.total
+            statistics = int(part * sum(statistics_flops(columns, rows, device) for columns, rows in sizes))
+    if allocated and not shared:
+        sampled += int(part * work.total)
+    if allocated == "hessian":
+        statistics *= 2
     solver = [solver_flops(denoiser, target, spec, source.dtype) for cut in cuts for target in cut]
     solve, double, eliminate, operations = (sum(part) for part in zip(*solver, strict=True)) if groups else (0,) * 4
     sampling = sampled > 0

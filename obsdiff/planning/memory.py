@@ -40,6 +40,10 @@ SWEPT = 19
 """bytes a weight while a layer is swept and its error told: float32 of dense, moved, pruned, difference; two masks"""
 SCORED = 26
 """bytes a weight while scores are ranked: float32 of dense, scores and pruned, indices of the ranking, masks"""
+SOLVED, SQUARES = 40, 4
+"""of ADMM and the re-solve: bytes a weight, and matrices of the Hessian's size"""
+BACKWARD = 16
+"""of a pass with gradients and checkpointing, in copies of the widest activation"""
 WAITING = 1.5
 """numbers that a stopped call keeps, over those of the widest layer"""
 
@@ -143,7 +147,8 @@ def activations(
     groups = [group[0] for package in cuts for target in package for group in target.unit] if spec.statistic else []
     inputs = [work.rows.get(name, 0) * models.linear(denoiser, name).in_features for name in groups]
     copied = 4 * max(inputs, default=0) if spec.statistic and not exact_halves(source) else 0
-    return batch * (COPIES * work.widest * source.bytes + copied)
+    copies = BACKWARD if spec.sequential and spec.sensitivity != "none" else COPIES
+    return batch * (copies * work.widest * source.bytes + copied)
 
 
 def exact_halves(source: Source) -> bool:
@@ -155,9 +160,8 @@ def waiting_bytes(source: Source, spec: PruneSpec, work: Work, prompts: int) -> 
     """Host memory of the calls that wait in `packages: sequential`, within the budget that is set for it."""
     if not spec.sequential:
         return 0
-    return min(
-        bytes_of(spec.trajectory_memory), int(prompts * spec.sampling.steps * WAITING * work.widest * source.bytes)
-    )
+    steps = min(spec.calibration_steps or spec.sampling.steps, spec.sampling.steps)
+    return min(bytes_of(spec.trajectory_memory), int(prompts * steps * WAITING * work.widest * source.bytes))
 
 
 def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Sequence[Target]) -> Iterator[int]:
@@ -170,6 +174,8 @@ def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Se
         numbers = max((layer.weight.numel() for name, layer in layers.items() if name in target.layers), default=0)
         factors = sum(hessians)  # one each stays, beside two more while it is made
         solver = SWEPT * numbers if spec.traits.compensates else SCORED * numbers
+        if spec.traits.compensates and (spec.chosen_solver != "sweep" or spec.resolve):
+            solver = max(solver, SOLVED * numbers + SQUARES * largest)
         if target.sites:
             solver = 12 * sum(layers[name].weight.numel() for name in target.layers)
             if spec.traits.compensates:
