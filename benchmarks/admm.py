@@ -86,11 +86,12 @@ def markdown(records: Sequence[dict[str, Any]], about: str) -> str:
     ]
     for r in records:
         eigen = "" if r["eigen"] is None else f"{1e3 * r['eigen']:.0f}"
+        ms = {key: 1e3 * r[key] for key in ("floor", "factor", "sweep", "admm", "resolve", "inverse")}
+        errors = " | ".join(f"{r[f'{key}_error']:.6f}" for key in ("sweep", "resolved_sweep", "resolved"))
         lines.append(
-            f"| {r['rows']} × {r['columns']} | {r['pattern']} | {1e3 * r['floor']:.3g} | {1e3 * r['factor']:.3g} "
-            f"| {1e3 * r['sweep']:.0f} | {1e3 * r['admm']:.0f} | {r['admm'] / r['floor']:.0f} "
-            f"| {1e3 * r['resolve']:.0f} | {1e3 * r['inverse']:.3g} | {eigen} | {r['sweep_error']:.6f} | {r['resolved_sweep_error']:.6f} "
-            f"| {r['resolved_error']:.6f} |"
+            f"| {r['rows']} × {r['columns']} | {r['pattern']} | {ms['floor']:.3g} | {ms['factor']:.3g} "
+            f"| {ms['sweep']:.0f} | {ms['admm']:.0f} | {r['admm'] / r['floor']:.0f} | {ms['resolve']:.0f} "
+            f"| {ms['inverse']:.3g} | {eigen} | {errors} |"
         )
     return "\n".join(lines) + "\n"
 
