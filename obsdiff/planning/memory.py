@@ -209,18 +209,20 @@ def packed_bytes(source: Source, spec: PruneSpec, denoiser: nn.Module, cuts: Seq
 
 def ways(source: Source, spec: PruneSpec) -> list[tuple[str, Source, PruneSpec]]:
     """What may be changed to need less, the mildest first: words, source, spec."""
-    small = replace(spec, packages="2GiB")
+    # sequential calibration holds the statistic of one input at a time, which no packages make smaller
+    small, packages = (spec, "") if spec.sequential else (replace(spec, packages="2GiB"), "--packages 2GiB")
     if not source.device.startswith("cuda"):
-        return [("as it is", source, spec), ("with --packages 2GiB", source, small)]
+        return [("as it is", source, spec), *([(f"with {packages}", source, small)] if packages else [])]
     away = replace(source, offload="model") if source.offload == "none" else source
     offload = "" if away is source else "--offload model"
     main = replace(small, offload_statistics=True)
-    return [
-        ("as it is", source, spec),
-        *([(f"with {offload}", away, spec)] if offload else []),
-        (f"with {offload} --packages 2GiB".replace("  ", " "), away, small),
-        (f"with {offload} --packages 2GiB --offload-statistics".replace("  ", " "), away, main),
+    options = [
+        (offload, away, spec),
+        (f"{offload} {packages}", away, small),
+        (f"{offload} {packages} --offload-statistics", away, main),
     ]
+    told = {" ".join(words.split()): (where, changed) for words, where, changed in options}
+    return [("as it is", source, spec), *((f"with {words}", *what) for words, what in told.items() if words)]
 
 
 def fitting(
