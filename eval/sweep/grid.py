@@ -134,6 +134,8 @@ def cell_of(
         return None
     if pattern.sparsity is not None:
         outer["sparsity"] = None
+    if "packages" in traits.defaults:  # a part of the method, whatever packages others have
+        del outer["packages"]
     rest = {**pruning, **outer}
     options = relevant(axes["options"], rest)
     spec = PruneSpec(**{**rest, **options})

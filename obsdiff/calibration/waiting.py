@@ -70,7 +70,7 @@ class Stopped:
         call: which.
         watch: knows what it holds; None where nobody asks.
         shared: addresses of the storages of inputs that other calls have too.
-        in_memory: bytes that it is reckoned to hold in host memory.
+        in_memory, on_device: bytes that it is reckoned to hold in host memory, and on a GPU.
     """
 
     def __init__(self, call: Call, watched: bool) -> None:
@@ -78,7 +78,7 @@ class Stopped:
         self.watch: Watch | None = Watch() if watched else None
         self.fibre: greenlet | None = None
         self.shared: set[int] = set()
-        self.in_memory = 0
+        self.in_memory = self.on_device = 0
         self.away: list[tuple[UntypedStorage, int, Tensor | None]] = []
         self.file: Path | None = None
 

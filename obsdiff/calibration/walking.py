@@ -9,11 +9,12 @@ statistic and then runs again when it has been made smaller.
 No family is known here: a call's state from layer to layer is its stopped frames, skip connections, embeddings and
 all. What calls hold may be much; where it stays is settled call by call, from one budget:
 
+    device          a GPU's own memory, as far as half of what is free goes, because copies take longer than layers
     memory          host memory, as far as `trajectory_memory` goes (on a CPU: where it is)
     files           in the progress folder, beyond that, while the disk has room
     computed again  without such a folder: the call is run from its inputs to every stop, so that time grows with depth
 
-All three give the same bits.
+All four give the same bits.
 """
 
 import shutil
@@ -41,7 +42,7 @@ from obsdiff.targets import Target
 Seen = list[tuple[Group, Tensor]]
 """groups, and the input of each"""
 
-MEMORY, FILES, AGAIN = "in memory", "in files", "computed again at every stop"
+DEVICE, MEMORY, FILES, AGAIN = "on the device", "in memory", "in files", "computed again at every stop"
 SPARE = 1 << 28
 """bytes that files leave free on a disk"""
 
@@ -77,7 +78,8 @@ class Walk:
         # the first call tells what one holds; those that always leave are watched for that
         self.calls = [Stopped(call, i == 0 or self.leaves) for i, call in enumerate(trajectory.calls())]
         self.texts: tuple[int, dict[str, Tensor]] = (-1, {})
-        self.in_memory = self.a_prompt = 0
+        self.room = room_on(device)
+        self.on_device = self.in_memory = self.a_prompt = 0
         self.told: set[str] = set()
 
     @property
@@ -146,9 +148,10 @@ class Walk:
         return args, kwargs
 
     def settle(self, stopped: Stopped, weights: set[int]) -> str:
-        """Decide where what a stopped call holds stays: MEMORY, FILES or AGAIN."""
+        """Decide where what a stopped call holds stays: DEVICE, MEMORY, FILES or AGAIN."""
         self.in_memory -= stopped.in_memory
-        stopped.in_memory = 0
+        self.on_device -= stopped.on_device
+        stopped.in_memory = stopped.on_device = 0
         if stopped.over:
             return MEMORY
         prompts = self.trajectory.prompts[stopped.call.batch]
@@ -159,6 +162,10 @@ class Walk:
             self.a_prompt = max(self.a_prompt, -(-size // count)) if stopped is not self.calls[0] else -(-size // count)
         else:
             size = self.a_prompt * count
+        if self.on_device + size <= self.room:
+            stopped.on_device = size
+            self.on_device += size
+            return DEVICE
         if self.in_memory + size <= self.budget:
             stopped.in_memory = size
             self.in_memory += size
@@ -186,6 +193,15 @@ class Walk:
         """End all calls where they are."""
         for stopped in self.calls:
             stopped.drop()
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes of a GPU that waiting calls may hold: half of what is free; 0 on a CPU, where they are in memory."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + unused) // 2
 
 
 @contextmanager

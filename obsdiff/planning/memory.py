@@ -42,7 +42,7 @@ SCORED = 26
 """bytes a weight while scores are ranked: float32 of dense, scores and pruned, indices of the ranking, masks"""
 SOLVED, SQUARES = 40, 4
 """of ADMM and the re-solve: bytes a weight, and matrices of the Hessian's size"""
-BACKWARD = 16
+BACKWARD = 8
 """of a pass with gradients and checkpointing, in copies of the widest activation"""
 WAITING = 1.5
 """numbers that a stopped call keeps, over those of the widest layer"""

@@ -12,7 +12,7 @@ from obsdiff.solver.obs import Factor
 
 ITERATIONS = 200
 """at most; 10 to 30 are usual"""
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4
 """a row's residual at which it is solved, relative to the right-hand side, both in the preconditioned norm; what it
 leaves of the error above the optimum is of the order of its square"""
 
