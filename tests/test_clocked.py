@@ -140,10 +140,10 @@ def test_paper_compare_and_runs_say_as_dense(records):
         for title in (COLUMNS["block_ms"].title, COLUMNS["speedup"].title):
             text = line[titles.index(f"{title}: paper") + 1]
             assert (text == AS_DENSE) != number and (number == bool(re.fullmatch(r"[\d.]+", text)))
-    table = described(at["2:4", "obs_diff"], at["structured", "obs_diff"])
+    table = described([at["2:4", "obs_diff"]], [at["structured", "obs_diff"]])
     (line,) = [line for line in table.splitlines() if line.startswith("speed-up, full batch")]
     assert line.split()[-3:] == ["as", "dense", "1.272"]
-    both = described(at["2:4", "obs_diff"], at["2:4", "wanda"])
+    both = described([at["2:4", "obs_diff"]], [at["2:4", "wanda"]])
     assert re.search(rf"times and speed-ups +{AS_DENSE} +{AS_DENSE}", both)
     mask, small = (content.tags(at[pattern, "obs_diff"]) for pattern in ("unstructured", "structured"))
     assert mask["obsdiff.latency"] == AS_DENSE and "obsdiff.latency" not in small

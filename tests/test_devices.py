@@ -20,7 +20,7 @@ from benchmarks import solver
 from benchmarks.candidates import spec_of, taken_off
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
-from eval import jobs
+from eval.commands import latency, measure, profile
 from eval.image_metrics import Pictures
 from eval.images.picture_files import PictureFiles
 from eval.networks import inception, lpips
@@ -28,7 +28,7 @@ from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
 from eval.profile.machine import machine as described
 from obsdiff import SpecError, devices, load_pruned, prune, registry
-from obsdiff.__main__ import prune as command
+from obsdiff.commands.prune import run as command
 from obsdiff.patterns import n_m, unstructured
 from obsdiff.pipelines.loading import place
 from obsdiff.solver import obs
@@ -80,7 +80,7 @@ def test_jobs_refuse_a_device_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     nothing = tmp_path / "none"
     with pytest.raises(SpecError, match=r"^device: 'cuda': this torch sees no GPU"):
-        jobs.measure(*[nothing] * 5, "zoo/emoji-clip", nothing, nothing, nothing, device="cuda")
+        measure.run(*[nothing] * 5, "zoo/emoji-clip", nothing, nothing, nothing, device="cuda")
     with pytest.raises(SpecError, match=r"^device: 'cuda': this torch sees no GPU"):
         bench(Source(model="/nowhere", device="cuda"), Sampling(), nothing)
 
@@ -90,8 +90,8 @@ def test_sequential_offload_is_refused_before_any_weights_load(tmp_path):
     nothing = tmp_path / "none"
     for call in (
         lambda: command(source, PruneSpec(method="magnitude"), nothing),
-        lambda: jobs.profile(source, Sampling(), nothing, nothing, nothing),
-        lambda: jobs.latency(source, Sampling(), nothing),
+        lambda: profile.run(source, Sampling(), nothing, nothing, nothing),
+        lambda: latency.run(source, Sampling(), nothing),
         lambda: bench(source, Sampling(), nothing),
     ):
         with pytest.raises(SpecError, match=r"^offload: 'sequential' .* prune with offload: model"):

@@ -97,8 +97,8 @@ def test_leased_gpu_is_the_only_one_seen(monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", ["prune", "generate", "profile", "measure"])
 def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path, capsys):
     from eval import __main__ as suite
-    from eval import jobs
     from obsdiff import __main__ as library
+    from obsdiff import registry
     from obsdiff.errors import SpecError
     from obsdiff.jobs import leases
 
@@ -106,7 +106,8 @@ def test_commands_lease_before_they_open_anything(command, monkeypatch, tmp_path
         raise SpecError(f"leased {device}")
 
     monkeypatch.chdir(tmp_path)
-    for module in (jobs, library, leases):
+    package = "obsdiff.commands" if command == "prune" else "eval.commands"
+    for module in (registry.load(package, command), leases):
         monkeypatch.setattr(module, "lease", stop)
     paths = {"checkpoint": "c", "prompts-file": "p", "out": "o", "profile": "f", "images": "i", "dense": "d"}
     paths |= {"reference": "r", "evaluator": "e", "cache": "h"}

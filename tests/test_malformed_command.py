@@ -7,10 +7,9 @@ from dataclasses import fields
 import pytest
 from malformed import attempt
 
-from eval.__main__ import COMMANDS as SUITE
 from eval.__main__ import main as suite
 from obsdiff import PruneSpec, Sampling, Source, registry
-from obsdiff.__main__ import COMMANDS, main
+from obsdiff.__main__ import main
 from obsdiff.errors import SpecError
 
 JUNK = ("", " ", "banana", "nan", "inf", "-inf", "1e999", "-1", "1.5.2", "0x10", "[]", "{}", "🦊", "../..", "$(true)")
@@ -59,8 +58,8 @@ def test_malformed_options_of_a_run(folder, field):
 @pytest.mark.malformed
 def test_malformed_commands():
     """Missing, unknown and unfinished options, and a folder that cannot be made."""
-    for command, names in ((main, COMMANDS), (suite, SUITE)):
-        for name in (*names, "nonsense", ""):
+    for command, package in ((main, "obsdiff.commands"), (suite, "eval.commands")):
+        for name in (*registry.names(package), "nonsense", ""):
             for more in ([], ["--nonsense"], ["--nonsense", "1"], ["nowhere"], ["--model"], ["--out", "/dev/null/x"]):
                 if (name, more) not in COMPLETE:
                     attempt("commands", f"{name} {more}", lambda c=command, a=[name, *more]: run(c, a))

@@ -42,7 +42,7 @@ def flipped(path: Path) -> bytes:
 
 
 def test_a_touched_or_moved_clock_reruns_nothing(project):
-    for file in ("obsdiff/solver/obs.py", "eval/jobs.py", f"{MODEL['source']['model']}/model_index.json"):
+    for file in ("obsdiff/solver/obs.py", "eval/commands/generate.py", f"{MODEL['source']['model']}/model_index.json"):
         os.utime(project.folder / file)
     assert project.planned() == {}
 
@@ -134,8 +134,8 @@ JOBS = {"prompts", "generate", "merge", "profile", "latency", "measure", "tiny"}
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
-def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, monkeypatch):
-    """An edit of one job's function changes the state of that job alone; an edit of what all use changes all."""
+def test_a_job_depends_on_its_command_and_not_on_others(job, tmp_path, monkeypatch):
+    """An edit of one command's file changes the state of its job alone; an edit of what all use changes all."""
     monkeypatch.chdir(tmp_path)
     for package in ("eval", "obsdiff"):
         shutil.copytree(registry.ROOT / package, tmp_path / package)
@@ -143,11 +143,11 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
     def states() -> dict[str, object]:
         for cached in (dag.code, registry.imports_of, registry.sources):
             cached.cache_clear()
-        return {name: dag.code(f"eval.jobs:{name}", "eval.__main__:main") for name in JOBS}
+        return {name: dag.code(f"eval.commands.{name}", "eval.__main__") for name in JOBS}
 
-    before, path = states(), tmp_path / "eval/jobs.py"
+    before, path = states(), tmp_path / f"eval/commands/{job}.py"
     text = path.read_text()
-    path.write_text(text.replace(f"def {job}(", f"def {job}(  # edited\n    edited: int = 0, *, ", 1))
+    path.write_text(text + "EDITED = 1\n")
     assert {name for name, state in states().items() if state != before[name]} == {job}
     path.write_text(text)
     main = tmp_path / "eval/__main__.py"
@@ -159,11 +159,11 @@ def test_a_job_depends_on_its_function_and_not_on_its_neighbours(job, tmp_path, 
 def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):
     monkeypatch.chdir(registry.ROOT)
     dag.code.cache_clear()
-    before = dag.code("eval.jobs:generate", "obsdiff.pipelines.loading")
+    before = dag.code("eval.commands.generate", "obsdiff.pipelines.loading")
     known = dag.version
     monkeypatch.setattr(dag, "version", lambda name: "9.9" if name == "tokenizers" else known(name))
     dag.code.cache_clear()
-    after = dag.code("eval.jobs:generate", "obsdiff.pipelines.loading")
+    after = dag.code("eval.commands.generate", "obsdiff.pipelines.loading")
     assert after[0] == before[0] and after[1] != before[1] and "tokenizers 9.9" in after[1] and "torch " in after[1]
     dag.code.cache_clear()
 

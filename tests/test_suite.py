@@ -244,7 +244,7 @@ def test_compare_is_paired(tmp_path):
     assert low < -1 < high and high - low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
     assert np.isnan(table.loc["layer_error", "low"]) and table.loc["layer_error", "difference"] == -1
     printed = compare_files(tmp_path, [one, other])
-    assert re.search(r"^ *fid +1\.0000 +2\.0000 +-1\.0000 +-1\.0000 +-1\.0000$", printed, re.M)
+    assert re.search(r"^FID \(u\) +1 +2 +-1 +-1 to -1 +yes, \w+$", printed, re.M)
     with pytest.raises(SpecError, match="do not pair up"):
         compare([one], [record(cell, 1.0)])
     with pytest.raises(SpecError, match="1 cells against 0"):

@@ -1,4 +1,4 @@
-"""MLflow: a local store, and a live server with a database behind it and several writers at once; `obsdiff compare`."""
+"""MLflow: a local store, a live server with a database and several writers at once; `python -m eval compare`."""
 
 import copy
 import functools
@@ -24,7 +24,6 @@ from eval.__main__ import main as suite
 from eval.sweep import cells
 from eval.tracking import MEASURED, SUPERSEDED, content, store, sweep, track
 from obsdiff import PruneSpec, Sampling
-from obsdiff.__main__ import main
 
 PROMPTS = [str(i) for i in range(6)]
 LAYERS, STEPS = 3, 4
@@ -245,7 +244,7 @@ def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
     ]
     for command in commands:
         assert suite(command) == 2
-    assert main(["compare", str(path), "0" * 32, *where]) == 2
+    assert suite(["compare", str(path), "0" * 32, *where]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert [line.startswith("error: MLflow: http://127.0.0.1:1 failed (") for line in errors] == [True] * 3, errors
 
@@ -385,7 +384,7 @@ def test_compare_takes_folders_files_and_run_ids(served, capsys):
     runs = json.loads((root / "1.json").read_text())["runs"]
     printed = []
     for pair in ((one, other / "metrics.json"), (runs[cell_of("obs_diff", "0.50").path], other)):
-        assert main(["compare", *map(str, pair)]) == 0
+        assert suite(["compare", *map(str, pair)]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     assert (
@@ -394,7 +393,7 @@ def test_compare_takes_folders_files_and_run_ids(served, capsys):
     )
     row = next(line for line in printed[0].splitlines() if line.startswith("CLIP score"))
     assert row.split() == ["CLIP", "score", "(u)", "4.5", "2.5", "2", "2", "to", "2", "yes,", "worse"]
-    assert main(["compare", str(one), str(one)]) == 0
+    assert suite(["compare", str(one), str(one)]) == 0
     same = capsys.readouterr().out
     assert next(line for line in same.splitlines() if line.startswith("CLIP score")).endswith("no")
 
@@ -406,18 +405,18 @@ def test_compare_says_what_it_cannot_find_or_pair(served, capsys, tmp_path, monk
     seeded = str(write(tmp_path, cell_of("magnitude", "0.50", "1"), 1.0))
     (tmp_path / "other.json").write_text("{}")
     cases = {
-        "nowhere": "run: 'nowhere' is no file, folder or run id; give a cell's folder",
+        "nowhere": "run: 'nowhere' is not a file, a folder or a run id; give a cell's folder",
         str(tmp_path): "metrics.json' is not a file; give a cell's folder",
-        str(tmp_path / "other.json"): "is no metrics.json of a cell (KeyError('cell')); measure it again",
+        str(tmp_path / "other.json"): "is not the metrics.json of a cell (KeyError('cell')); measure it again",
         "0" * 32: "is not in the store of MLFLOW_TRACKING_URI",
         parent: "(one) carries no metrics.json; give that of a cell",
         seeded: "do not pair up",
     }
     for run, message in cases.items():
-        assert main(["compare", known, run]) == 2
+        assert suite(["compare", known, run]) == 2
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert main(["compare", known, "0" * 32, "--results", str(tmp_path)]) == 2
+    assert suite(["compare", known, "0" * 32, "--results", str(tmp_path)]) == 2
     assert "mlflow.db is not there; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()

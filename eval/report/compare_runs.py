@@ -1,13 +1,14 @@
-"""Two cells side by side, however they are named: what `obsdiff compare` prints."""
+"""Two cells side by side, however they are named: what `python -m eval compare` prints."""
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
-from eval.analysis.estimates import Record
+from eval.analysis.estimates import Record, values
 from eval.report.columns import formatted
 from eval.report.compare import compare
 from eval.sweep.cells import cell_path, named, parse
@@ -35,50 +36,60 @@ def read_run(run: str, results: Path = RESULTS) -> Record:
             record: Record = json.loads(file.read_text())
             return {key: record[key] for key in ("cell", "prompts", "metrics")} | record
         except (ValueError, KeyError, TypeError) as error:
-            raise SpecError(f"run: {str(file)!r} is no metrics.json of a cell ({error!r}); measure it again") from None
+            raise SpecError(
+                f"run: {str(file)!r} is not the metrics.json of a cell ({error!r}); measure it again"
+            ) from None
     if re.fullmatch(RUN_ID, run):
         from eval.tracking.store import record_of
 
         return record_of(run, results)
-    what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is no file, folder or run id"
+    what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is not a file, a folder or a run id"
     raise SpecError(f"run: {what}; give a cell's folder, its metrics.json, or the id of its MLflow run (32 digits)")
 
 
-def described(first: Record, second: Record) -> str:
+def described(first: Sequence[Record], second: Sequence[Record]) -> str:
     """A table of all metrics that both have: values, paired difference, its interval, and whether that excludes 0.
 
     A time of the one that the other takes *as dense* is there too, without a difference.
 
+    Args:
+        first, second: equally many records, seed by seed.
+
     Raises:
-        SpecError: the two are not of the same prompts and seed.
+        SpecError: the two are not of the same prompts and seeds.
     """
-    found = compare([first], [second])
+    found = compare(first, second)
     rows = []
     for row in found.to_dict("records"):
-        name = str(row["metric"])
-        about = first["metrics"][name]
+        about = first[0]["metrics"][str(row["metric"])]
         known = pd.notna(row["low"]) and pd.notna(row["high"])
-        values = [about["value"], second["metrics"][name]["value"], row["difference"]]
+        numbers = [row["first"], row["second"], row["difference"]]
         ends = f"{formatted(row['low'])} to {formatted(row['high'])}" if known else ""
-        rows.append([f"{about['title']} ({about['unit']})", *map(formatted, values), ends, verdict(row, about, known)])
-    rows += clocked_rows(first, second)
-    head = ["metric", "first", "second", "first − second", "95 % interval", "told from 0"]
-    lines = [f"{which:<8}{name_of(record)}" for which, record in (("first", first), ("second", second))]
+        rows.append([f"{about['title']} ({about['unit']})", *map(formatted, numbers), ends, verdict(row, about, known)])
+    rows += timed_rows(first, second)
+    head = ["metric", "first", "second", "first − second", "95 % interval", "significantly different"]
+    sides = (("first", first), ("second", second))
+    lines = [f"{which:<8}{', '.join(name_of(record) for record in records)}" for which, records in sides]
     return "\n".join([*lines, "", tabulate(rows, head, disable_numparse=True, stralign="left")])
 
 
-def clocked_rows(first: Record, second: Record) -> list[list[str]]:
-    """Metrics of a clock of which one of the two has a number and the other stands with the dense model, or both do."""
-    both, rows = (first, second), []
-    if any(as_dense([record], name) for record in both for name in clocked_names()):
+def timed_rows(first: Sequence[Record], second: Sequence[Record]) -> list[list[str]]:
+    """Times of which one side has a number and the other is as the dense model, or both are."""
+    rows = []
+    if any(as_dense(records, name) for records in (first, second) for name in clocked_names()):
         for name in sorted(clocked_names()):
-            about = next((r["metrics"][name] for r in both if name in r["metrics"]), None)
-            if about and not all(name in r["metrics"] for r in both):
-                texts = [formatted(r["metrics"][name]["value"]) if name in r["metrics"] else AS_DENSE for r in both]
+            measured = [values(records, name) if measured_in(records, name) else None for records in (first, second)]
+            about = next((r["metrics"][name] for r in (*first, *second) if name in r["metrics"]), None)
+            if about and any(m is None for m in measured):
+                texts = [AS_DENSE if m is None else formatted(float(m.mean())) for m in measured]
                 rows.append([f"{about['title']} ({about['unit']})", *texts, "", "", ""])
         if not rows:
             rows.append(["times and speed-ups", AS_DENSE, AS_DENSE, "", "", ""])
     return rows
+
+
+def measured_in(records: Sequence[Record], name: str) -> bool:
+    return all(name in record["metrics"] for record in records)
 
 
 def verdict(row: dict, about: dict, known: bool) -> str:

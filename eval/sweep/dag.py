@@ -5,11 +5,10 @@ of files do. Files are followed through links; large ones are read once (obsdiff
 as well.
 """
 
-import ast
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -22,8 +21,6 @@ from obsdiff.storage.files import SETTLED_SECONDS, DamagedFile, cache_folder, ha
 MANY = 32
 """files from which the hashes of a list are kept together"""
 ABSENT = "absent"
-COMMANDS = "COMMANDS"
-"""a command line's table of its jobs, of which each job depends on itself alone"""
 LIBRARIES = {
     "torch": ("torch",),
     "torchvision": ("torchvision",),
@@ -85,75 +82,21 @@ def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
     """The state of source files and of the libraries that they import.
 
     Args:
-        roots: a module with all that it imports, or `module:function` with what that function needs of its module.
+        roots: modules, each with all that it imports.
         without: modules that are imported on the way and do not change the result, and so are left out with what they
             alone import.
 
     Returns:
         Two params: one over the sources, one that names versions.
     """
-    texts, imports = [], []
-    for root in roots:
-        module, colon, function = root.partition(":")
-        if colon:
-            tree = needed(Path(module.replace(".", "/")).with_suffix(".py"), function)
-            texts.append([root, ast.unparse(tree)])
-            imports += registry.imported(tree)
-        else:
-            imports.append(module)
+    imports = list(roots)
     files = registry.sources(*imports, without=without)
     for file in files:
         imports += registry.imports_of(registry.ROOT / file)
     names = {name.partition(".")[0] for name in imports}
     distributions = sorted({one for name in names for one in LIBRARIES.get(name, ())})
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
-    return f"code {digest([texts, state('', files)])}", f"libraries {versions}"
-
-
-def needed(path: Path, function: str) -> ast.Module:
-    """The statements of a module that one of its functions needs, itself included."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    binding = {name: node for node in tree.body for name in bound(node)}
-    kept: dict[str, ast.stmt] = {}
-    waiting = [function]
-    while waiting:
-        name = waiting.pop()
-        if name in kept or name not in binding or name == COMMANDS:
-            continue
-        kept[name] = node = binding[name]
-        waiting += used(node)
-    statements = [part for node in tree.body if (part := narrowed(node, kept)) is not None]
-    return ast.Module(statements, [])
-
-
-def used(node: ast.stmt) -> set[str]:
-    """Names that a top-level statement takes from its module; a function's own arguments and variables are none."""
-    inside = list(ast.walk(node))
-    names = {inner.id for inner in inside if isinstance(inner, ast.Name)}
-    if isinstance(node, ast.FunctionDef):
-        names -= {inner.arg for inner in inside if isinstance(inner, ast.arg)}
-        names -= {inner.id for inner in inside if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
-        names -= {name for inner in inside if isinstance(inner, ast.Import | ast.ImportFrom) for name in bound(inner)}
-    return names
-
-
-def bound(node: ast.stmt) -> Iterator[str]:
-    """Names that a top-level statement gives a value."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-    elif isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        yield from (inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name))
-
-
-def narrowed(node: ast.stmt, kept: Iterable[str]) -> ast.stmt | None:
-    """A statement as far as it binds names that are kept."""
-    if isinstance(node, ast.ImportFrom):
-        names = [alias for alias in node.names if (alias.asname or alias.name) in kept]
-        return ast.ImportFrom(node.module, names, node.level) if names else None
-    return node if any(name in kept for name in bound(node)) else None
+    return f"code {digest(state('', files))}", f"libraries {versions}"
 
 
 def pictures(folder: Path) -> str:

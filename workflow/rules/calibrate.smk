@@ -25,7 +25,7 @@ rule calibrate:
         gpu=gpus,
     params:
         code=lambda w: code(
-            "obsdiff.__main__:calibrate",
+            "obsdiff.commands.calibrate",
             "obsdiff.calibration.sharing",
             "obsdiff.pipelines.loading",
             family(w),

@@ -72,9 +72,8 @@ wildcard_constraints:
 
 
 def code(command, *modules, without=()):
-    """State of the sources and libraries of a job: `module:function`, and modules that it finds by name."""
-    main = f"{command.partition(':')[0].partition('.')[0]}.__main__:main"
-    return dag.code(main, command, "obsdiff.jobs.warm", *modules, without=without)
+    """State of the sources and libraries of a job: its command's module, and modules that it finds by name."""
+    return dag.code(f"{command.partition('.')[0]}.__main__", command, "obsdiff.jobs.warm", *modules, without=without)
 
 
 def entries(package):

@@ -25,7 +25,7 @@ rule generate:
         gpu=gpus,
     params:
         code=lambda w: code(
-            "eval.jobs:generate", "obsdiff.checkpoints.checkpoint", "obsdiff.pipelines.loading", family(w)
+            "eval.commands.generate", "obsdiff.checkpoints.checkpoint", "obsdiff.pipelines.loading", family(w)
         ),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
@@ -67,7 +67,7 @@ if max(SHARDS.values()) > 1:
         conda:
             "../../environment.yml"
         params:
-            code=code("eval.jobs:merge"),
+            code=code("eval.commands.merge"),
             shards=lambda w: SHARDS[w.model],
             folder=lambda w, output: folder(output[0]),
         shell:

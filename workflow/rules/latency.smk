@@ -16,7 +16,7 @@ rule latency:
     params:
         # noise is made beside calibration, whose sums and solver no timing depends on
         code=lambda w: code(
-            "eval.jobs:latency",
+            "eval.commands.latency",
             "obsdiff.pipelines.loading",
             family(w),
             without=("obsdiff.calibration.statistics", *SOLVER),

@@ -13,7 +13,7 @@ rule profile:
     resources:
         gpu=gpus,
     params:
-        code=lambda w: code("eval.jobs:profile", "obsdiff.pipelines.loading", family(w)),
+        code=lambda w: code("eval.commands.profile", "obsdiff.pipelines.loading", family(w)),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),
         checkpoint=lambda w, input: folder(input.checkpoint[0]),
@@ -43,7 +43,7 @@ rule measure:
     resources:
         gpu=lambda w: int(evaluation(w, "device", "cpu").startswith("cuda")),
     params:
-        code=code("eval.jobs:measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
+        code=code("eval.commands.measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
         worker=dag.state("worker", ["eval/networks/image_reward_worker.py"]),
         pictures=pictures_state,
         reference=lambda w: states(w.model).reference,

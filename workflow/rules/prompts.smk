@@ -9,7 +9,7 @@ rule prompts:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.jobs:prompts"),
+        code=code("eval.commands.prompts"),
         state=lambda w: dag.state("prompts", [captions(w)["prompts"], *others(w)]),
         source=lambda w: captions(w)["prompts"],
         choice=lambda w: list(flags({"count": captions(w)["count"], "choice": captions(w).get("choice")})),

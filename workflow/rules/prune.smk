@@ -18,7 +18,7 @@ rule prune:
         gpu=gpus,
     params:
         code=lambda w: code(
-            "obsdiff.__main__:prune",
+            "obsdiff.commands.prune",
             "obsdiff.pruning",
             "obsdiff.checkpoints.checkpoint",
             "obsdiff.pipelines.loading",
@@ -59,7 +59,7 @@ rule share:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.jobs:share", "eval.sweep.pinned"),
+        code=code("eval.commands.share", "eval.sweep.pinned"),
         checkpoint=lambda w, input: folder(input.manifest),
         out=lambda w, output: folder(output.manifest),
     shell:

@@ -18,7 +18,7 @@ rule summarise:
         "../../environment.yml"
     params:
         code=code(
-            "eval.__main__:summarise",
+            "eval.commands.summarise",
             *entries("eval.figures"),
             *entries("eval.model_metrics"),
             *entries("obsdiff.weightings"),
@@ -42,7 +42,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:report", *entries("eval.model_metrics")),
+        code=code("eval.commands.report", *entries("eval.model_metrics")),
         template=dag.state("template", ["eval/report/report.html.jinja"]),
         cells=LISTED,
         tables=lambda w, input: folder(input.tables[0]),
@@ -67,7 +67,7 @@ if "paper" in config:
         conda:
             "../../environment.yml"
         params:
-            code=code("eval.__main__:paper", *entries("eval.model_metrics")),
+            code=code("eval.commands.paper", *entries("eval.model_metrics")),
             state=dag.state("values", ["config/paper/values.csv"]),
             values="config/paper/values.csv",
             cells=LISTED,

@@ -9,7 +9,7 @@ rule tiny:
     conda:
         "../../environment.yml"
     params:
-        code=lambda w: code("eval.jobs:tiny", f"obsdiff.models.{w.family}"),
+        code=lambda w: code("eval.commands.tiny", f"obsdiff.models.{w.family}"),
         out=lambda w: f"{RESULTS}/models/{w.family}",
     shell:
         "python -m eval tiny --family {wildcards.family:q} --out {params.out:q} > {log:q} 2>&1"

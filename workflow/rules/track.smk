@@ -13,7 +13,7 @@ rule store:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:store", without=("eval.tracking",)),  # the package is more than its store
+        code=code("eval.commands.store", without=("eval.tracking",)),  # the package is more than its store
         results=lambda w: RESULTS,
         store=STORE,
     shell:
@@ -36,7 +36,7 @@ rule track:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.__main__:track", *entries("eval.model_metrics")),
+        code=code("eval.commands.track", *entries("eval.model_metrics")),
         cells=LISTED,
         sweep=config["name"],
         results=lambda w: RESULTS,

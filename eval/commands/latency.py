@@ -1,0 +1,48 @@
+"""`python -m eval latency`."""
+
+from pathlib import Path
+
+from eval.commands import Sampling_, Source_
+from obsdiff import devices
+from obsdiff.jobs.leases import lease
+
+
+def run(
+    source: Source_,
+    sampling: Sampling_,
+    out: Path,
+    checkpoint: Path | None = None,
+    threads: int = 1,
+) -> None:
+    """Time a checkpoint's weights against the dense ones, in turns; nothing else may be running.
+
+    Args:
+        checkpoint: one whose layers have other shapes. Where left out, the dense model is timed, against itself for the
+            machine's noise, and with most of its weights set to zero.
+        threads: CPU threads.
+    """
+    devices.require_whole(source.offload)
+    # before anything that could look for a GPU is imported
+    lease(source.device)
+
+    import torch
+
+    from eval.measure import write_json
+    from eval.profile.latency import ZEROED, zeroed
+    from eval.profile.latency import latency as timed
+    from eval.profile.machine import machine
+    from obsdiff.checkpoints.checkpoint import Pruned, read_for
+    from obsdiff.pipelines.identity import identity_of_source
+    from obsdiff.pipelines.loading import open_pipeline, place
+
+    torch.set_num_threads(threads)
+    pipe = open_pipeline(source, sampling)
+    if checkpoint:
+        pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
+        place(pipe, source)
+        record = timed(pipe, pruned, sampling)
+    else:
+        place(pipe, source)
+        record = timed(pipe, Pruned({"sites": []}, {}), sampling, zeroed(pipe))
+        record["zeros"] |= {"share": ZEROED}
+    write_json(out, record | {"machine": machine(source)})

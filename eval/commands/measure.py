@@ -1,0 +1,69 @@
+"""`python -m eval measure`."""
+
+from pathlib import Path
+
+from obsdiff import devices
+from obsdiff.jobs.leases import lease
+
+
+def run(
+    checkpoint: Path,
+    profile: Path,
+    images: Path,
+    dense: Path,
+    reference: Path,
+    evaluator: str,
+    prompts_file: Path,
+    cache: Path,
+    out: Path,
+    latency: Path | None = None,
+    fid_features: str | None = None,
+    lpips: str | None = None,
+    image_reward: str | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """All metrics of a cell → its metrics.json.
+
+    Args:
+        dense: pictures of the dense model from the same prompts and seed.
+        reference: folder of real pictures.
+        evaluator: open_clip folder, or architecture:weights.
+        cache: folder of cached features.
+        latency: the cell's timings; left out of one that stands with the dense model (eval/sweep/clocked.py).
+        fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
+            evaluator where left out.
+        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
+        image_reward: Python of ImageReward's own environment; not measured where left out.
+        device: torch device of the networks that judge.
+    """
+    # before anything that could look for a GPU is imported
+    lease(device)
+    devices.require(device)
+
+    import torch
+
+    from eval.measure import drawn_pictures, load_pictures, write_json
+    from eval.measure import measure as compute
+    from eval.model_metrics import Model
+    from eval.networks.features import Evaluator
+    from eval.networks.inception import Inception
+    from obsdiff.captions.prompts import read_prompts
+    from obsdiff.checkpoints.manifest import read_manifest
+    from obsdiff.storage.files import read_json
+
+    torch.set_num_threads(threads)
+    judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
+    inception = Inception(fid_features, cache, device) if fid_features else None
+    judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
+    own, files, dense_files = drawn_pictures(images, dense, chosen)
+    pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
+    model = Model(read_manifest(checkpoint), read_json(profile), read_json(latency) if latency else {})
+    provenance = {
+        "pictures": own.identity,
+        "prompts": pictures.about["captions"],
+        "evaluator": {"name": evaluator, "sha256": judge.hash},
+        "fid_features": {"name": inception.name, "sha256": inception.weights} if inception else None,
+        "reference": {k: v for k, v in pictures.about["reference"].items() if k != "passed_over"},
+    }
+    write_json(out, compute(out.parent, pictures, model, chosen, provenance, own.faults()))
