@@ -3,7 +3,7 @@
     python -m benchmarks.statistics --out benchmarks/statistics.md
     python -m benchmarks.statistics --device cuda --out benchmarks/statistics-cuda.md
 
-A row is one call of `obsdiff.calibration.statistics.Hessian.add`, and the whole product of the same inputs in the same
+A row is one call of `obsdiff.solver.statistics.Hessian.add`, and the whole product of the same inputs in the same
 arithmetic.
 The error is the largest difference from the sums in float64 over √(Hᵢᵢ Hⱼⱼ).
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from benchmarks.elimination import seconds
 from eval.profile.machine import hardware
-from obsdiff.calibration.statistics import Hessian
 from obsdiff.devices import require, stated_precision
 from obsdiff.solver import products
+from obsdiff.solver.statistics import Hessian
 
 TOKENS = {"cpu": 2048, "cuda": 2 * 4096}
 COLUMNS = {"cpu": (640, 1536, 2432, 3072, 6144), "cuda": (1536, 2432, 3072, 6144, 12288)}

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from obsdiff import models, surgery, targets
 from obsdiff.calibration.runs import prompt_seed
-from obsdiff.calibration.statistics import Input
 from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
 from obsdiff.solver import obs
+from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer, solve_site
 from obsdiff.spec import PruneSpec
 from obsdiff.surgery import Site, Span, State

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from obsdiff import registry
-from obsdiff.calibration.statistics import Input
 from obsdiff.solver import admm, elimination, obs, resolve
+from obsdiff.solver.statistics import Input
 from obsdiff.spec import PruneSpec
 from obsdiff.surgery import Site, removed_channels
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from obsdiff import models
 from obsdiff import packages as module_packages
-from obsdiff.calibration.statistics import STATISTICS
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group, Unit, split
+from obsdiff.solver.statistics import STATISTICS
 from obsdiff.spec import PruneSpec
 from obsdiff.surgery import Site
 

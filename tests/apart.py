@@ -13,14 +13,15 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from eval.tracking import store, track
+from eval.tracking import store
+from eval.tracking.runs import track
 from obsdiff.storage import files
 
 
 def forked(function: Any, *arguments: Any) -> Any:
     """A process that calls the function, not started yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["eval.tracking", "mlflow.store.tracking.sqlalchemy_store"])
+    context.set_forkserver_preload(["eval.tracking.runs", "mlflow.store.tracking.sqlalchemy_store"])
     return context.Process(target=function, args=arguments)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from obsdiff import PruneSpec, Sampling, Source, load_pipeline, models, packages, prune
 from obsdiff.calibration.runs import Calibration
-from obsdiff.calibration.statistics import STATISTICS, Hessian, Moments
 from obsdiff.captions.prompts import read_prompts
 from obsdiff.errors import LayerError, SpecError
+from obsdiff.solver.statistics import STATISTICS, Hessian, Moments
 
 uniform = torch.ones
 

@@ -54,7 +54,7 @@ def test_only_blocks_from_the_pruned_one_on_deviate(tmp_path):
 
 def test_deviation_is_by_turn_of_the_sampling_loop_and_not_by_batch(tmp_path):
     from obsdiff.models import sd as family
-    from obsdiff.schedulers import use
+    from obsdiff.pipelines.samplers import use
 
     pipe, dense = family.tiny(), family.tiny()
     sampling = replace(SAMPLING, scheduler="heun")

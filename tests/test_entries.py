@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obsdiff import allocations, load_pruned, methods, models, patterns, prune, registry, save_pruned, weightings
-from obsdiff.calibration.statistics import STATISTICS
+from obsdiff.solver.statistics import STATISTICS
 
 PRUNING = [m for m in entries("obsdiff.methods") if methods.traits(m).prunes]
 MASKS = [value for value in pattern_values() if not patterns.resolve(value).structured]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from eval.analysis import bootstrap as resampling
+from eval import bootstrap as resampling
 from eval.analysis.comparisons import REAL, TO_DENSE, best_of, comparisons, groups
 from eval.analysis.estimates import Estimate, by_configuration, difference, estimate
 from eval.report.columns import with_interval

@@ -17,7 +17,7 @@ from obsdiff.captions.prompts import Prompt
 from obsdiff.pipelines import identity
 from obsdiff.pipelines.identity import different, identity_of, identity_of_source
 from obsdiff.pipelines.loading import open_pipeline
-from obsdiff.schedulers import use
+from obsdiff.pipelines.samplers import use
 from obsdiff.spec import Source
 
 CAPTIONS = [Prompt(str(i), text) for i, text in enumerate(PROMPTS)]

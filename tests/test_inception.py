@@ -15,9 +15,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from eval.image_metrics.fid import Given
 from eval.images.picture_files import PictureFiles
+from eval.network_weights import check_judges, default_inception, inception_weights, judge_files
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
-from eval.networks.network_weights import check_judges, default_inception, inception_weights, judge_files
 from obsdiff.errors import SpecError
 
 

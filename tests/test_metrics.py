@@ -19,15 +19,15 @@ from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel, poly_mm
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import squeezenet1_1
 
+from eval import bootstrap as resampling
 from eval import image_metrics
-from eval.analysis import bootstrap as resampling
 from eval.image_metrics import Pictures
 from eval.image_metrics.fid import Given
 from eval.measure import load_pictures, made_by, measure
+from eval.network_weights import check_judges, lpips_weights
 from eval.networks import distances
 from eval.networks.distances import squared_mmd
 from eval.networks.features import Evaluator
-from eval.networks.network_weights import check_judges, lpips_weights
 from obsdiff import registry
 from obsdiff.captions.prompts import read_prompts
 from obsdiff.errors import SpecError

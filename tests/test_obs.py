@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obsdiff import PruneSpec, registry
-from obsdiff.calibration.statistics import Input
 from obsdiff.patterns import n_m, unstructured
 from obsdiff.solver import obs
+from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer
 
 ROWS, COLUMNS = 6, 16

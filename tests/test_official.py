@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from obsdiff import patterns, registry, weightings
-from obsdiff.calibration.statistics import Hessian
 from obsdiff.solver import elimination, obs
+from obsdiff.solver.statistics import Hessian
 
 FOLDER = Path(os.environ.get("OBSDIFF_FIXTURES") or Path(__file__).parent / "data" / "official")
 INDEX = json.loads((FOLDER / "index.json").read_text())

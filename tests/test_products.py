@@ -10,8 +10,8 @@ from pretended import CUDA, machine
 
 from benchmarks import statistics as benchmark
 from obsdiff import devices
-from obsdiff.calibration.statistics import Hessian
 from obsdiff.solver import products
+from obsdiff.solver.statistics import Hessian
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SIGNIFICANDS = {torch.bfloat16: 8, torch.float16: 11}

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obsdiff import patterns, registry
-from obsdiff.calibration.statistics import Input
 from obsdiff.solver import obs
 from obsdiff.solver.admm import admm, inverted
 from obsdiff.solver.resolve import damped, resolve
+from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer
 from obsdiff.spec import PruneSpec
 

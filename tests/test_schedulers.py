@@ -9,6 +9,7 @@ from conftest import PROMPTS, SAMPLING, entries, spec_of
 from obsdiff import Sampling, load_pipeline, models, registry, schedulers
 from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import SpecError
+from obsdiff.pipelines import samplers
 from obsdiff.spec import Source
 
 CASES = [(name, scheduler) for name in entries("obsdiff.models") for scheduler in models.traits(name).schedulers]
@@ -56,7 +57,7 @@ def test_schedulers_solve_the_same_equation(name, scheduler, pipes):
     found = []
     for which in ("euler", scheduler):
         sampling = replace(SAMPLING, steps=60, scheduler=which, guidance_scale=1.0)
-        with schedulers.using(pipe, sampling), torch.no_grad():
+        with samplers.using(pipe, sampling), torch.no_grad():
             pipe.set_progress_bar_config(disable=True)
             embeds = family.encode(pipe, PROMPTS[:1], sampling)
             noise = torch.Generator().manual_seed(0)
@@ -83,7 +84,7 @@ def test_unusable_scheduler_is_refused_before_any_weights(tmp_path, pipes):
     with pytest.raises(SpecError, match=r"scheduler: 'eulr' is not one of ddim, .*or left out"):
         Sampling(scheduler="eulr")
     message = r"scheduler: 'ddim' is not one that a StableDiffusion3Pipeline can use \(dpm\+\+, euler, heun\); give one"
-    with pytest.raises(SpecError, match=message), schedulers.using(pipes["sd3"], Sampling(scheduler="ddim")):
+    with pytest.raises(SpecError, match=message), samplers.using(pipes["sd3"], Sampling(scheduler="ddim")):
         pass
     pipes["sd3"].save_pretrained(tmp_path)
     for weights in tmp_path.rglob("*.safetensors"):

@@ -13,10 +13,10 @@ from obsdiff.calibration.calls import Call
 from obsdiff.calibration.runs import Calibration
 from obsdiff.calibration.sensitivity import Sensitivity
 from obsdiff.calibration.sharing import trajectory_of
-from obsdiff.calibration.statistics import Hessian, Moments
 from obsdiff.errors import SpecError
 from obsdiff.packages import layers
 from obsdiff.pipelines import staging
+from obsdiff.solver.statistics import Hessian, Moments
 from obsdiff.spec import PruneSpec
 
 CPU = torch.device("cpu")

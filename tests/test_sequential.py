@@ -7,13 +7,14 @@ import pytest
 import torch
 from conftest import SAMPLING, spec_of
 
-from obsdiff import models, prune, schedulers
+from obsdiff import models, prune
 from obsdiff.calibration.calls import fold, unfold
 from obsdiff.calibration.runs import Calibration
 from obsdiff.calibration.sharing import trajectory_of
 from obsdiff.calibration.walking import Walk, scope_of
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import layers
+from obsdiff.pipelines import samplers
 from obsdiff.spec import PruneSpec, Sampling
 
 SHORT = replace(SAMPLING, steps=2, batch_size=1)
@@ -50,7 +51,7 @@ def test_calls_made_again_give_the_statistics_of_sampling(family, scheduler):
     if scheduler and scheduler not in family.TRAITS.schedulers:
         scheduler = "dpm++"
     pipe, spec = family.tiny(), short(sampling=replace(SHORT, scheduler=scheduler))
-    schedulers.use(pipe, spec.sampling)
+    samplers.use(pipe, spec.sampling)
     denoiser = models.denoiser_of(pipe)
     groups = family.groups(denoiser)
     calibration, trajectory = Calibration(pipe, spec), trajectory_of(spec, {}, None)

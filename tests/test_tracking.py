@@ -22,7 +22,8 @@ from PIL import Image
 
 from eval.__main__ import main as suite
 from eval.sweep import cells
-from eval.tracking import MEASURED, SUPERSEDED, content, store, sweep, track
+from eval.tracking import content, store, sweep
+from eval.tracking.runs import MEASURED, SUPERSEDED, track
 from obsdiff import PruneSpec, Sampling
 
 PROMPTS = [str(i) for i in range(6)]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.analysis import bootstrap as resampling
+from eval import bootstrap as resampling
 from eval.sweep.cells import Cell, cell_path, parse
 from obsdiff.errors import SpecError
 

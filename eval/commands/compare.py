@@ -1,12 +1,18 @@
 """`python -m eval compare`."""
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from eval.report.compare_runs import described, read_run
+from eval.analysis.estimates import Record
+from eval.report.compare_runs import described
+from obsdiff.errors import SpecError
 from obsdiff.spec import require
+
+RUN_ID = "[0-9a-f]{32}"
 
 
 def run(
@@ -29,3 +35,31 @@ def run(
     require(given, "runs", " ".join(runs), "two runs (or none, with --first and --second)")
     pair = [(run,) for run in runs] if runs else [first, second]
     print(described(*([read_run(run, results) for run in side] for side in pair)))
+
+
+def read_run(run: str, results: Path) -> Record:
+    """The metrics.json of a cell.
+
+    Args:
+        run: the cell's folder, its metrics.json, or the id of its MLflow run, in MLFLOW_TRACKING_URI.
+        results: whose mlflow.db is looked in where that is not set.
+
+    Raises:
+        SpecError: there is none.
+    """
+    path = Path(run)
+    file = path / "metrics.json" if path.is_dir() else path
+    if file.is_file():
+        try:
+            record: Record = json.loads(file.read_text())
+            return {key: record[key] for key in ("cell", "prompts", "metrics")} | record
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpecError(
+                f"run: {str(file)!r} is not the metrics.json of a cell ({error!r}); measure it again"
+            ) from None
+    if re.fullmatch(RUN_ID, run):
+        from eval.tracking.store import record_of
+
+        return record_of(run, results)
+    what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is not a file, a folder or a run id"
+    raise SpecError(f"run: {what}; give a cell's folder, its metrics.json, or the id of its MLflow run (32 digits)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eval.sweep.cells import listed
-from eval.tracking import track as carry
+from eval.tracking.runs import track as carry
 
 
 def run(

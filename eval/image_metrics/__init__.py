@@ -77,7 +77,7 @@ class ImageMetric(Protocol):
     warning(pictures), what a reader must know of this value, or None."""
 
     def compute(self, pictures: Pictures) -> Value:
-        """The value, and its numbers per prompt in prompt order or its bootstrap replicates (analysis/bootstrap.py)."""
+        """The value, and its numbers per prompt in prompt order or its bootstrap replicates (eval/bootstrap.py)."""
 
 
 def traits(name: str) -> Traits:

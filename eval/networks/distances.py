@@ -1,6 +1,6 @@
 """Distances of two sets of features, and their bootstrap replicates over the first set.
 
-A replicate is a row of weights: how often each picture is taken (eval/analysis/bootstrap.py). No picture is looked
+A replicate is a row of weights: how often each picture is taken (eval/bootstrap.py). No picture is looked
 at again, and all sums are float64: kernel means and traces differ in their last digits.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eval.analysis import bootstrap as resampling
+from eval import bootstrap as resampling
 
 ROWS = 512
 """of a block of a kernel matrix: 40,000 columns of it are 160 MB"""

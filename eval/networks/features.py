@@ -15,8 +15,8 @@ from torch import Tensor
 
 from eval.images.opening import open_picture
 from eval.images.picture_files import PictureFiles
+from eval.network_weights import evaluator_weights
 from eval.networks.caching import cached, code_of
-from eval.networks.network_weights import evaluator_weights
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import DamagedFile, known_hash, read_json
 

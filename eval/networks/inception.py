@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.picture_files import PictureFiles, read_picture
+from eval.network_weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from eval.networks.caching import cached, code_of
-from eval.networks.network_weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import known_hash
 

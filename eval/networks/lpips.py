@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from eval.images.picture_files import PictureFiles
-from eval.networks.network_weights import LPIPS_URLS, lpips_weights
+from eval.network_weights import LPIPS_URLS, lpips_weights
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import known_hash
 

@@ -1,9 +1,6 @@
 """Two cells side by side, however they are named: what `python -m eval compare` prints."""
 
-import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
@@ -13,38 +10,6 @@ from eval.report.columns import formatted
 from eval.report.compare import compare
 from eval.sweep.cells import cell_path, named, parse
 from eval.sweep.clocked import AS_DENSE, as_dense, clocked_names
-from obsdiff.errors import SpecError
-
-RUN_ID = "[0-9a-f]{32}"
-RESULTS = Path("results")
-
-
-def read_run(run: str, results: Path = RESULTS) -> Record:
-    """The metrics.json of a cell.
-
-    Args:
-        run: the cell's folder, its metrics.json, or the id of its MLflow run, in MLFLOW_TRACKING_URI.
-        results: whose mlflow.db is looked in where that is not set.
-
-    Raises:
-        SpecError: there is none.
-    """
-    path = Path(run)
-    file = path / "metrics.json" if path.is_dir() else path
-    if file.is_file():
-        try:
-            record: Record = json.loads(file.read_text())
-            return {key: record[key] for key in ("cell", "prompts", "metrics")} | record
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpecError(
-                f"run: {str(file)!r} is not the metrics.json of a cell ({error!r}); measure it again"
-            ) from None
-    if re.fullmatch(RUN_ID, run):
-        from eval.tracking.store import record_of
-
-        return record_of(run, results)
-    what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is not a file, a folder or a run id"
-    raise SpecError(f"run: {what}; give a cell's folder, its metrics.json, or the id of its MLflow run (32 digits)")
 
 
 def described(first: Sequence[Record], second: Sequence[Record]) -> str:

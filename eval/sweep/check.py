@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.networks.network_weights import INCEPTION_URL, LPIPS_URLS
+from eval.network_weights import INCEPTION_URL, LPIPS_URLS
 from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, is_tiny, needs, read_model, read_sweep, results_of
 from eval.sweep.grid import models_of

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
-from obsdiff import methods, patterns, registry, schedulers
+from obsdiff import methods, patterns, registry
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import sizes
+from obsdiff.pipelines import samplers, sizes
 from obsdiff.spec import PruneSpec, Sampling, Source
 from obsdiff.typed import no_such_key
 
@@ -77,7 +77,7 @@ def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:
     for override in overrides:
         values |= override
     made = Sampling(**values)
-    schedulers.check(model["family"], made)
+    samplers.check(model["family"], made)
     sizes.check(model["family"], Source(**model["source"]), made)
     return made
 

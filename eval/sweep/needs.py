@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from eval.networks.network_weights import JUDGES
+from eval.network_weights import JUDGES
 from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.complete import require_layers, require_model

@@ -12,7 +12,7 @@ from obsdiff import registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from obsdiff.calibration.statistics import Input
+    from obsdiff.solver.statistics import Input
 
 
 @dataclass(frozen=True, kw_only=True)

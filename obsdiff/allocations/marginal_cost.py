@@ -10,8 +10,8 @@ from torch import Tensor
 
 from obsdiff import registry
 from obsdiff.allocations import Traits
-from obsdiff.calibration.statistics import Input
 from obsdiff.solver import obs
+from obsdiff.solver.statistics import Input
 
 TRAITS = Traits(statistic="hessian")
 SPREAD = 0.07

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from obsdiff.allocations import Traits
-from obsdiff.calibration.statistics import Input
+from obsdiff.solver.statistics import Input
 
 TRAITS = Traits(statistic="moments")
 OUTLIER = 5.0

@@ -16,12 +16,12 @@ from obsdiff.calibration import sensitivity
 from obsdiff.calibration.runs import Calibration, alphas_of
 from obsdiff.calibration.sensitivity import Sensitivity
 from obsdiff.calibration.sharing import Folder, Stored, encoded
-from obsdiff.calibration.statistics import Statistic
 from obsdiff.calibration.trajectory import Trajectory
 from obsdiff.calibration.walking import Walk
 from obsdiff.packages import Group
 from obsdiff.pipelines.staging import Stage
 from obsdiff.report import Clock
+from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec
 from obsdiff.targets import Target, groups_of
 

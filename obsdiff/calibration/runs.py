@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from obsdiff import models, weightings
-from obsdiff.calibration.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.guard import finite
-from obsdiff.schedulers import using
+from obsdiff.pipelines.samplers import using
+from obsdiff.solver.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.spec import PruneSpec
 
 Alphas = Callable[[int], Tensor]

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from obsdiff.calibration.calls import Call, Recorder, placed, unfold
 from obsdiff.calibration.runs import Calibration, Steps, begun, blamed, check, summing, where
-from obsdiff.calibration.statistics import Statistic
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
+from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, made_anew, read_json, seal, sealed, write_json
 from obsdiff.storage.tensors import read_tensors, write_tensors

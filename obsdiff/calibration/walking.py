@@ -32,11 +32,11 @@ from obsdiff import models
 from obsdiff.calibration.calls import Call, placed, unfold
 from obsdiff.calibration.runs import begun, check
 from obsdiff.calibration.sensitivity import Sensitivity
-from obsdiff.calibration.statistics import Statistic
 from obsdiff.calibration.trajectory import WAITING, Trajectory
 from obsdiff.calibration.waiting import Stopped, lasting, stop
 from obsdiff.errors import SpecError
 from obsdiff.packages import GIB, Group, bytes_of
+from obsdiff.solver.statistics import Statistic
 from obsdiff.targets import Target
 
 Seen = list[tuple[Group, Tensor]]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from obsdiff.calibration.statistics import Input
+    from obsdiff.solver.statistics import Input
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ Unlike its authors' code (https://github.com/zyxxmu/DSnoT):
 import torch
 from torch import Tensor
 
-from obsdiff.calibration.statistics import Input
 from obsdiff.methods import Traits
+from obsdiff.solver.statistics import Input
 
 TRAITS = Traits(statistic="hessian", weighted=True, group="row")
 

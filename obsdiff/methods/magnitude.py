@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from obsdiff.calibration.statistics import Input
 from obsdiff.methods import Traits
+from obsdiff.solver.statistics import Input
 
 TRAITS = Traits(kinds=("mask", "structured"))
 

@@ -6,8 +6,8 @@ Heads and neurons: the sum over the weights that read them (Wanda-sp, An et al. 
 import torch
 from torch import Tensor
 
-from obsdiff.calibration.statistics import Input
 from obsdiff.methods import Traits
+from obsdiff.solver.statistics import Input
 
 TRAITS = Traits(kinds=("mask", "structured"), statistic="moments", weighted=True, group="row")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from obsdiff import devices, models, schedulers
+from obsdiff import devices, models
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import components, sizes, stored
+from obsdiff.pipelines import components, samplers, sizes, stored
 from obsdiff.pipelines.sources import AGAIN, INDEX, read_record
 from obsdiff.spec import Sampling, Source, require
 
@@ -67,7 +67,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     index = read_record(folder / INDEX)
     family = models.family_named(class_named(index))
     if sampling:
-        schedulers.check(family, sampling)
+        samplers.check(family, sampling)
         sizes.check(family.__name__.rpartition(".")[2], source, sampling)
     parts = components.components(index)
     check_without(source, family, index)
@@ -79,7 +79,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     check_vocabularies(loaded)
     pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
     if sampling and not own_scheduler:
-        schedulers.use(pipe, sampling)
+        samplers.use(pipe, sampling)
     return pipe
 
 

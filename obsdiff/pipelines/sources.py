@@ -8,8 +8,8 @@ from typing import Any
 
 from obsdiff.errors import SpecError
 from obsdiff.spec import Source
+from obsdiff.storage.folders import INDEX as INDEX
 
-INDEX = "model_index.json"
 AGAIN = "download or save the model again"
 
 

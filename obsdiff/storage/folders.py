@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from obsdiff.errors import SpecError
-from obsdiff.pipelines.sources import INDEX
 from obsdiff.storage.files import DamagedFile, read_json
 from obsdiff.storage.locks import locked
+
+INDEX = "model_index.json"
+"""of a diffusers folder"""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ rule latency:
             "eval.commands.latency",
             "obsdiff.pipelines.loading",
             family(w),
-            without=("obsdiff.calibration.statistics", *SOLVER),
+            without=("obsdiff.solver.statistics", *SOLVER),
         ),
         model=model_state,
         source=lambda w: options(w, "source", "sampling"),

@@ -13,7 +13,7 @@ rule store:
     conda:
         "../../environment.yml"
     params:
-        code=code("eval.commands.store", without=("eval.tracking",)),  # the package is more than its store
+        code=code("eval.commands.store"),
         results=lambda w: RESULTS,
         store=STORE,
     shell:

@@ -1,0 +1,111 @@
+"""A sweep and its cells carried to MLflow: one parent run, one child per cell."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from tqdm import tqdm
+
+from eval.sweep.cells import cell_hash
+from eval.tracking import content, store, sweep
+from eval.tracking.pages import page_of
+from obsdiff.storage.files import write_json
+
+SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.path", "obsdiff.superseded"
+MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
+
+
+def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any], sources: Mapping[str, str]) -> None:
+    """Carry one cell into its run, unless it is there.
+
+    Args:
+        folder: the cell's.
+        cell: the content of metrics.json.
+        sources: as content.data has it.
+    """
+    identity, measured = run.info.run_id, cell_hash(cell)
+    if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
+        return
+    found = content.said(folder, cell, sources)
+    store.log(client, run, found.params, found.points, found.tags)
+    store.insist(client.log_inputs, identity, found.data)
+    client.log_image(identity, found.pictures, "pictures.png")
+    provenance = cell["provenance"]
+    client.log_dict(identity, provenance["spec"], "spec.json")
+    client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
+    for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
+        client.log_artifact(identity, str(file))
+    store.insist(client.set_tag, identity, MEASURED, measured)
+    client.set_terminated(identity, "FINISHED")
+
+
+def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: Run) -> None:
+    """Tag the sweep's other runs of the same path, and say it in their names."""
+    for older in store.find(client, experiment, keys):
+        if older.info.run_id != run.info.run_id and SUPERSEDED not in older.data.tags:
+            store.insist(client.set_tag, older.info.run_id, SUPERSEDED, run.info.run_id)
+            client.update_run(older.info.run_id, name=f"{older.info.run_name} (superseded)")
+
+
+def log_sweep(
+    client: MlflowClient,
+    parent: Run,
+    records: list[dict],
+    points: Sequence[store.Point],
+    files: Sequence[Path],
+    folder: Path,
+) -> None:
+    """The parent's summary; files under `folder` keep their place there among its artifacts."""
+    identity = parent.info.run_id
+    note = sweep.description(records, parent.info.experiment_id)
+    store.log(client, parent, {}, points, {"mlflow.note.content": note})
+    for file in files:
+        inside = file.resolve().is_relative_to(folder.resolve())
+        place = str(file.resolve().relative_to(folder.resolve()).parent) if inside else "."
+        client.log_artifact(identity, str(file), None if place == "." else place)
+    client.set_terminated(identity, "FINISHED")
+
+
+def track(
+    paths: Sequence[Path],
+    name: str,
+    experiment: str,
+    files: Sequence[Path],
+    results: Path,
+    out: Path,
+    sources: Mapping[str, str] | None = None,
+) -> None:
+    """Carry every cell to MLflow and write {experiment, page, parent, runs: {cell path: run id}}.
+
+    Args:
+        paths: the cells' metrics.json files.
+        name: the parent run's name.
+        files: artifacts of the parent run.
+        results: folder of the default store.
+        out: JSON file.
+        sources: as content.data has it.
+
+    Raises:
+        SpecError: a file is damaged, before anything is logged; or the store cannot be used.
+    """
+    paths, runs = sorted(paths), {}  # sorted, so that sums over cells are the same bits, whoever tracks them
+    records = [content.read(path, content.KEYS) for path in paths]
+    found = sweep.said(records, paths)
+    with store.opened(results, experiment) as (client, home):
+        parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {})
+        progress = tqdm(paths, desc="tracking", unit="cell", mininterval=2)
+        for path, cell, (place, called) in zip(progress, records, found.names, strict=True):
+            more = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: place, ROLE: "cell"}
+            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell["hash"]}, more)
+            log_cell(client, run, path.parent, cell, sources or {})
+            supersede(client, home, {SWEEP: name, AXES_TAG: place}, run)
+            if run.info.run_name != called:
+                client.update_run(run.info.run_id, name=called)
+            runs[place] = run.info.run_id
+        log_sweep(client, parent, records, found.points, files, out.parent)
+        for key, state in found.views.items():
+            store.insist(client.set_experiment_tag, home, key, state)
+    page = page_of(client.tracking_uri, home)
+    write_json(out, {"experiment": experiment, "page": page, "parent": parent.info.run_id, "runs": runs})

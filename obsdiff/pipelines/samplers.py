@@ -1,0 +1,54 @@
+"""How a pipeline gets the scheduler that a sampling names (obsdiff/schedulers.py).
+
+load_pipeline gives a pipeline the scheduler of the sampling that it is told; prune() samples with its spec's and
+leaves the pipeline with the one that it came with.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from obsdiff import models
+from obsdiff.errors import SpecError
+from obsdiff.schedulers import made
+from obsdiff.spec import Sampling
+
+
+def check(family: str | ModuleType, sampling: Sampling) -> None:
+    """Raise SpecError where the family's pipeline cannot use the scheduler; nothing is imported.
+
+    Args:
+        family: a file of obsdiff/models, or its name.
+    """
+    if sampling.scheduler is None:
+        return
+    name = family if isinstance(family, str) else family.__name__.rpartition(".")[2]
+    traits = models.traits(name)
+    if sampling.scheduler not in traits.schedulers:
+        raise SpecError(
+            f"scheduler: {sampling.scheduler!r} is not one that a {traits.pipeline} can use "
+            f"({', '.join(traits.schedulers)}); give one of these, or leave it out for the pipeline's own"
+        )
+
+
+def use(pipe: Any, sampling: Sampling) -> None:
+    """Give a pipeline the scheduler of `sampling`, if it names one.
+
+    Raises:
+        SpecError: the pipeline cannot use it.
+    """
+    if sampling.scheduler is not None:
+        check(models.family_of(pipe), sampling)
+        pipe.scheduler = made(sampling.scheduler, pipe.scheduler)
+
+
+@contextmanager
+def using(pipe: Any, sampling: Sampling) -> Iterator[None]:
+    """use() inside the block; after it the pipeline has the scheduler that it had before."""
+    before = pipe.scheduler
+    use(pipe, sampling)
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
