@@ -26,25 +26,29 @@ def allocate(
     for target, row in zip(chosen, asked, strict=True):
         if target.sites:
             row[:] = [targets.sparsity_of(target.layers, spec)]
-    entry = registry.load("obsdiff.allocations", stated(spec.allocation))
-    if entry.TRAITS.statistic is None or measure is None:
+    if spec.layer_sparsity:
         return asked
-    sums = measure.dense(targets.groups_of(chosen), entry.TRAITS.statistic)
-    weigh, sensitivity = row_weights(spec, measure), measure.sensitivity
+    entry = registry.load("obsdiff.allocations", stated(spec.allocation))
+    kind = entry.TRAITS.statistic
+    sums = measure.dense(targets.groups_of(chosen), kind) if kind and measure else None
+    weigh, sensitivity = row_weights(spec, measure), measure.sensitivity if measure else None
     measures: list[list[float]] = []
     sizes: list[float] = []
     for target in chosen:
         found, counts = [], []
         for group in target.unit:
-            input = sums.pop(group).value(models.linear(denoiser, group[0]).weight.device, stated(spec.damping))
+            device = models.linear(denoiser, group[0]).weight.device
+            input = sums.pop(group).value(device, stated(spec.damping)) if sums else None
             for name in group:
-                weight, rows = models.linear(denoiser, name).weight.detach().float(), weigh(name)
-                weight = weight if rows is None else weight * rows.sqrt()[:, None]
-                importance = 1.0 if sensitivity is None else sensitivity.importance(name, group)
-                found.append(entry.measure(weight, input, spec.amount, importance))
+                weight, rows = models.linear(denoiser, name).weight.detach(), weigh(name)
                 counts.append(float(weight.numel()))
+                if input is None:
+                    continue
+                scaled = weight.float() if rows is None else weight.float() * rows.sqrt()[:, None]
+                importance = 1.0 if sensitivity is None else sensitivity.importance(name, group)
+                found.append(entry.measure(scaled, input, spec.amount, importance))
         if target.sites:
-            found, counts = [torch.tensor(found).mean(dim=0).tolist()], [sum(counts)]
+            found, counts = [torch.tensor(found).mean(dim=0).tolist()] if found else [], [sum(counts)]
         measures += found
         sizes += counts
     shares = entry.allocate(torch.tensor(measures).double(), torch.tensor(sizes).double(), spec.amount).tolist()
