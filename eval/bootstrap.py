@@ -25,7 +25,7 @@ def counts(prompts: int) -> NDArray[np.int64]:
 
 
 def means(samples: Sequence[float]) -> NDArray[np.float64]:
-    """Replicates of the mean of a number a prompt, (REPLICATES,)."""
+    """Replicates of the mean of a number per prompt, (REPLICATES,)."""
     found: NDArray[np.float64] = counts(len(samples)) @ np.asarray(samples, dtype=float) / len(samples)
     return found
 

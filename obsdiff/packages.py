@@ -19,7 +19,7 @@ def split(sizes: Sequence[int], packages: int | str) -> list[range]:
     Args:
         sizes: bytes of each unit's statistics.
         packages: a count (sizes differ by one unit at most; fewer packages where units run out), 'unit' and
-            'sequential' for one a unit, or a budget such as '2GiB' for the fewest whose statistics fit into it.
+            'sequential' for one per unit, or a budget such as '2GiB' for the fewest whose statistics fit into it.
 
     Returns:
         The indices of each package's units.

@@ -74,7 +74,7 @@ def traits(package: str, name: str, kind: type[T]) -> T:
 
 @cache
 def stated_traits(package: str, name: str) -> Mapping[str, Any]:
-    """The keywords of an entry's TRAITS, read from its source once a process; ValueError if one is not a literal."""
+    """The keywords of an entry's TRAITS, read from its source once per process; ValueError if one is not a literal."""
     for node in ast.parse((folder(package) / f"{name}.py").read_text(encoding="utf-8")).body:
         match node:
             case ast.Assign(targets=[ast.Name(id="TRAITS")], value=ast.Call(args=[], keywords=keywords)):
@@ -113,7 +113,7 @@ def closure(*modules: str) -> list[Path]:
 
 @cache
 def imports_of(path: Path) -> tuple[str, ...]:
-    """Modules that a source file imports, read once a process."""
+    """Modules that a source file imports, read once per process."""
     return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
 
 

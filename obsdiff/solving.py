@@ -116,8 +116,8 @@ def solve_site(
     """Remove `count` of a site's groups; its streams rank them together.
 
     Args:
-        weights: the consumers', (rows, columns) float32, a stream each.
-        producers: (channels, fan-in) float32, a stream each: all weights that make a channel, row by row.
+        weights: the consumers', (rows, columns) float32, one per stream.
+        producers: (channels, fan-in) float32, one per stream: all weights that make a channel, row by row.
         inputs: of the consumers.
         rows: of each consumer, as in solve_layer().
 

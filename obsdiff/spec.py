@@ -92,15 +92,15 @@ class Sampling:
     guidance_scale: float = 7.0
     """classifier-free guidance; 1 turns it off"""
     height: int | None = None
-    """pixels; the pipeline's own where left out"""
+    """pixels; by default the pipeline's own"""
     width: int | None = None
     """pixels"""
     max_sequence_length: int | None = None
-    """tokens of the T5 text (SD3, Flux); the pipeline's own where left out"""
+    """tokens of the T5 text (SD3, Flux); by default the pipeline's own"""
     batch_size: int = 8
     """prompts sampled together"""
     scheduler: str | None = None
-    """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; its own where left out"""
+    """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; by default its own"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -132,7 +132,7 @@ class PruneSpec:
     pattern: str = "unstructured"
     """a file of obsdiff/patterns: unstructured, structured, heads, neurons; or N:M, such as 2:4"""
     sparsity: float | None = None
-    """fraction removed, in [0, 1); 0.5 where left out, and what N:M says"""
+    """fraction removed, in [0, 1); by default 0.5, or what N:M says"""
     layer_sparsity: dict[str, float] = field(default_factory=dict)
     """other sparsities by layer-name pattern, such as '*.ff.*' 0.6; the first that matches counts"""
     allocation: str | None = None
@@ -140,7 +140,7 @@ class PruneSpec:
     exclude: tuple[str, ...] = ()
     """layer-name patterns left dense, such as 'transformer_blocks.0.*'"""
     indivisible: str = "refuse"
-    """layers whose width is no multiple of M: refuse, or exclude them"""
+    """layers whose width is not a multiple of M: refuse or exclude them"""
     group: str = "method"
     """weights compared with each other: block, row or layer; method: as the method has it"""
     compensate: bool = True
@@ -215,7 +215,7 @@ class PruneSpec:
         numbers = all(a >= 0 for a in self.alphas)
         require(numbers and (not self.alphas or max(self.alphas) > 0), "alphas", self.alphas, "numbers >= 0, one > 0")
         ok = bool(re.fullmatch(PACKAGES, str(self.packages)))
-        what = "an integer >= 1, 'unit' (one a unit), 'sequential', or a memory budget such as '2GiB'"
+        what = "an integer >= 1, 'unit' (one per unit), 'sequential', or a memory budget such as '2GiB'"
         require(ok, "packages", self.packages, what)
         ok = bool(re.fullmatch(MEMORY, self.trajectory_memory))
         require(ok, "trajectory_memory", self.trajectory_memory, "a size such as '8GiB', or '0GiB'")

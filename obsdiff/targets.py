@@ -77,7 +77,7 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
 
 
 def one_by_one(family: ModuleType, denoiser: nn.Module, found: Sequence[Target]) -> list[Target]:
-    """A target a group, in the order in which the groups are called."""
+    """One target per group, in the order in which the groups are called."""
     parts = {group[0]: Target((group,)) for target in found for group in target.unit}
     order = {name: i for i, group in enumerate(family.groups(denoiser)) for name in group}
     return [parts[name] for name in sorted(parts, key=order.__getitem__)]
@@ -94,7 +94,7 @@ def runs(spec: PruneSpec, cuts: Sequence[Sequence[Target]]) -> int:
 
 
 def site_targets(sites: Sequence[Site]) -> list[Target]:
-    """A target a site; sites that share a consumer make one."""
+    """One target per site; sites that share a consumer make one."""
     found: list[Target] = []
     for site in sites:
         unit = tuple((stream.consumer.layer,) for stream in site.streams)

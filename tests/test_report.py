@@ -152,7 +152,7 @@ def test_leader_is_the_best_and_those_not_told_from_it():
         f"At sparsity 0.7, {found.label} has the best CLIP score ({found.value:.4g} cosine), which "
     )
     assert (
-        f"cannot be told from that of {found.alike[0]} but is distinguishably better than that of random and wanda."
+        f"is not significantly different from that of {found.alike[0]} but is significantly better than that of random and wanda."
         in first
     )
     table = leaders(setting)
@@ -164,9 +164,9 @@ def test_leader_is_the_best_and_those_not_told_from_it():
     [
         ([], [], [], "a 0.5; the only one"),
         (["b"], [], [], "a 0.5; ahead of all others"),
-        (["b"], ["c"], [], "a 0.5; not told from it: c"),
+        (["b"], ["c"], [], "a 0.5; not significantly different: c"),
         ([], [], ["b"], "a 0.5; no interval"),
-        (["b"], ["c"], ["d"], "a 0.5; not told from it: c; no interval: d"),
+        (["b"], ["c"], ["d"], "a 0.5; not significantly different: c; no interval: d"),
     ],
 )
 def test_lead_is_said_in_every_case(behind, alike, unknown, text):
@@ -184,7 +184,7 @@ def test_seeds_that_only_one_has_do_not_keep_two_from_being_compared():
     assert lead(settings(apart)[0].at(0.7), "clip_score").unknown
 
 
-def test_break_is_the_first_sparsity_distinguishably_below_dense():
+def test_break_is_the_first_sparsity_significantly_below_dense():
     """The loss grows with the sparsity: at 0.01 nothing can be told, at 0.3 all of it."""
     setting = settings(sweep(("wanda", "obs_diff"), (0.01, 0.3, 0.7)))[0]
     assert (

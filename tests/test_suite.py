@@ -78,7 +78,7 @@ def test_grid_has_each_result_once():
             {"unstructured": [1.4]},
             r"grid\.sparsity\.unstructured\.0: 1.4 is not allowed; give one < 1",
         ),
-        ("grid.pattern", [124], r"grid\.pattern\.0: 124 is no pattern; YAML takes .* write '2:4' in quotes"),
+        ("grid.pattern", [124], r"grid\.pattern\.0: 124 is not a pattern; YAML takes .* write '2:4' in quotes"),
         ("grid.pattern", ["2by4"], r"pattern: '2by4' unknown"),
         ("grid.method", ["l1_norm", "wanda"], r"grid\.method: 'l1_norm' goes with none of the others"),
         ("grid.packages", ["2GB"], r"packages: '2GB' is not an integer >= 1, 'unit'"),

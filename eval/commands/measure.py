@@ -31,10 +31,10 @@ def run(
         evaluator: open_clip folder, or architecture:weights.
         cache: folder of cached features.
         latency: the cell's timings; left out of one that stands with the dense model (eval/sweep/clocked.py).
-        fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; the
-            evaluator where left out.
-        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; not measured where left out.
-        image_reward: Python of ImageReward's own environment; not measured where left out.
+        fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; by
+            default the evaluator.
+        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; by default not measured.
+        image_reward: Python of ImageReward's own environment; by default not measured.
         device: torch device of the networks that judge.
     """
     # before anything that could look for a GPU is imported

@@ -20,7 +20,7 @@ def run(
             MS-COCO captions JSON.
         count: how many.
         out: CSV with id and caption.
-        choice: the first ones, or those of the lowest SHA-256 of their ids; hash for TSV and JSON where left out.
+        choice: the first ones, or those of the lowest SHA-256 of their ids; by default hash for TSV and JSON.
         disjoint_from: a prompt file whose captions are passed over.
     """
     write_prompts(out, choose_prompts(source, count, choice, disjoint_from))

@@ -15,7 +15,7 @@ def run(
     files: tuple[Path, ...] = (),
     sources: dict[str, str] | None = None,
 ) -> None:
-    """Carry finished cells to MLflow: one parent run a sweep, one child a cell; what is there already is resumed.
+    """Carry finished cells to MLflow: one parent run per sweep, one child per cell; what is there already is resumed.
 
     Args:
         metrics: the cells' metrics.json files, or a .txt file that lists them.

@@ -56,7 +56,7 @@ def panels(
 
     Args:
         names: metrics; those that no cell has are left out.
-        dense: where the dashed line is; at the dense model's own value, with its interval, where left out.
+        dense: where the dashed line is; at the dense model's own value, with its interval, by default.
         heading: of a row; None leaves the row out.
     """
     shown = {name: found for name in names if (found := about(records, name)) is not None}

@@ -22,7 +22,7 @@ TRAITS = Traits(
         "Relative squared error of each transformer block's output, ‖pruned − dense‖² / ‖dense‖², at each step of "
         "the sampling loop, first step left, first block on top; each method at its highest sparsity. The pruned "
         "denoiser gets the dense model's latents at every step, so that errors gather over depth and not over "
-        "steps. Light is far from dense; white is no error at all. One logarithmic scale a model."
+        "steps. Light is far from dense; white is no error at all. One logarithmic scale per model."
     ),
     order=5,
 )

@@ -57,7 +57,7 @@ def clocked(call: Callable[[], Any], seconds: float = SECONDS) -> float:
 def in_turns(
     turns: Mapping[str, Callable[[], Calls]], rounds: int = ROUNDS, seconds: float = SECONDS
 ) -> dict[tuple[str, str], list[float]]:
-    """Time what takes turns; every other round goes backwards, so that a steady drift favours nobody.
+    """Time what takes turns; every other round goes backwards, so that a steady drift affects all alike.
 
     Args:
         turns: name → what begins its turn and gives the calls to time in it.

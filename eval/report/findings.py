@@ -16,7 +16,7 @@ from obsdiff.errors import SpecError
 LED_BY = ("clip_score", "psnr_to_dense", "fid", "recall_at_1")
 """the metrics that a leader is named for; a sentence takes the first that was measured"""
 BREAKS = ("clip_score", "recall_at_1")
-"""a configuration is broken where one of these is distinguishably below the dense model's"""
+"""a configuration is broken where one of these is significantly below the dense model's"""
 
 
 class Table(NamedTuple):
@@ -65,7 +65,7 @@ class Lead(NamedTuple):
 
 
 def lead(groups: Mapping[str, Group], name: str) -> Lead | None:
-    """Who has the best value of a metric; None where nobody has one."""
+    """The configuration with the best value of a metric; None if none has one."""
     values = {label: p.value for label, group in groups.items() if (p := point(group, name))}
     metric = about([record for group in groups.values() for record in group], name)
     if not values or metric is None or metric["higher_is_better"] is None:
@@ -82,12 +82,12 @@ def lead(groups: Mapping[str, Group], name: str) -> Lead | None:
 
 
 def lead_text(found: Lead) -> str:
-    """`sparsegpt 20.66; not told from it: obs_diff`"""
+    """`sparsegpt 20.66; not significantly different: obs_diff`"""
     text = f"{found.label} {formatted(found.value)}"
     if not (found.behind or found.alike or found.unknown):
         return f"{text}; the only one"
     if found.alike:
-        text += f"; not told from it: {', '.join(found.alike)}"
+        text += f"; not significantly different: {', '.join(found.alike)}"
     if found.unknown:
         text += "; no interval" if not (found.alike or found.behind) else f"; no interval: {', '.join(found.unknown)}"
     return text if found.alike or found.unknown else f"{text}; ahead of all others"
@@ -107,7 +107,7 @@ def leaders(setting: Setting) -> Table | None:
 
 
 def lead_sentence(setting: Setting) -> str:
-    """Who leads at the highest sparsity, and who cannot be told from it."""
+    """Which methods lead at the highest sparsity, and which are not significantly different from it."""
     sparsity = setting.sparsities[-1]
     found = next(((n, one) for n in LED_BY if (one := lead(setting.at(sparsity), n))), None)
     if found is None:
@@ -120,16 +120,16 @@ def lead_sentence(setting: Setting) -> str:
     if not (best.behind or best.alike or best.unknown):
         return f"{text}; no other method was run there."
     if best.alike:
-        text += f", which cannot be told from that of {listed(best.alike)}"
+        text += f", which is not significantly different from that of {listed(best.alike)}"
     if best.behind:
-        text += f"{' but' if best.alike else ', which'} is distinguishably better than that of {listed(best.behind)}"
+        text += f"{' but' if best.alike else ', which'} is significantly better than that of {listed(best.behind)}"
     if best.unknown:
         text += f"; against {listed(best.unknown)} there is no interval"
     return f"{text}."
 
 
 def first_break(setting: Setting, label: str, names: Sequence[str] = BREAKS) -> tuple[bool, float | None]:
-    """Whether a line could be held against the dense model at all, and its first sparsity distinguishably below it."""
+    """Whether a line could be held against the dense model at all, and its first sparsity significantly below it."""
     comparable = False
     for sparsity, group in setting.lines[label].items():
         for name in names:
@@ -143,7 +143,7 @@ def first_break(setting: Setting, label: str, names: Sequence[str] = BREAKS) -> 
 def break_sentence(setting: Setting) -> str:
     """From which sparsity on a method is worse than dense, in CLIP score or R@1."""
     if not setting.dense:
-        return "There is no dense cell to hold the pruned ones against."
+        return "There is no dense cell to compare the pruned ones with."
     metrics = [m["title"] for name in BREAKS if (m := about(setting.dense, name))]
     grouped: dict[str, list[str]] = {}
     for label, line in setting.lines.items():
@@ -163,7 +163,7 @@ def break_sentence(setting: Setting) -> str:
 
 
 def breaks(setting: Setting) -> Table | None:
-    """Of each line and metric the first sparsity distinguishably below dense; None where there is one sparsity."""
+    """Of each line and metric the first sparsity significantly below dense; None where there is one sparsity."""
     metrics = {name: m for name in BREAKS if (m := about(setting.dense, name))}
     if len(setting.sparsities) < 2 or not metrics:
         return None
@@ -176,7 +176,7 @@ def breaks(setting: Setting) -> Table | None:
             row.append(none if sparsity is None else f"{sparsity:g}")
         rows.append(row)
     return Table(
-        f"First sparsity distinguishably below dense: {setting.name}",
+        f"First sparsity significantly below dense: {setting.name}",
         ["", *(m["title"] for m in metrics.values())],
         rows,
     )

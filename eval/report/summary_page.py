@@ -18,9 +18,9 @@ IN_SHORT = "In short"
 TIED, AS_DENSE, UNSOUND = "°", "=", "‡"
 MARKS = (
     "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
-    "bootstrapped, paired by prompt and seed in every comparison, and not corrected for the number of comparisons. "
-    f"**Bold** is the best of a model, pattern, sparsity and sampling; {TIED} cannot be told from it, {AS_DENSE} not "
-    "from the dense model: the interval of the paired difference contains 0."
+    "bootstrapped. **Bold** is the best of a model, pattern, sparsity and sampling; values with "
+    f"{TIED} are not significantly different from it, and those with {AS_DENSE} not from the dense model "
+    "(paired bootstrap over prompts and seeds, 95 % interval, not corrected for multiple comparisons)."
 )
 
 SIMILARITY = (
@@ -137,7 +137,7 @@ def quality(
 
 
 def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
-    """A heading and a table of each configuration less its group's base; nothing where no group has two."""
+    """A heading and a table of each configuration minus its group's base; empty if no group has two."""
     known = {(c.first, c.metric): c for c in found if c.against == "base"}
     shown = [cell for cell in cells if any(first == cell for first, _ in known)]
     if not shown:

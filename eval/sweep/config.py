@@ -134,7 +134,7 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
         files: whether, at full scale, all that the sweep needs must be on this machine.
 
     Raises:
-        SpecError: with the key, the value and what is allowed; or a list of all that is missing, a line each.
+        SpecError: with the key, the value and what is allowed; or a list of all that is missing, one per line.
     """
     check(config, "config.schema.yaml", "config")
     check_paper(config)

@@ -127,7 +127,7 @@ def once(needs: Iterable[Need]) -> list[Need]:
 
 
 def missing(needs: Iterable[Need]) -> str | None:
-    """All problems as one message, a line each; None where there are none."""
+    """All problems as one message, one per line; None where there are none."""
     lines = [found.text for found in once(needs) if found.problem]
     if len(lines) < 2:
         return lines[0] if lines else None

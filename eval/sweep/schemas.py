@@ -50,7 +50,7 @@ def describe(error: ValidationError) -> str:
         unknown = next(name for name in instance if name not in allowed)
         return str(no_such_key(f"{key + '.' if key else ''}{unknown}", str(unknown), allowed))
     if re.match(r"grid\.(\d+\.)?pattern\.", key) and is_int(instance):
-        return f"{key}: {instance!r} is no pattern; YAML takes an unquoted N:M for a time, write '2:4' in quotes"
+        return f"{key}: {instance!r} is not a pattern; YAML takes an unquoted N:M for a time, write '2:4' in quotes"
     if kind == "pattern" and "description" in schema:
         return f"{key}: {instance!r} is not {schema['description']}"
     if kind in LIMITS:

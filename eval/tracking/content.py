@@ -187,7 +187,7 @@ def data(record: Record, sources: Mapping[str, str]) -> list[DatasetInput]:
 
     Args:
         sources: `<model>/evaluation` and `<model>/calibration-<the cell's>` → the prompts' file as the model file gives
-            it; where left out, that key.
+            it; by default that key.
 
     Returns:
         With our SHA-256 as digest, as many digits as MLflow takes; the profile has all, and the count.

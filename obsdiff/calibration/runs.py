@@ -32,18 +32,18 @@ def prompt_seed(identity: str, seed: int) -> int:
 
 
 def noise(identities: Sequence[str], seed: int) -> list[torch.Generator]:
-    """One CPU generator a prompt, so that its noise does not depend on the batch or the device."""
+    """One CPU generator per prompt, so that its noise does not depend on the batch or the device."""
     return [torch.Generator("cpu").manual_seed(prompt_seed(identity, seed)) for identity in identities]
 
 
 @dataclass
 class Calibration:
-    """Encoded calibration prompts, run through the pipeline once a package.
+    """Encoded calibration prompts, run through the pipeline once per package.
 
     Attributes:
         pipe: the pipeline, its denoiser pruned so far.
         spec: prompts, sampling, weighting and seed are read.
-        alphas: T → the weights of T steps, (T,); the spec's weighting where left out.
+        alphas: T → the weights of T steps, (T,); by default the spec's weighting.
     """
 
     pipe: Any

@@ -224,7 +224,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except DamagedFile as error:
         raise SpecError(f"calibration: {error}; {AGAIN}") from None
     except OSError as error:
-        cut = f"no {RECORD}; it is no calibration, or its writing was cut short"
+        cut = f"no {RECORD}; it is not a calibration, or its writing was interrupted"
         why = error.strerror if path.exists() else cut
         raise SpecError(f"calibration: {folder}: {why}; {AGAIN}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:

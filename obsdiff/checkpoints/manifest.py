@@ -75,7 +75,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         record = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        message = f"{folder}: no {MANIFEST}; it is not a pruned checkpoint, or its writing was cut short"
+        message = f"{folder}: no {MANIFEST}; it is not a pruned checkpoint, or its writing was interrupted"
         raise CheckpointError(message) from None
     except DamagedFile as error:
         raise CheckpointError(f"{error}; it is not the manifest of a pruned checkpoint any more, prune again") from None

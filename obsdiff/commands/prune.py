@@ -20,7 +20,7 @@ def run(
 
     Args:
         out: folder of the pruned checkpoint.
-        prompts_file: calibration prompts: a text file, one a line, or a CSV file with a column `caption`.
+        prompts_file: calibration prompts: a text file, one per line, or a CSV file with a column `caption`.
         threads: CPU threads of torch.
         calibration: folder that `calibrate` wrote for this model, sampling and weighting, in the place of sampling.
     """

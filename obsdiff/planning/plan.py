@@ -42,7 +42,7 @@ class Plan:
         attention_flops, pruned_attention_flops: what of those is the products of attention's queries, keys and values,
             which published counts often leave out.
         theoretical_flops: with the multiplications by zeros of the pruned layers left out.
-        sampling_runs: of the whole calibration set; the same set once a package, twice where it is sequential.
+        sampling_runs: of the whole calibration set; the same set once per package, twice where it is sequential.
         calibration_flops: of all those runs.
         reach: weights of the layers that the family can prune, over all parameters of the denoiser.
         left_dense: linear layers that it never prunes, their names with `*` for block numbers → how many there are.
@@ -223,7 +223,7 @@ def describe_time(found: Plan) -> list[str]:
     lines.append(
         f"at {rate.name}: {rate.model / rates.TERA:,.3g} TFLOP/s in the model's dtype, {rate.single / rates.TERA:,.3g} "
         f"in float32, {rate.double / rates.TERA:,.3g} in float64 ({rate.origin}), of which {shares}; loading, saving, "
-        "and what is no matrix product come on top"
+        "and everything that is not a matrix product come on top"
     )
     return lines
 

@@ -156,7 +156,7 @@ def sweep(
         factor: of the layer's Hessian.
         select: decides the mask of the next columns from their saliencies when the sweep reaches them.
         block_size: the columns to the right of a block wait for one update a block; raised to a multiple of stride.
-        stride: columns decided together, a whole block where left out.
+        stride: columns decided together, by default a whole block.
         compensate: False leaves the remaining weights as they are: the mask alone, of saliencies that never moved.
         stay: N, where select() keeps the N highest of every `stride` columns of a row (N:M); a GPU then decides
             in its own kernel.
@@ -203,7 +203,7 @@ def sweep_block(
         keep: (b, rows) bool, filled in.
         errors: (b, rows), filled with e_q = w_q / U_qq of what is removed, at its turn; zero elsewhere.
         block: its columns in the layer.
-        stride: columns decided together, the whole block where left out.
+        stride: columns decided together, by default the whole block.
         stay: as in sweep().
     """
     size = block.stop - block.start

@@ -1,4 +1,4 @@
-"""Timestep-weighted running sums over a layer's inputs, one class a statistic; tensors in, tensors out.
+"""Timestep-weighted running sums over a layer's inputs, one class per statistic; tensors in, tensors out.
 
 Sums are float32 whatever the inputs' dtype, and so is every product (products.py). Tokens are summed and samples
 averaged, so that `Hessian.value().hessian` = 2 Σₜ αₜ Xₜᵀ Xₜ / Σₜ αₜ · batchₜ, as in the official code.
