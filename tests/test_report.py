@@ -151,10 +151,8 @@ def test_leader_is_the_best_and_those_not_told_from_it():
     assert first.startswith(
         f"At sparsity 0.7, {found.label} has the best CLIP score ({found.value:.4g} cosine), which "
     )
-    assert (
-        f"is not significantly different from that of {found.alike[0]} but is significantly better than that of random and wanda."
-        in first
-    )
+    assert f"is not significantly different from that of {found.alike[0]} but is" in first
+    assert first.endswith("significantly better than that of random and wanda.")
     table = leaders(setting)
     assert [row[0] for row in table.rows] == ["0.3", "0.7"] and table.head[0] == "sparsity"
 
