@@ -74,7 +74,7 @@ def test_one_trajectory_serves_all_weights_and_several_packages_share_nothing():
         ("config/paper/table1.yaml", "sequential", 24, 4, 24),
         ("config/paper/table3.yaml", "4", 12, 12, 0),
         ("config/paper/table3.yaml", "sequential", 3, 1, 3),
-        ("config/config.yaml", "1", 15, 2, 0),
+        ("config/config.yaml", "1", 25, 3, 5),
     ],
 )
 def test_sampling_runs_of_the_papers_tables(config, packages, alone, once, walks):

@@ -86,7 +86,8 @@ def test_masks_stand_with_the_dense_model_and_smaller_layers_do_not(method, patt
 
 @pytest.mark.parametrize(("method", "latency"), [("obs_diff", LATENCY), ("dense", {})])
 def test_metrics_have_times_exactly_where_the_cell_is_timed(method, latency, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "names", lambda package: [])
+    names = registry.names
+    monkeypatch.setattr(registry, "names", lambda package: [] if package.startswith("eval") else names(package))
     pictures = type("P", (), {"about": {"reference": {}, "fid_features": 1, "features": 1}, "judges": {}})
     with pytest.raises(SpecError, match=r"latency: .* given timings"):
         measure(tmp_path / cell_of(method, 0.5 * (method != "dense")).path, pictures, Model({}, {}, latency), [], {})

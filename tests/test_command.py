@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline
 
 from obsdiff import models, registry
 from obsdiff.__main__ import main
+from obsdiff.commands import valued
 from obsdiff.pipelines.loading import absent
 
 SAMPLING = ["--steps", "2", "--guidance-scale", "2", "--height", "32", "--width", "32", "--max-sequence-length", "4"]
@@ -119,3 +120,21 @@ def test_export_of_removed_heads_is_refused_before_any_weights(folder, capsys):
     arguments = ["export", "--model", "nowhere", "--checkpoint", str(folder / "out"), "--out", str(folder / "plain")]
     assert main(arguments) == 2
     assert "has 1 of 2 heads left" in capsys.readouterr().err and not (folder / "plain").exists()
+
+
+def test_options_that_may_be_left_to_a_method_are_flags_all_the_same():
+    given = [
+        "prune",
+        "--bias",
+        "--no-refit",
+        "--resolve",
+        "False",
+        "--sparsity",
+        "0.5",
+        "--bias-free",
+        "--no-compensate",
+    ]
+    assert list(valued(given)) == [
+        *("prune", "--bias", "True", "--refit", "False", "--resolve", "False"),
+        *("--sparsity", "0.5", "--bias-free", "--no-compensate"),
+    ]

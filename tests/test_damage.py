@@ -192,8 +192,8 @@ def dense_weights(tensors, name):
 
 
 FORGED = {
-    "future": ("mask", put(3, "format"), "written by a newer obsdiff .format 3, and this one reads 2.; upgrade"),
-    "older": ("mask", without("format"), "written by an older obsdiff .format 1, and this one reads 2.; prune again"),
+    "future": ("mask", put(4, "format"), "written by a newer obsdiff .format 4, and this one reads 3.; upgrade"),
+    "older": ("mask", without("format"), "written by an older obsdiff .format 1, and this one reads 3.; prune again"),
     "no layers": ("mask", put([], "layers"), "layers: 0 layers, and method 'obs_diff' at sparsity 0.5 prunes some"),
     "layers of a dense model": ("mask", put("dense", "spec", "method"), r"spec\.sparsity: 0.5 is not 0"),
     "another method": ("mask", put("nobody", "spec", "method"), "method: 'nobody' unknown"),

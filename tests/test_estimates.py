@@ -211,7 +211,7 @@ def test_table_marks_the_best_and_what_is_not_distinguishable(tmp_path):
     similar = lines_of(text, "Similarity to the dense model")
     assert [row["method"] for row in similar] == ["wanda", "obs_diff", "obs_diff", "random"]
     assert not any("=" in value for row in similar for value in row.values())
-    assert "95 % intervals over prompts and seeds" in text and "not corrected for the number of comparisons" in text
+    assert "95 % intervals over prompts and seeds" in text and "not corrected for multiple comparisons" in text
 
 
 def test_paired_differences_are_from_obs_diff(tmp_path):

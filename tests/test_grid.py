@@ -124,7 +124,7 @@ def test_errors_of_blocks():
         sweep([{"method": ["magnitude"]}, {"sparsity": [0.5]}])
     with pytest.raises(SpecError, match=r"models: 'sd9' is not a file"):
         sweep([{"method": ["magnitude"], "models": ["sd9"]}])
-    with pytest.raises(SpecError, match=r"grid\.0\.pattern\.0: 124 is no pattern; .* write '2:4' in quotes"):
+    with pytest.raises(SpecError, match=r"grid\.0\.pattern\.0: 124 is not a pattern; .* write '2:4' in quotes"):
         sweep([{"method": ["magnitude"], "pattern": [124]}])
     with pytest.raises(SpecError, match=r"grid\.method: 'l1_norm' goes with none of the others"):
         sweep([{"method": ["magnitude"]}, {"method": ["l1_norm"]}])

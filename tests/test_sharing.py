@@ -147,7 +147,7 @@ def test_what_cannot_be_shared_is_said(tmp_path):
         calibrate(tiny(), spec("magnitude"), tmp_path / "a")
     with pytest.raises(SpecError, match="prompts: method 'wanda' calibrates and was given none"):
         calibrate(tiny(), spec("wanda", prompts=()), tmp_path / "b")
-    with pytest.raises(SpecError, match=r"no calibration.json; it is no calibration"):
+    with pytest.raises(SpecError, match=r"no calibration.json; it is not a calibration"):
         prune(tiny(), spec(), calibration=tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
 

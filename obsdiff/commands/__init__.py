@@ -4,7 +4,7 @@ Options of a run are the fields of obsdiff/spec.py. A file is imported by its ow
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from obsdiff import registry
 from obsdiff.captions.prompts import read_prompts
 from obsdiff.errors import SpecError
 from obsdiff.spec import PruneSpec, Source
+from obsdiff.typed import hints
 
 Flat = tyro.conf.OmitArgPrefixes
 Source_ = Annotated[Source, Flat]
@@ -24,7 +25,21 @@ Spec_ = Annotated[PruneSpec, Flat]
 def dispatch(package: str, prog: str, argv: list[str]) -> None:
     """Run the command that `argv` begins with; the help lists all files of the package without importing them."""
     commands = {name: command(package, name, argv[:1] == [name]) for name in registry.names(package)}
-    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog=prog)
+    tyro.extras.subcommand_cli_from_dict(commands, args=list(valued(argv)), prog=prog)
+
+
+def valued(argv: list[str]) -> Iterator[str]:
+    """`--bias` and `--no-bias` as `--bias True` and `--bias False`, for fields of PruneSpec that may be left to a method.
+
+    tyro makes flags of booleans alone, and these can be None.
+    """
+    flags = {f"--{name.replace('_', '-')}" for name, kind in hints(PruneSpec).items() if kind == bool | None}
+    for i, word in enumerate(argv):
+        positive = word.replace("--no-", "--", 1)
+        if positive not in flags or argv[i + 1 : i + 2] in (["True"], ["False"], ["None"]):
+            yield word
+        else:
+            yield from (positive, str(word == positive))
 
 
 def command(package: str, name: str, wanted: bool) -> Callable[..., None]:
