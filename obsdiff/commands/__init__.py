@@ -29,9 +29,9 @@ def dispatch(package: str, prog: str, argv: list[str]) -> None:
 
 
 def valued(argv: list[str]) -> Iterator[str]:
-    """`--bias` and `--no-bias` as `--bias True` and `--bias False`, for fields of PruneSpec that may be left to a method.
+    """`--bias` and `--no-bias` as `--bias True` and `--bias False`, for fields of PruneSpec that are a boolean or None.
 
-    tyro makes flags of booleans alone, and these can be None.
+    tyro makes flags of booleans alone.
     """
     flags = {f"--{name.replace('_', '-')}" for name, kind in hints(PruneSpec).items() if kind == bool | None}
     for i, word in enumerate(argv):
