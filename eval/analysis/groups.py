@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from eval.analysis.estimates import Record, by_configuration, estimate
-from eval.sweep.cells import PLAIN, Cell, named
-from obsdiff import methods
+from eval.sweep.cells import PLAIN, Cell, chosen, named
 
 Group = list[Record]
 """records of one configuration, a seed each"""
@@ -63,7 +62,7 @@ def constant(cells: Iterable[Cell]) -> list[str]:
     """The weighting, and the packages, where all methods that have them have the same: no label needs to say it."""
     axes = ("weighting", "packages")
     listed = list(cells)
-    used = {axis: {getattr(cell, axis) for cell in listed if methods.traits(cell.method).uses(axis)} for axis in axes}
+    used = {axis: {getattr(cell, axis) for cell in listed if chosen(cell, axis)} for axis in axes}
     return [axis for axis in axes if len(used[axis]) < 2]
 
 

@@ -96,16 +96,21 @@ def cell_hash(record: dict[str, Any]) -> str:
     return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def chosen(cell: Cell, axis: str) -> bool:
+    """Whether `weighting` or `packages` of a cell is a choice: the method uses it and has no value of its own for it."""
+    traits = methods.traits(cell.method)
+    return traits.uses(axis) and getattr(cell, axis) != str(traits.defaults.get(axis))
+
+
 def named(cell: Cell, *without: str) -> str:
     """What a person calls the cell: `obs_diff 0.50 log_decrease`, `magnitude 2:4`; some axes may be left out."""
-    traits = methods.traits(cell.method)
     fixed = patterns.resolve(cell.pattern).sparsity is not None
     parts = {
         "method": cell.method,
         "pattern": cell.pattern if cell.pattern != "unstructured" else "",
         "sparsity": cell.sparsity if cell.method != "dense" and not fixed else "",
-        "weighting": cell.weighting if traits.uses("weighting") else "",
-        "packages": f"packages {cell.packages}" if traits.uses("packages") and cell.packages != "4" else "",
+        "weighting": cell.weighting if chosen(cell, "weighting") else "",
+        "packages": f"packages {cell.packages}" if chosen(cell, "packages") and cell.packages != "4" else "",
         "options": cell.options if cell.options != PLAIN else "",
         "sampling": cell.sampling if cell.sampling != PLAIN else "",
         "calibration": f"calibrated {cell.calibration}" if cell.calibration != PLAIN else "",
