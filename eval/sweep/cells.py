@@ -97,7 +97,7 @@ def cell_hash(record: dict[str, Any]) -> str:
 
 
 def chosen(cell: Cell, axis: str) -> bool:
-    """Whether `weighting` or `packages` of a cell is a choice: the method uses it and has no value of its own for it."""
+    """Whether `weighting` or `packages` of a cell is a choice: used by the method, which has no value of its own."""
     traits = methods.traits(cell.method)
     return traits.uses(axis) and getattr(cell, axis) != str(traits.defaults.get(axis))
 
