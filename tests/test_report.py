@@ -187,7 +187,7 @@ def test_break_is_the_first_sparsity_significantly_below_dense():
     setting = settings(sweep(("wanda", "obs_diff"), (0.01, 0.3, 0.7)))[0]
     assert (
         break_sentence(setting)
-        == "Distinguishably below the dense model in CLIP score or R@1: wanda, obs_diff from 0.3 on."
+        == "Significantly below the dense model in CLIP score or R@1: wanda, obs_diff from 0.3 on."
     )
     assert [row[:2] for row in breaks(setting).rows] == [["wanda", "0.3"], ["obs_diff", "0.3"]]
     assert breaks(settings(sweep(("wanda", "obs_diff"), (0.7,)))[0]) is None

@@ -159,7 +159,7 @@ def break_sentence(setting: Setting) -> str:
         return "No paired interval says whether a pruned model is below the dense one."
     everyone = len(setting.lines) > 2 and len(next(iter(grouped.values()))) == len(setting.lines)
     parts = [f"{'all of them' if everyone else ', '.join(labels)} {key}" for key, labels in grouped.items()]
-    return f"Distinguishably below the dense model in {' or '.join(metrics)}: {'; '.join(parts)}."
+    return f"Significantly below the dense model in {' or '.join(metrics)}: {'; '.join(parts)}."
 
 
 def breaks(setting: Setting) -> Table | None:
