@@ -1,6 +1,7 @@
 """Sensitivities of the guided output: Jacobians computed entry by entry, scale, where they go in the pruning."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from obsdiff.errors import SpecError
 from obsdiff.packages import layers
 from obsdiff.pipelines import staging
 from obsdiff.solver.statistics import Hessian, Moments
-from obsdiff.spec import PruneSpec
+from obsdiff.spec import SENSITIVITIES, PruneSpec
 
 CPU = torch.device("cpu")
 SHORT = replace(SAMPLING, steps=3, batch_size=2)
@@ -166,6 +167,16 @@ def test_each_ingredient_changes_the_result_and_off_it_is_the_baseline(family, p
     prune(pipe, spec_of(method, pattern=pattern, packages="sequential", **more))
     expected = weights_of(pipe)
     assert all(torch.equal(plain[name], expected[name]) for name in plain)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "structured"])
+def test_tokens_and_rows_are_each_weighed_only_where_asked_for(family, pattern):
+    found = {}
+    for value in SENSITIVITIES:
+        pipe = family.tiny()
+        prune(pipe, short(pattern=pattern, sparsity=0.5, sensitivity=value, allocation="uniform", refit=False))
+        found[value] = torch.cat([weight.flatten() for weight in weights_of(pipe).values()])
+    assert not any(torch.equal(found[one], found[other]) for one, other in combinations(SENSITIVITIES, 2))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(family, tmp_path, monkeypatch):

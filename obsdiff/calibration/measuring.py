@@ -88,7 +88,7 @@ class Walked:
         self.pruning: Walk | None = None
 
     def dense(self, groups: Sequence[Group], kind: str) -> Sums:
-        if kind == "moments" and self.sensitivity is None:
+        if kind == "moments" and self.spec.sensitivity not in ("tokens", "both"):
             return self.trajectory.statistics(self.denoiser, groups, kind, self.alphas, self.device)
         return Passing(self.begin(), kind)
 
@@ -101,7 +101,8 @@ class Walked:
     def begin(self) -> Walk:
         """All calls at their start; those of the walk before end where they are."""
         self.close()
-        self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder, self.sensitivity)
+        tokens = self.sensitivity if self.spec.sensitivity in ("tokens", "both") else None
+        self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder, tokens)
         return self.walk
 
     def close(self) -> None:
