@@ -234,6 +234,8 @@ class PruneSpec:
         allocation where sparsities are fixed.
         """
         own = dict(self.traits.defaults)
+        if self.resolved.structured:
+            own |= self.traits.structured
         if self.packages not in (None, own.get("packages")):
             own = {key: value for key, value in own.items() if key not in TRAJECTORY}
         if self.resolved.structured or self.resolved.sparsity is not None or self.layer_sparsity:

@@ -29,6 +29,7 @@ class Traits:
             better of both; None if the method does not compensate, and scores weights instead.
         group: the weights compared with each other by default.
         defaults: other defaults of PruneSpec's fields.
+        structured: those that are different where heads and neurons are removed.
         prunes: False for the dense reference only.
     """
 
@@ -38,6 +39,7 @@ class Traits:
     solver: Literal["sweep", "admm", "best"] | None = None
     group: Literal["block", "row", "layer"] = "layer"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    structured: Mapping[str, Any] = field(default_factory=dict)
     prunes: bool = True
 
     @property
