@@ -8,7 +8,7 @@ import torch
 from conftest import SAMPLING, spec_of
 from torch import nn
 
-from obsdiff import models, prune
+from obsdiff import methods, models, prune
 from obsdiff.calibration import sensitivity
 from obsdiff.calibration.calls import Call
 from obsdiff.calibration.runs import Calibration
@@ -155,11 +155,12 @@ def test_each_ingredient_changes_the_result_and_off_it_is_the_baseline(family, p
         prune(pipe, short(pattern=pattern, sparsity=None if pattern == "2:4" else 0.5, **more))
         return weights_of(pipe)
 
+    on = {"sensitivity": "both", "refit": True, "calibration_steps": 2}
     off = {"sensitivity": "none", "refit": False, "allocation": "uniform", "calibration_steps": 0}
-    whole, plain = pruned(), pruned(**off)
+    whole, plain = pruned(**on), pruned(**off)
     for key, value in off.items():
         same = (key == "refit" and not family.TRAITS.last) or (key == "allocation" and pattern != "unstructured")
-        found = pruned(**{key: value})
+        found = pruned(**on | {key: value})
         assert any(not torch.equal(found[name], whole[name]) for name in whole) != same, key
     pipe = family.tiny()
     method = "sparsegpt" if pattern == "structured" else "alps"
@@ -177,6 +178,14 @@ def test_tokens_and_rows_are_each_weighed_only_where_asked_for(family, pattern):
         prune(pipe, short(pattern=pattern, sparsity=0.5, sensitivity=value, allocation="uniform", refit=False))
         found[value] = torch.cat([weight.flatten() for weight in weights_of(pipe).values()])
     assert not any(torch.equal(found[one], found[other]) for one, other in combinations(SENSITIVITIES, 2))
+
+
+def test_defaults_of_a_method_for_heads_and_neurons():
+    traits = methods.traits("solace")
+    mask, structured = short(sparsity=0.5), short(pattern="structured", sparsity=0.5)
+    for key, value in traits.structured.items():
+        assert getattr(structured, key) == value != getattr(mask, key)
+    assert short(pattern="structured", sparsity=0.5, refit=True).refit
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(family, tmp_path, monkeypatch):
