@@ -7,7 +7,7 @@ used; an entry's traits are read without importing it (and torch) at all.
 import ast
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ class UnknownEntry(ValueError):
     """A config value names no entry of its folder."""
 
 
+@cache
 def folder(package: str) -> Path:
     spec = find_spec(package)
     assert spec is not None and spec.submodule_search_locations, f"{package} is not a package"
@@ -32,7 +33,14 @@ def folder(package: str) -> Path:
 
 def names(package: str) -> list[str]:
     """Keys of all entries, sorted."""
-    return sorted(p.stem for p in folder(package).glob("*.py") if not p.stem.startswith("_"))
+    place = folder(package)
+    return list(listed(place, place.stat().st_mtime_ns))
+
+
+@lru_cache
+def listed(folder: Path, changed: int) -> tuple[str, ...]:
+    """Entries of a folder that changed last at that time."""
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def check(package: str, name: str, key: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import spec_of
-from project import planned
+from project import ALONE, planned
 
 from eval.profile.layers import as_the_paper_counts
 from eval.sweep.cells import PLAIN
@@ -152,7 +152,8 @@ def test_table_11_runs_end_to_end_and_prunes_once(tmp_path, warm):
     table = yaml.safe_load((ROOT / "config/paper/table11.yaml").read_text())
     assert table["grid"]["sampling"].pop(0) == {"guidance_scale": 5}
     (folder / "config/paper/table11.yaml").write_text(yaml.safe_dump(table))
-    command = [SNAKEMAKE, "--cores", "2", "--configfile", "config/paper/table11.yaml", "--config", "scale=tiny", "--"]
+    options = ["--configfile", "config/paper/table11.yaml", "--config", "scale=tiny", "--"]
+    command = [SNAKEMAKE, "--cores", "2", *ALONE, *options]
     target = "results/tiny/sweeps/table11/paper.md"
     done = subprocess.run([*command, target], cwd=folder, env=os.environ | warm, capture_output=True, text=True)
     said = done.stdout + done.stderr

@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from project import ROOT, SNAKEMAKE, planned
+from project import ALONE, ROOT, SNAKEMAKE, planned
 
 from obsdiff import registry
 
@@ -104,7 +104,7 @@ def test_papers_table_at_tiny_scale(project, tmp_path):
     grid = {"method": ["obs_diff"], "sparsity": [0.5]}
     config.write_text(yaml.safe_dump({"name": "row", "paper": 1, "models": ["sd3-medium"], "grid": grid}))
     target = "results/tiny/sweeps/row/paper.md"
-    command = [SNAKEMAKE, "--cores", "2", "--configfile", str(config), "--config", "scale=tiny", "--", target]
+    command = [SNAKEMAKE, "--cores", "2", *ALONE, "--configfile", str(config), "--config", "scale=tiny", "--", target]
     done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = project.folder / "results"

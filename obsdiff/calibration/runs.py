@@ -7,7 +7,7 @@ input share one statistic.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -244,8 +244,8 @@ def tensors(nested: Any) -> Iterator[Tensor]:
 def alphas_of(spec: PruneSpec) -> Alphas:
     """T → the weights of T steps, as the spec's method and weighting have it."""
     if not spec.traits.weighted:
-        return lambda steps: torch.ones(steps, dtype=torch.float64)
-    return lambda steps: weightings.alphas(spec.weighting, steps, spec.alpha_min, spec.alpha_max, spec.alphas)
+        return cache(lambda steps: torch.ones(steps, dtype=torch.float64))
+    return cache(lambda steps: weightings.alphas(spec.weighting, steps, spec.alpha_min, spec.alpha_max, spec.alphas))
 
 
 @torch.no_grad()
