@@ -8,7 +8,7 @@ import pytest
 from conftest import combinations, entries
 from synthetic import cell_of, folders_of, record_of, sweep
 
-from eval.analysis.groups import settings
+from eval.analysis.analysis import Analysis
 from eval.measure import measure
 from eval.model_metrics import Model
 from eval.report.columns import formatted
@@ -94,7 +94,7 @@ def test_metrics_have_times_exactly_where_the_cell_is_timed(method, latency, tmp
 
 
 def test_tables_say_as_dense_and_show_the_row_that_was_measured(records, tmp_path):
-    write_tables(records, tmp_path)
+    write_tables(Analysis(records), tmp_path)
     text = (tmp_path / "summary.md").read_text()
     table = [line.split("|")[1:-1] for line in text.partition("## Cost")[2].splitlines() if line.startswith("|")]
     head, rows = [c.strip() for c in table[0]], [[c.strip() for c in row] for row in table[2:]]
@@ -114,21 +114,23 @@ def test_tables_say_as_dense_and_show_the_row_that_was_measured(records, tmp_pat
 
 
 def test_a_sweep_of_other_shapes_alone_has_no_row_of_zeros(records, tmp_path):
-    write_tables([r for r in records if r["cell"]["pattern"] == "structured" or not r["cell"]["sparsity"]], tmp_path)
+    write_tables(
+        Analysis([r for r in records if r["cell"]["pattern"] == "structured" or not r["cell"]["sparsity"]]), tmp_path
+    )
     text = (tmp_path / "summary.md").read_text()
     assert AS_DENSE not in text and "% zeros" not in text
 
 
 def test_sentences_and_figures_leave_out_what_was_not_timed(records, tmp_path):
-    by_pattern = {setting.pattern: setting for setting in settings(records)}
+    by_pattern = {setting.pattern: setting for setting in Analysis(records).settings}
     for pattern, setting in by_pattern.items():
         said = " ".join(sentences(setting))
         assert ("times as fast" in said) == (pattern == "structured")
         assert ("takes the dense one's time" in said) == (pattern != "structured")
     draw = registry.load("eval.figures", "latency").draw
     masks = [record for record in records if record["cell"]["pattern"] != "structured"]
-    assert draw(masks, [tmp_path] * len(masks)) is None
-    figure = draw(records, [tmp_path] * len(records))
+    assert draw(Analysis(masks), [tmp_path] * len(masks)) is None
+    figure = draw(Analysis(records), [tmp_path] * len(records))
     titles = [part._suptitle.get_text() for part in figure.subfigs]
     assert [("structured" in t and "unstructured" not in t) for t in titles] == [True]
 
@@ -155,12 +157,12 @@ def test_paper_compare_and_runs_say_as_dense(records):
 def test_page_of_masks_has_no_number_of_a_clock_but_the_dense_rows(records, tmp_path):
     masks = [record for record in records if record["cell"]["pattern"] != "structured"]
     folders_of(masks, tmp_path)
-    write_tables(masks, tmp_path)
+    write_tables(Analysis(masks), tmp_path)
     (tmp_path / "figures").mkdir()
     paths = [tmp_path / f"{i}.json" for i in range(len(masks))]
     for path in paths:
         path.touch()
-    write_report(masks, paths, tmp_path, "s", tmp_path / "report.html")
+    write_report(Analysis(masks), paths, tmp_path, "s", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     rows = [row for row in re.findall(r"<tr>.*?</tr>", page, re.S) if AS_DENSE in row]
     assert len(rows) == 4 and "times as fast as the dense one" not in page

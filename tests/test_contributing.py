@@ -44,8 +44,9 @@ USES = {
     "eval/figures": """
         from pathlib import Path
         from synthetic import sweep
+        from eval.analysis.analysis import Analysis
         from eval.figures import ordered, save, traits
-        figure = registry.load("eval.figures", NAME).draw(sweep(), [])
+        figure = registry.load("eval.figures", NAME).draw(Analysis(sweep()), [])
         save(figure, Path("figures"), NAME)
         assert NAME in ordered() and Path("figures", f"{NAME}.svg").is_file() and traits(NAME).caption""",
 }

@@ -9,12 +9,17 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 
 from eval import bootstrap as resampling
-from eval.analysis.comparisons import REAL, TO_DENSE, best_of, comparisons, groups
-from eval.analysis.estimates import Estimate, by_configuration, difference, estimate
+from eval import image_metrics
+from eval.analysis import shown
+from eval.analysis.analysis import Analysis
+from eval.analysis.comparisons import best_of, groups
+from eval.analysis.estimates import Estimate, difference, estimate
 from eval.report.columns import with_interval
-from eval.report.summary_page import DIFFERENCES
+from eval.report.findings import sentences
+from eval.report.summary_page import markdown
 from eval.report.tables import write_tables
 from eval.sweep.cells import Cell, axes_of
+from obsdiff import registry
 
 PROMPTS = 128
 LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")
@@ -187,7 +192,7 @@ def lines_of(text: str, section: str) -> list[dict[str, str]]:
 
 
 def written(tmp_path: Path, rows: list[dict]) -> tuple[str, pd.DataFrame, pd.DataFrame]:
-    write_tables(rows, tmp_path)
+    write_tables(Analysis(rows), tmp_path)
     return (tmp_path / "summary.md").read_text(), *(
         pd.read_csv(tmp_path / f"{n}.csv") for n in ("summary", "differences")
     )
@@ -245,7 +250,7 @@ def test_summary_has_a_row_a_configuration(tmp_path):
         assert (table[f"{name}_low"] < table[name]).all() and (table[name] < table[f"{name}_high"]).all()
         expected = [r["metrics"][name]["value"] for r in rows]
         assert table[name].tolist() == pytest.approx(np.reshape(expected, (5, 2)).mean(axis=1).tolist())
-    write_tables(rows[::2], tmp_path / "one")
+    write_tables(Analysis(rows[::2]), tmp_path / "one")
     with (tmp_path / "one/summary.csv").open() as file:
         alone = list(csv.DictReader(file))
     assert len(alone) == 5 and "fid_low" in alone[0] and "layer_error_low" not in alone[0]
@@ -261,10 +266,10 @@ def test_models_and_sparsities_have_a_best_each():
         for sparsity in ("0.50", "0.70")
         for method, value in (("wanda", 1.0), ("random", 2.0))
     ]
-    configurations = by_configuration([*rows, record(cell("magnitude", "0.90"), fid=1.0)])
-    found = [best_of(group, configurations, "fid") for group in groups(configurations)]
+    analysis = Analysis([*rows, record(cell("magnitude", "0.90"), fid=1.0)])
+    found = [best_of(group, analysis.configurations, "fid") for group in groups(analysis.configurations)]
     assert [one and one.method for one in found] == ["wanda"] * 4 + [None]
-    assert comparisons(configurations) == []
+    assert analysis.comparisons == []
 
 
 def test_only_seeds_that_both_have_are_paired(tmp_path):
@@ -320,6 +325,26 @@ def test_an_interval_sets_the_digits(value, half, text):
     assert with_interval(found, signed=True).startswith(f"+{text.split()[0]}")
 
 
-def test_tables_name_metrics_that_there_are():
-    there = {p.stem for p in (Path(__file__).parents[1] / "eval").glob("*_metrics/*.py")}
-    assert {*REAL, *TO_DENSE, *DIFFERENCES} <= there
+def test_every_metric_of_pictures_is_in_a_table_and_the_headlines_have_a_rank_of_their_own():
+    listed = [*shown.names("quality"), *shown.names("similarity")]
+    assert set(registry.names("eval.image_metrics")) <= set(listed) and len(listed) == len(set(listed))
+    ranks = [image_metrics.traits(name).headline for name in shown.headlines()]
+    assert ranks == list(range(1, len(ranks) + 1))
+    assert set(shown.broken_by()) < set(shown.headlines()) <= set(listed)
+    assert all(image_metrics.traits(name).unit == "%" for name in listed if shown.is_share(name))
+
+
+def test_what_is_computed_of_configurations_is_computed_once(monkeypatch):
+    asked = []
+
+    def counted(records, name):
+        asked.append((id(records[0]), name))
+        return estimate(records, name)
+
+    monkeypatch.setattr("eval.analysis.estimates.estimate", counted)
+    analysis = Analysis(world())
+    for _ in range(2):
+        markdown(analysis, [" ".join(sentences(setting)) for setting in analysis.settings])
+    assert asked and len(asked) == len(set(asked))
+    one, other = list(analysis.configurations.values())[-2:]
+    assert one.minus(other, "clip_score") is one.minus(other, "clip_score")

@@ -9,7 +9,9 @@ from PIL import Image
 from synthetic import cell_of, folders_of, record_of, sweep
 
 from eval import figures
-from eval.analysis.groups import point, settings
+from eval.analysis.analysis import Analysis
+from eval.analysis.configurations import Configuration
+from eval.analysis.groups import point
 from eval.figures import _panels, ordered, save, write_figures
 from eval.figures.deviation import short
 from eval.figures.prompts import chosen
@@ -36,7 +38,7 @@ def single(tmp_path_factory):
 def test_figure_is_drawn_and_says_how_to_read_it(name, whole, tmp_path):
     traits = figures.traits(name)
     assert traits.title and traits.caption.endswith(".")
-    figure = registry.load("eval.figures", name).draw(*whole)
+    figure = registry.load("eval.figures", name).draw(Analysis(whole[0]), whole[1])
     save(figure, tmp_path, name)
     assert (tmp_path / f"{name}.svg").read_text().lstrip().startswith("<?xml")
     with Image.open(tmp_path / f"{name}.png") as picture:
@@ -46,7 +48,7 @@ def test_figure_is_drawn_and_says_how_to_read_it(name, whole, tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_same_figure_has_the_same_bytes(name, single, tmp_path):
     for side in ("one", "other"):
-        save(registry.load("eval.figures", name).draw(*single), tmp_path / side, name)
+        save(registry.load("eval.figures", name).draw(Analysis(single[0]), single[1]), tmp_path / side, name)
     for kind in ("svg", "png"):
         one, other = ((tmp_path / side / f"{name}.{kind}").read_bytes() for side in ("one", "other"))
         assert one == other
@@ -56,7 +58,7 @@ def test_dense_cells_alone_show_their_pictures(tmp_path):
     records = sweep(())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "quality.svg").write_text("of an earlier run")
-    assert write_figures(records, folders_of(records, tmp_path), tmp_path / "out") == ["pictures"]
+    assert write_figures(Analysis(records), folders_of(records, tmp_path), tmp_path / "out") == ["pictures"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["pictures.png", "pictures.svg"]
 
 
@@ -66,7 +68,7 @@ def test_records_without_intervals_deviation_or_pictures_are_no_error(name, tmp_
     for record in records:
         record["deviation"] = None
         del record["metrics"]["fid"], record["metrics"]["block_speedup"]
-    drawn = registry.load("eval.figures", name).draw(records, [tmp_path] * len(records)) is not None
+    drawn = registry.load("eval.figures", name).draw(Analysis(records), [tmp_path] * len(records)) is not None
     assert drawn == (name in ("quality", "latency", "tradeoff", "weightings"))
 
 
@@ -83,7 +85,7 @@ def test_lines_are_told_apart_in_grey():
 
 
 def test_axes_leave_the_floor_out_and_bars_in():
-    setting = settings(sweep())[0]
+    setting = Analysis(sweep()).settings[0]
     low, high = _panels.spanned(setting, "clip_score", None, _panels.value)
     ends = [point(setting.lines[m][0.7], "clip_score") for m in ("random", "wanda")]
     assert ends[0].value < low < ends[1].low and high > point(setting.dense, "clip_score").high
@@ -96,21 +98,23 @@ def test_settings_are_lines_of_what_compares():
         cell_of("obs_diff", 0.3),
         cell_of("obs_diff", 0.5, pattern="2:4"),
     ]
-    one, other = settings([record_of(cell) for cell in cells])
+    one, other = Analysis([record_of(cell) for cell in cells]).settings
     assert (one.pattern, other.pattern) == ("unstructured", "2:4") and one.sparsities == [0.3, 0.5]
     assert list(one.lines) == list(other.lines) == ["obs_diff"] and list(one.lines["obs_diff"]) == [0.3, 0.5]
     assert [r["cell"]["seed"] for r in one.lines["obs_diff"][0.5]] == [0, 1] and len(one.dense) == len(other.dense) == 2
     more = [record_of(cell) for cell in (*cells, cell_of("obs_diff", 0.5, weighting="linear_increase"))]
-    assert list(settings(more)[0].lines) == ["obs_diff log_decrease", "obs_diff linear_increase"]
+    assert list(Analysis(more).settings[0].lines) == ["obs_diff log_decrease", "obs_diff linear_increase"]
 
 
 def test_bars_are_intervals_else_the_widest_quartiles():
     records = [record_of(cell_of("wanda", 0.5, seed)) for seed in (0, 1)]
     records[1]["metrics"]["denoiser_ms"]["quartiles"] = [8.0, 10.5]
-    assert point(records, "denoiser_ms") == (9.5, 8.0, 11.0)
-    assert point(records, "speedup") == (1.5, 1.5, 1.5)
-    value, low, high = point(records, "clip_score")
-    assert low < value < high and point(records, "kid") is None and point([], "fid") is None
+    assert point(Configuration(records), "denoiser_ms") == (9.5, 8.0, 11.0)
+    assert point(Configuration(records), "speedup") == (1.5, 1.5, 1.5)
+    value, low, high = point(Configuration(records), "clip_score")
+    assert (
+        low < value < high and point(Configuration(records), "kid") is None and point(Configuration([]), "fid") is None
+    )
 
 
 def test_prompts_are_chosen_from_both_ends_and_the_middle():

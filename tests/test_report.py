@@ -10,7 +10,7 @@ import pytest
 from markupsafe import escape
 from synthetic import cell_of, folders_of, record_of, sweep
 
-from eval.analysis.groups import settings
+from eval.analysis.analysis import Analysis
 from eval.figures import write_figures
 from eval.report.findings import (
     Lead,
@@ -61,7 +61,7 @@ def page_of(records, folder: Path, **more) -> str:
     (folder / "metrics.json").write_text("{}")
     os.utime(folder / "metrics.json", (86400 * 365, 86400 * 365))
     paths = [folder / "metrics.json"] * len(records)
-    write_report(records, paths, folder, more.pop("sweep", "default"), folder / "report.html", **more)
+    write_report(Analysis(records), paths, folder, more.pop("sweep", "default"), folder / "report.html", **more)
     return (folder / "report.html").read_text()
 
 
@@ -140,7 +140,7 @@ def test_page_of_any_sweep_is_whole(records, tmp_path):
 
 
 def test_leader_is_the_best_and_those_not_told_from_it():
-    setting = settings(sweep())[0]
+    setting = Analysis(sweep()).settings[0]
     found = lead(setting.at(0.7), "clip_score")
     assert {found.label, *found.alike} == {"sparsegpt", "obs_diff"} and found.behind == ["random", "wanda"]
     assert found.value == pytest.approx(0.8 - 0.1 * 0.49, abs=0.05)
@@ -177,39 +177,39 @@ def test_sentence_does_not_list_a_whole_sweep():
 
 def test_seeds_that_only_one_has_do_not_keep_two_from_being_compared():
     records = [*sweep(("wanda",), seeds=(0, 1, 2)), *sweep(("sparsegpt",), seeds=(1,), dense=False)]
-    assert lead(settings(records)[0].at(0.7), "clip_score").behind == ["wanda"]
+    assert lead(Analysis(records).settings[0].at(0.7), "clip_score").behind == ["wanda"]
     apart = [*sweep(("wanda",), seeds=(0,)), *sweep(("sparsegpt",), seeds=(1,), dense=False)]
-    assert lead(settings(apart)[0].at(0.7), "clip_score").unknown
+    assert lead(Analysis(apart).settings[0].at(0.7), "clip_score").unknown
 
 
 def test_break_is_the_first_sparsity_significantly_below_dense():
     """The loss grows with the sparsity: at 0.01 nothing can be told, at 0.3 all of it."""
-    setting = settings(sweep(("wanda", "obs_diff"), (0.01, 0.3, 0.7)))[0]
+    setting = Analysis(sweep(("wanda", "obs_diff"), (0.01, 0.3, 0.7))).settings[0]
     assert (
         break_sentence(setting)
         == "Significantly below the dense model in CLIP score or R@1: wanda, obs_diff from 0.3 on."
     )
     assert [row[:2] for row in breaks(setting).rows] == [["wanda", "0.3"], ["obs_diff", "0.3"]]
-    assert breaks(settings(sweep(("wanda", "obs_diff"), (0.7,)))[0]) is None
-    harmless = settings(sweep(("wanda",), (0.001, 0.01)))[0]
+    assert breaks(Analysis(sweep(("wanda", "obs_diff"), (0.7,))).settings[0]) is None
+    harmless = Analysis(sweep(("wanda",), (0.001, 0.01))).settings[0]
     assert break_sentence(harmless).endswith(": wanda not up to 0.01, the highest tried.")
-    assert break_sentence(settings(sweep(("wanda",), (0.7,)))[0]).endswith(": wanda at 0.7.")
-    assert break_sentence(settings(sweep(("wanda",), (0.01,)))[0]).endswith(": wanda not at 0.01.")
-    assert "all of them at 0.7" in break_sentence(settings(sweep(("wanda", "obs_diff", "random"), (0.7,)))[0])
+    assert break_sentence(Analysis(sweep(("wanda",), (0.7,))).settings[0]).endswith(": wanda at 0.7.")
+    assert break_sentence(Analysis(sweep(("wanda",), (0.01,))).settings[0]).endswith(": wanda not at 0.01.")
+    assert "all of them at 0.7" in break_sentence(Analysis(sweep(("wanda", "obs_diff", "random"), (0.7,))).settings[0])
 
 
 def test_what_cannot_be_said_is_not_said():
-    assert sentences(settings(sweep(()))[0]) == ["Nothing was pruned: there are dense cells alone."]
-    assert "no dense cell" in break_sentence(settings(sweep(dense=False))[0])
-    blind = settings(sweep(seeds=(0,), intervals=False))[0]  # two seeds alone have one by Student
+    assert sentences(Analysis(sweep(())).settings[0]) == ["Nothing was pruned: there are dense cells alone."]
+    assert "no dense cell" in break_sentence(Analysis(sweep(dense=False)).settings[0])
+    blind = Analysis(sweep(seeds=(0,), intervals=False)).settings[0]  # two seeds alone have one by Student
     assert break_sentence(blind).startswith("No paired interval says")
     assert "there is no interval" in sentences(blind)[0] and "told" not in sentences(blind)[0]
-    alone = sentences(settings(sweep(("obs_diff",), (0.5,), (0,)))[0])
+    alone = sentences(Analysis(sweep(("obs_diff",), (0.5,), (0,))).settings[0])
     assert alone[0].endswith("no other method was run there.")
 
 
 def test_what_pruning_buys_is_of_the_highest_sparsity():
-    assert bought_sentence(settings(sweep())[0]) == (
+    assert bought_sentence(Analysis(sweep()).settings[0]) == (
         "At sparsity 0.7 the denoiser runs 1.7 times as fast as the dense one, its middle block 1.25 times, "
         "44 % of its parameters are not zero, the pruned layers' file is 5.6 MB and pruning took 0.5 to 20 s and "
         "601 MiB at the peak."
@@ -226,9 +226,9 @@ def test_tables_of_a_summary_are_read():
 def test_ablations_say_in_short_what_the_page_itself_answers(tmp_path):
     """summary.md has the sentences, for pages that show it beside others'; the sweep's own page has them once."""
     records = sweep()
-    write_tables(records, tmp_path)
+    write_tables(Analysis(records), tmp_path)
     short = dict(sections((tmp_path / "summary.md").read_text()))[IN_SHORT]
-    said = [f"<strong>{s.name}.</strong> {escape(' '.join(sentences(s)))}" for s in settings(records)]
+    said = [f"<strong>{s.name}.</strong> {escape(' '.join(sentences(s)))}" for s in Analysis(records).settings]
     assert short == said
     assert f">{IN_SHORT}<" not in page_of(records, tmp_path / "own")
 
@@ -239,8 +239,8 @@ def test_published_page_keeps_what_a_person_wrote(tmp_path):
     page.write_text("# Own\n\nA reading, `a | b`.\n")
     with pytest.raises(SpecError, match=r"tables: .*run the sweep"):
         publish(tmp_path / "tables", page, [])
-    write_tables(records, tmp_path / "tables")
-    write_figures(records, folders_of(records, tmp_path), tmp_path / "tables/figures")
+    write_tables(Analysis(records), tmp_path / "tables")
+    write_figures(Analysis(records), folders_of(records, tmp_path), tmp_path / "tables/figures")
     with pytest.raises(SpecError, match=r"figures: '.*nothing.png'"):
         publish(tmp_path / "tables", page, ["nothing"])
     publish(tmp_path / "tables", page, ["differences"])

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from synthetic import folders_of, record_of, sweep
 
-from eval.analysis.comparisons import comparisons
-from eval.analysis.estimates import by_configuration
+from eval.analysis.analysis import Analysis
 from eval.figures import write_figures
 from eval.measure import refuse_not_finite, write_json
 from eval.report import words
@@ -42,7 +41,9 @@ def test_every_caption_is_drawn_as_text_in_figures_that_are_xml(tmp_path):
         for record in records:
             record["captions"] = record["captions"][5:] + record["captions"][:5]
         root = tmp_path / str(turn)
-        assert {"pictures", "prompts"} <= set(write_figures(records, folders_of(records, root), root / "figures"))
+        assert {"pictures", "prompts"} <= set(
+            write_figures(Analysis(records), folders_of(records, root), root / "figures")
+        )
         for path in (root / "figures").glob("*.svg"):
             texts = ["".join(node.itertext()) for node in ElementTree.parse(path).iter(f"{SVG}text")]
             if path.stem == "pictures":
@@ -56,20 +57,20 @@ def test_names_with_signs_are_text_in_legends_titles_and_labels(tmp_path):
     records = with_captions(sweep(("wanda", "obs_diff"), (0.3, 0.5), (0,)))
     for record in records:
         record["cell"]["model"] = "a$b_{$ **c** `d` | <e>"
-    write_figures(records, folders_of(records, tmp_path), tmp_path / "figures")
+    write_figures(Analysis(records), folders_of(records, tmp_path), tmp_path / "figures")
     texts = [
         "".join(node.itertext())
         for path in (tmp_path / "figures").glob("*.svg")
         for node in ElementTree.parse(path).iter(f"{SVG}text")
     ]
     assert sum("a$b_{$ **c** `d` | <e>" in text for text in texts) >= 4
-    write_tables(records, tmp_path)
+    write_tables(Analysis(records), tmp_path)
     whole = sections((tmp_path / "summary.md").read_text())
     (quality,) = [part for title, parts in whole if title == "Quality" for part in parts if isinstance(part, dict)]
     assert len({len(row) for row in [quality["head"], *quality["rows"]]}) == 1
     page = tmp_path / "report.html"
     (tmp_path / "metrics.json").write_text("{}")
-    write_report(records, [tmp_path / "metrics.json"], tmp_path, "<b>mine</b>", page)
+    write_report(Analysis(records), [tmp_path / "metrics.json"], tmp_path, "<b>mine</b>", page)
     text = page.read_text()
     assert "<e>" not in text and "<b>mine" not in text and "a$b_{$ **c** `d` | &lt;e&gt;" in text
 
@@ -136,12 +137,11 @@ def test_pictures_that_show_nothing_and_files_passed_over_are_told():
         record["pictures"] = {"count": 24, "black": 0, "flat": 0, "non_finite": 0, "flagged": 0}
         if record["cell"]["method"] == "random":
             record["pictures"] |= {"black": 3, "non_finite": 1}
-    configurations = by_configuration(records)
-    text = markdown(configurations, comparisons(configurations))
+    text = markdown(Analysis(records))
     assert "9 real pictures (passed over 3: 2 hidden, 1 not pictures), evaluator" in text
     assert "‡ Not every picture shows something: random 0.50 6 black, 2 not finite. Black, of one colour" in text
     rows = [line for line in text.splitlines() if "2 × 24 ‡" in line]
     assert len(rows) == 2 and all(line.startswith("| random") for line in rows)  # of quality, and of similarity
     for record in records:
         del record["pictures"]
-    assert "‡" not in markdown(by_configuration(records), [])
+    assert "‡" not in markdown(Analysis(records))

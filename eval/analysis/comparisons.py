@@ -6,17 +6,11 @@ from typing import Literal
 
 import pandas as pd
 
-from eval.analysis.estimates import Estimate, Record, difference, measured, paired, values
+from eval.analysis import shown
+from eval.analysis.configurations import Configurations, Paired
+from eval.analysis.estimates import measured
 from eval.sweep.cells import AXES, Cell, named
 
-Configurations = dict[Cell, list[Record]]
-"""as estimates.by_configuration() gives them"""
-
-REAL = ("fid", "kid", "cmmd", "clip_score", "image_reward", "recall_at_1")
-"""metrics against real pictures and captions, which the dense model has too"""
-TO_DENSE = ("cosine_to_dense", "psnr_to_dense", "ssim_to_dense", "lpips_to_dense", "layer_error")
-"""metrics against the dense model itself"""
-HEADLINE = (*REAL, *TO_DENSE)
 GROUP = ("model", "pattern", "sparsity", "sampling")
 BASE = "obs_diff"
 COLUMNS = (
@@ -29,20 +23,17 @@ Against = Literal["best", "base", "dense"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """first − second in a metric, over the seeds that both have.
+    """first − second in a metric.
 
     Attributes:
         against: what the second is: the best of its group in this metric, the group's base, or the dense model.
-        means: of both over those seeds.
     """
 
     first: Cell
     second: Cell
     against: Against
     metric: str
-    seeds: int
-    means: tuple[float, float]
-    difference: Estimate
+    paired: Paired
 
 
 def groups(configurations: Configurations) -> list[list[Cell]]:
@@ -62,7 +53,13 @@ def best_of(group: Sequence[Cell], configurations: Configurations, name: str) ->
     higher = configurations[known[0]][0]["metrics"][name]["higher_is_better"]
     if higher is None:
         return None
-    return (max if higher else min)(known, key=lambda cell: float(values(configurations[cell], name).mean()))
+
+    def value(cell: Cell) -> float:
+        found = configurations[cell].estimate(name)
+        assert found is not None
+        return found.value
+
+    return (max if higher else min)(known, key=value)
 
 
 def base_of(group: Sequence[Cell], configurations: Configurations) -> Cell | None:
@@ -72,16 +69,16 @@ def base_of(group: Sequence[Cell], configurations: Configurations) -> Cell | Non
 
 
 def comparisons(configurations: Configurations) -> list[Comparison]:
-    """Every pruned configuration against the best and the base of its group, in REAL also against its dense model.
+    """Every pruned configuration against the best and the base of its group, in quality also against its dense model.
 
     Those are left out whose difference has no interval, or that share no seed.
     """
     return [
-        found
+        Comparison(first, second, against, name, found)
         for group in groups(configurations)
-        for name in (*REAL, *TO_DENSE)
+        for name in shown.measured()
         for first, second, against in pairs_of(group, configurations, name)
-        if (found := compared(configurations, first, second, against, name)) is not None
+        if (found := configurations[first].minus(configurations[second], name)) is not None
     ]
 
 
@@ -92,19 +89,8 @@ def pairs_of(group: Sequence[Cell], configurations: Configurations, name: str) -
             yield cell, best, "best"
         if base is not None and cell != base:
             yield cell, base, "base"
-        if name in REAL and cell.dense() in configurations:
+        if name in shown.names("quality") and cell.dense() in configurations:
             yield cell, cell.dense(), "dense"
-
-
-def compared(
-    configurations: Configurations, first: Cell, second: Cell, against: Against, name: str
-) -> Comparison | None:
-    one, other = paired(configurations[first], configurations[second])
-    found = difference(one, other, name) if one else None
-    if found is None or found.interval is None:
-        return None
-    means = float(values(one, name).mean()), float(values(other, name).mean())
-    return Comparison(first, second, against, name, len(one), means, found)
 
 
 def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
@@ -114,8 +100,9 @@ def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
     """
     lines = []
     for one in found:
-        low, high = one.difference.interval or (float("nan"),) * 2
+        paired = one.paired
+        low, high = paired.difference.interval or (float("nan"),) * 2
         axes = [getattr(one.first, axis) for axis in AXES if axis != "seed"]
-        about = [one.against, named(one.second, "seed"), one.metric, one.seeds, *one.means]
-        lines.append([*axes, *about, one.difference.value, low, high, one.difference.excludes_zero])
+        about = [one.against, named(one.second, "seed"), one.metric, paired.seeds, *paired.means]
+        lines.append([*axes, *about, paired.difference.value, low, high, paired.significant])
     return pd.DataFrame(lines, columns=list(COLUMNS))

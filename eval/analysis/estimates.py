@@ -5,7 +5,7 @@ over seeds, two or more; readings of a clock have quartiles instead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from eval import bootstrap as resampling
-from eval.sweep.cells import Cell, cell_path, parse
+from eval.analysis.shown import is_share
 from obsdiff.errors import SpecError
 
 Record = dict[str, Any]
@@ -30,14 +30,6 @@ class Estimate:
     @property
     def excludes_zero(self) -> bool:
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
-
-
-def by_configuration(records: Sequence[Record]) -> dict[Cell, list[Record]]:
-    """Cells that differ in their seed alone, by the cell without a seed, in the order of the first; seeds sorted."""
-    found: dict[Cell, list[Record]] = {}
-    for record in records:
-        found.setdefault(replace(parse(cell_path(record)), seed=""), []).append(record)
-    return {cell: sorted(group, key=lambda r: int(r["cell"]["seed"])) for cell, group in found.items()}
 
 
 def replicates(records: Sequence[Record], name: str) -> NDArray[np.float64] | None:
@@ -75,12 +67,6 @@ def clocked(records: Sequence[Record], name: str) -> bool:
     return any("quartiles" in record["metrics"][name] for record in records)
 
 
-def is_share(records: Sequence[Record], name: str) -> bool:
-    """Whether a metric is a share of hits in percent: 0 or 100 a prompt."""
-    metrics = [record["metrics"][name] for record in records]
-    return all(m["unit"] == "%" and set(m.get("samples", (None,))) <= {0, 100} for m in metrics)
-
-
 def estimate(records: Sequence[Record], name: str) -> Estimate | None:
     """A metric over the seeds of one configuration; None where a seed has not measured it."""
     if not measured(records, name):
@@ -89,7 +75,7 @@ def estimate(records: Sequence[Record], name: str) -> Estimate | None:
     mean = float(each.mean())
     if found is None:
         return Estimate(mean, None if clocked(records, name) else students(each))
-    if not is_share(records, name):
+    if not is_share(name):
         return Estimate(mean, resampling.interval(mean, found))
     low, high = resampling.interval(mean, found + resampling.one_each_way(len(records[0]["prompts"])))
     return Estimate(mean, (max(low, 0.0), min(high, 100.0)))
@@ -114,7 +100,7 @@ def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> 
     if a is None or b is None:
         return Estimate(mean, None if clocked(both, name) else students(each))
     apart = a - b
-    if is_share(both, name):
+    if is_share(name):
         apart = apart + resampling.one_each_way(len(first[0]["prompts"]))
     return Estimate(mean, resampling.interval(mean, apart))
 

@@ -1,14 +1,13 @@
 """Configurations as figures and findings show them: by setting, a line a method and what else differs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eval.analysis.estimates import Record, by_configuration, estimate
+from eval.analysis.configurations import Configuration, Configurations
+from eval.analysis.estimates import Record
 from eval.sweep.cells import PLAIN, Cell, chosen, named
 
-Group = list[Record]
-"""records of one configuration, a seed each"""
 FLOOR = "random"
 """the method that is below all others, and would flatten their differences on a common axis"""
 
@@ -25,8 +24,8 @@ class Setting:
     model: str
     pattern: str
     sampling: str
-    dense: Group = field(default_factory=list)
-    lines: dict[str, dict[float, Group]] = field(default_factory=dict)
+    dense: Configuration = field(default_factory=lambda: Configuration([]))
+    lines: dict[str, dict[float, Configuration]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -36,21 +35,21 @@ class Setting:
     def sparsities(self) -> list[float]:
         return sorted({s for line in self.lines.values() for s in line})
 
-    def at(self, sparsity: float) -> dict[str, Group]:
+    def at(self, sparsity: float) -> dict[str, Configuration]:
         """Label → configuration of one sparsity."""
         return {label: line[sparsity] for label, line in self.lines.items() if sparsity in line}
 
 
-def settings(records: Sequence[Record]) -> list[Setting]:
+def settings(groups: Configurations) -> list[Setting]:
     """All settings in the order of their first pruned cell; a sweep of dense cells alone has one a model."""
-    groups = by_configuration(records)
     dense = {(cell.model, cell.sampling): group for cell, group in groups.items() if cell.method == "dense"}
     pruned = {cell: group for cell, group in groups.items() if cell.method != "dense"}
     apart = ["sparsity", "pattern", "sampling", "seed", *constant(pruned)]
     found: dict[tuple[str, str, str], Setting] = {}
     for cell in pruned or groups:
         key = (cell.model, cell.pattern, cell.sampling)
-        setting = found.setdefault(key, Setting(*key, dense.get((cell.model, cell.sampling), [])))
+        setting = found.setdefault(key, Setting(*key))
+        setting.dense = dense.get((cell.model, cell.sampling), setting.dense)
         if cell in pruned:
             setting.lines.setdefault(named(cell, *apart), {})[float(cell.sparsity)] = pruned[cell]
     for setting in found.values():
@@ -74,9 +73,9 @@ class Point(NamedTuple):
     high: float
 
 
-def point(group: Group, name: str) -> Point | None:
+def point(group: Configuration, name: str) -> Point | None:
     """A metric of a configuration; its 95 % interval, else the widest quartiles, else no bar; None if not measured."""
-    found = estimate(group, name) if group else None
+    found = group.estimate(name)
     if found is None:
         return None
     low, high = found.interval or (found.value, found.value)

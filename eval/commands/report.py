@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from eval.analysis.analysis import Analysis
 from eval.report.page import write_report
 from eval.report.tables import read_cells
 from eval.sweep.cells import listed
@@ -27,4 +28,4 @@ def run(
         scale: what the cells are of.
     """
     metrics = listed(metrics)
-    write_report(read_cells(metrics), metrics, tables, sweep, out, others, scale)
+    write_report(Analysis(read_cells(metrics)), metrics, tables, sweep, out, others, scale)

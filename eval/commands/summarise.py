@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from eval.analysis.analysis import Analysis
 from eval.figures import write_figures
 from eval.report.tables import read_cells, write_tables
 from eval.sweep.cells import listed
@@ -15,6 +16,6 @@ def run(metrics: list[Path], out: Path) -> None:
         out: folder of summary.csv, summary.md, differences.csv and figures/.
     """
     metrics = listed(metrics)
-    cells = read_cells(metrics)
-    write_tables(cells, out)
-    write_figures(cells, [path.parent for path in metrics], out / "figures")
+    analysis = Analysis(read_cells(metrics))
+    write_tables(analysis, out)
+    write_figures(analysis, [path.parent for path in metrics], out / "figures")

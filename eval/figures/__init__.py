@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
-from eval.analysis.estimates import Record
+from eval.analysis.analysis import Analysis
 from eval.images.opening import open_picture
 from eval.report import words
 from obsdiff import registry
@@ -40,11 +40,11 @@ class Traits:
 class Draws(Protocol):
     """A file of this folder."""
 
-    def draw(self, records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+    def draw(self, analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
         """The figure, or None if there is nothing to show; texts are drawn as they are, `$` begins no formula.
 
         Args:
-            records: metrics.json records.
+            analysis: of a sweep's records.
             folders: their cells' folders.
         """
 
@@ -58,11 +58,11 @@ def ordered() -> list[str]:
     return sorted(registry.names(__name__), key=lambda name: (traits(name).order, name))
 
 
-def write_figures(records: Sequence[Record], folders: Sequence[Path], out: Path) -> list[str]:
+def write_figures(analysis: Analysis, folders: Sequence[Path], out: Path) -> list[str]:
     """Draw what the sweep has to show; what an earlier run left in `out` and has no entry any more goes.
 
     Args:
-        folders: the records' cells, in the same order.
+        folders: of the analysis's records, in the same order.
         out: folder of <name>.svg and <name>.png.
 
     Returns:
@@ -73,7 +73,7 @@ def write_figures(records: Sequence[Record], folders: Sequence[Path], out: Path)
         old.unlink()
     drawn = []
     for name in ordered():
-        figure = registry.load(__name__, name).draw(records, folders)
+        figure = registry.load(__name__, name).draw(analysis, folders)
         if figure is not None:
             save(figure, out, name)
             drawn.append(name)

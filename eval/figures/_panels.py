@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eval.analysis.analysis import Analysis
+from eval.analysis.configurations import Configuration
 from eval.analysis.estimates import Record
-from eval.analysis.groups import FLOOR, Group, Point, Setting, about, point, settings
+from eval.analysis.groups import FLOOR, Point, Setting, about, point
 
 MARKERS = "osD^vPX*<>"
 STROKES = ("-", "--", ":", "-.")
@@ -46,7 +48,7 @@ def label_of(setting: Setting) -> str:
 
 
 def panels(
-    records: Sequence[Record],
+    analysis: Analysis,
     names: Sequence[str],
     dense: float | None = None,
     read: Reading = value,
@@ -59,8 +61,8 @@ def panels(
         dense: where the dashed line is; at the dense model's own value, with its interval, by default.
         heading: of a row; None leaves the row out.
     """
-    shown = {name: found for name in names if (found := about(records, name)) is not None}
-    rows = [setting for setting in settings(records) if setting.lines and heading(setting) is not None]
+    shown = {name: found for name in names if (found := about(analysis.records, name)) is not None}
+    rows = [setting for setting in analysis.settings if setting.lines and heading(setting) is not None]
     if not rows or not shown:
         return None
     heights = [1.5 + 0.26 * len(row.lines) if single(row) else 3.3 for row in rows]
@@ -111,7 +113,7 @@ def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None, read
     axis.locator_params(axis="x", nbins=5)
 
 
-def level(line: Any, span: Any, group: Group, name: str, dense: float | None) -> None:
+def level(line: Any, span: Any, group: Configuration, name: str, dense: float | None) -> None:
     """The dense model: a dashed line, and a band where its value has an interval."""
     own = point(group, name)
     if dense is not None:

@@ -12,8 +12,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from eval.analysis.estimates import Record
-from eval.analysis.groups import Setting, settings
+from eval.analysis.analysis import Analysis
+from eval.analysis.groups import Setting
 from eval.figures import Traits
 
 TRAITS = Traits(
@@ -31,9 +31,9 @@ LABELLED = 16
 """more blocks than this are numbered instead of named"""
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     models: dict[str, list[Panel]] = {}
-    for setting in settings(records):
+    for setting in analysis.settings:
         for label, (blocks, table) in tables(setting).items():
             title = f"{label}\n{setting.name.removeprefix(setting.model + ', ')}, {max(setting.lines[label]):g}"
             models.setdefault(setting.model, []).append(Panel(title, blocks, table))

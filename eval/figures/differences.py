@@ -5,12 +5,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from eval.analysis import shown
+from eval.analysis.analysis import Analysis
 from eval.analysis.comparisons import BASE
-from eval.analysis.estimates import Record
 from eval.analysis.groups import Point, Setting
 from eval.figures import Traits, _panels
-from eval.report.findings import compared
-from eval.report.summary_page import DIFFERENCES
 
 TRAITS = Traits(
     title="Paired differences",
@@ -33,7 +32,7 @@ def base_of(setting: Setting) -> str | None:
 def heading(setting: Setting) -> str | None:
     """None where no difference has an interval."""
     pairs = ((label, sparsity) for label, line in setting.lines.items() for sparsity in line)
-    if not any(difference(setting, *pair, name) for pair in pairs for name in DIFFERENCES):
+    if not any(difference(setting, *pair, name) for pair in pairs for name in shown.headlines()):
         return None
     return f"{_panels.label_of(setting)}: minus {base_of(setting)}"
 
@@ -42,9 +41,11 @@ def difference(setting: Setting, label: str, sparsity: float, name: str) -> Poin
     at, base = setting.at(sparsity), base_of(setting)
     if label == base or base not in at:
         return None
-    found = compared(at[label], at[base], name)
-    return None if found is None or found.interval is None else Point(found.value, *found.interval)
+    found = at[label].minus(at[base], name)
+    if found is None or found.difference.interval is None:
+        return None
+    return Point(found.difference.value, *found.difference.interval)
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    return _panels.panels(records, DIFFERENCES, 0.0, difference, heading)
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    return _panels.panels(analysis, shown.headlines(), 0.0, difference, heading)

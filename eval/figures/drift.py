@@ -7,8 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.analysis.estimates import Record
-from eval.analysis.groups import settings
+from eval.analysis.analysis import Analysis
 from eval.figures import Traits, _panels
 
 TRAITS = Traits(
@@ -21,9 +20,9 @@ TRAITS = Traits(
 )
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     drawn = []
-    for setting in settings(records):
+    for setting in analysis.settings:
         curves = {}
         for label, line in setting.lines.items():
             made = [r["deviation"]["latents"] for r in line[max(line)] if r.get("deviation")]

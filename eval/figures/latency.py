@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eval.analysis.estimates import Record
+from eval.analysis.analysis import Analysis
 from eval.analysis.groups import Setting
 from eval.figures import Traits, _panels
 from eval.sweep.clocked import stands_with_dense
@@ -23,8 +23,8 @@ TRAITS = Traits(
 SHOWN = ("block_speedup", "speedup")
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    return _panels.panels(records, SHOWN, dense=1.0, heading=heading)
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    return _panels.panels(analysis, SHOWN, dense=1.0, heading=heading)
 
 
 def heading(setting: Setting) -> str | None:

@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from eval.analysis.analysis import Analysis
 from eval.analysis.estimates import Record
-from eval.analysis.groups import Setting, settings
+from eval.analysis.groups import Setting
 from eval.figures import Traits, strip
 from eval.report.words import line
 from eval.sweep.cells import cell_path, decimal
@@ -26,10 +27,10 @@ PROMPTS_SHOWN = 6
 ACROSS = 3
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    found = settings(records)
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    found = analysis.settings
     alike = [s for s in found if (s.model, s.sampling) == (found[0].model, found[0].sampling)]
-    places = {cell_path(r): f for r, f in zip(records, folders, strict=True) if (f / "images").is_dir()}
+    places = {cell_path(r): f for r, f in zip(analysis.records, folders, strict=True) if (f / "images").is_dir()}
     if not found[0].dense or cell_path(found[0].dense[0]) not in places:
         return None
     dense, fields = found[0].dense[0], fields_of(alike)

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.analysis.estimates import Record
-from eval.analysis.groups import FLOOR, settings
+from eval.analysis.analysis import Analysis
+from eval.analysis.groups import FLOOR
 from eval.figures import Traits, picture
 from eval.report.words import line
 from eval.sweep.cells import cell_path
@@ -26,8 +26,8 @@ RANKED_BY = "psnr_to_dense"
 EACH = 2
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    setting, places = settings(records)[0], {cell_path(r): f for r, f in zip(records, folders, strict=True)}
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    setting, places = analysis.settings[0], {cell_path(r): f for r, f in zip(analysis.records, folders, strict=True)}
     if not setting.lines or not setting.dense:
         return None
     highest = setting.sparsities[-1]

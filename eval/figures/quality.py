@@ -5,7 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eval.analysis.estimates import Record
+from eval.analysis import shown
+from eval.analysis.analysis import Analysis
 from eval.figures import Traits, _panels
 
 TRAITS = Traits(
@@ -17,8 +18,7 @@ TRAITS = Traits(
     ),
     order=1,
 )
-SHOWN = ("fid", "clip_score", "recall_at_1", "cosine_to_dense")
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    return _panels.panels(records, SHOWN)
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    return _panels.panels(analysis, shown.headlines())

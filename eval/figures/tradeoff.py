@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from eval.analysis.estimates import Record
-from eval.analysis.groups import about, point, settings
+from eval.analysis.analysis import Analysis
+from eval.analysis.groups import about, point
 from eval.figures import Traits, _panels
 
 TRAITS = Traits(
@@ -24,13 +24,13 @@ COSTS = ("pruning_seconds", "pruning_memory", "checkpoint_mb")
 LOGARITHMIC = ("pruning_seconds",)
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    quality = next((name for name in QUALITY if about(records, name)), None)
-    costs = {name: metric for name in COSTS if (metric := about(records, name))}
-    rows = [setting for setting in settings(records) if setting.lines]
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    quality = next((name for name in QUALITY if about(analysis.records, name)), None)
+    costs = {name: metric for name in COSTS if (metric := about(analysis.records, name))}
+    rows = [setting for setting in analysis.settings if setting.lines]
     if quality is None or not costs or not rows:
         return None
-    named = about(records, quality)
+    named = about(analysis.records, quality)
     assert named is not None
     figure, axes = plt.subplots(
         len(rows), len(costs), figsize=(3.6 * len(costs) + 1.6, 3.1 * len(rows)), squeeze=False, layout="constrained"

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from eval.analysis.analysis import Analysis
 from eval.analysis.estimates import Record
 from eval.figures import Traits, _panels
 from obsdiff import methods, weightings
@@ -22,8 +23,8 @@ TRAITS = Traits(
 )
 
 
-def draw(records: Sequence[Record], folders: Sequence[Path]) -> Figure | None:
-    specs = [r["provenance"]["spec"] for r in records if weighted(r)]
+def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
+    specs = [r["provenance"]["spec"] for r in analysis.records if weighted(r)]
     curves = {text: values for spec in specs for text, values in [curve(spec)]}
     if not curves:
         return None

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch import Tensor
-
-from eval.images.picture_files import PictureFiles
 from obsdiff import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eval.images.picture_files import PictureFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,9 @@ class Traits:
         library: the distribution that computes it, whose version is recorded; empty if the entry has made_by().
         reads: what it depends on: keys of Pictures.about.
         needs: the key of a model file's `evaluation` without which it is not measured.
+        share: whether it is a share of hits, 0 or 100 of each prompt.
+        headline: its rank among the metrics that sentences, paired differences and figures are about; 0 of others.
+        order: of its column among those of its table.
     """
 
     title: str
@@ -30,6 +35,14 @@ class Traits:
     library: str = ""
     reads: tuple[str, ...]
     needs: str | None = None
+    share: bool = False
+    headline: int = 0
+    order: int = 100
+
+    @property
+    def table(self) -> str:
+        """`similarity` of what compares with the dense model's pictures, else `quality`: real pictures and captions."""
+        return "similarity" if "dense" in self.reads else "quality"
 
 
 @dataclass(frozen=True)
@@ -49,20 +62,20 @@ class Pictures:
         device: torch device of networks that judge, and of metrics that compare pixels.
     """
 
-    files: PictureFiles
-    dense_files: PictureFiles
+    files: "PictureFiles"
+    dense_files: "PictureFiles"
     texts: tuple[str, ...]
-    features: Tensor
-    dense_features: Tensor
-    captions: Tensor
-    fid_features: Tensor
-    reference: Tensor
-    real_features: Tensor
+    features: "Tensor"
+    dense_features: "Tensor"
+    captions: "Tensor"
+    fid_features: "Tensor"
+    reference: "Tensor"
+    real_features: "Tensor"
     about: Mapping[str, Any] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
 
-    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs(self) -> "Iterator[tuple[Tensor, Tensor]]":
         """The pictures and the dense model's in batches, (b, 3, h, w) float32 of 0 to 255 each, on the device."""
         for pair in zip(self.files.batches(), self.dense_files.batches(), strict=True):
             own, dense = (pictures.to(self.device).float() for pictures in pair)

@@ -9,6 +9,8 @@ TRAITS = Traits(
     per="prompt",
     library="open-clip-torch",
     reads=("features", "captions"),
+    headline=1,
+    order=4,
 )
 
 

@@ -17,6 +17,7 @@ TRAITS = Traits(
     per="set",
     library="obsdiff",
     reads=("features", "reference"),
+    order=3,
 )
 BANDWIDTH = 10.0
 

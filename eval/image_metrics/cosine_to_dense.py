@@ -9,6 +9,7 @@ TRAITS = Traits(
     per="prompt",
     library="open-clip-torch",
     reads=("features", "dense"),
+    order=1,
 )
 
 

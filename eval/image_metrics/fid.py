@@ -13,6 +13,8 @@ TRAITS = Traits(
     per="set",
     library="torchmetrics",
     reads=("fid_features", "reference"),
+    headline=3,
+    order=1,
 )
 
 

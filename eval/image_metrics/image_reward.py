@@ -21,6 +21,7 @@ TRAITS = Traits(
     library="image-reward",
     reads=("captions",),
     needs="image_reward",
+    order=5,
 )
 WORKER = Path(__file__).parents[1] / "networks" / "image_reward_worker.py"
 

@@ -12,6 +12,7 @@ TRAITS = Traits(
     per="set",
     library="torchmetrics",
     reads=("fid_features", "reference"),
+    order=2,
 )
 
 

@@ -14,6 +14,7 @@ TRAITS = Traits(
     library="torchmetrics",
     reads=("dense",),
     needs="lpips",
+    order=4,
 )
 
 

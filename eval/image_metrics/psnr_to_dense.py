@@ -12,6 +12,8 @@ TRAITS = Traits(
     per="prompt",
     library="torchmetrics",
     reads=("dense",),
+    headline=2,
+    order=2,
 )
 CEILING = 60.0
 

@@ -11,6 +11,9 @@ TRAITS = Traits(
     per="prompt",
     library="open-clip-torch",
     reads=("features", "captions"),
+    share=True,
+    headline=4,
+    order=6,
 )
 
 

@@ -12,6 +12,7 @@ TRAITS = Traits(
     per="prompt",
     library="torchmetrics",
     reads=("dense",),
+    order=3,
 )
 
 

@@ -1,7 +1,7 @@
 """Metrics of a cell's model. A metric is one file; its stem is the column of the tables."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from obsdiff import registry
 
@@ -17,6 +17,8 @@ class Traits:
         higher_is_better: its direction; None if neither is better as such.
         timed: whether it is a reading of a clock or of memory, which no two runs share to the digit.
         clocked: whether it comes from a cell's own timings, which not every cell has.
+        table: of summary.md that has a column of it; summary.csv has all.
+        order: of that column.
     """
 
     title: str
@@ -24,6 +26,8 @@ class Traits:
     higher_is_better: bool | None
     timed: bool = False
     clocked: bool = False
+    table: Literal["", "similarity", "cost"] = ""
+    order: int = 100
 
 
 @dataclass(frozen=True)

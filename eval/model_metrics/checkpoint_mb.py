@@ -6,6 +6,8 @@ TRAITS = Traits(
     title="file",
     unit="MB",
     higher_is_better=None,
+    table="cost",
+    order=2,
 )
 
 

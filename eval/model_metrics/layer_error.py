@@ -9,6 +9,8 @@ TRAITS = Traits(
     title="layer error",
     unit="relative",
     higher_is_better=False,
+    table="similarity",
+    order=5,
 )
 
 

@@ -6,6 +6,8 @@ TRAITS = Traits(
     title="nonzero parameters",
     unit="M",
     higher_is_better=None,
+    table="cost",
+    order=1,
 )
 
 

@@ -7,6 +7,8 @@ TRAITS = Traits(
     unit="MiB",
     higher_is_better=False,
     timed=True,
+    table="cost",
+    order=8,
 )
 
 

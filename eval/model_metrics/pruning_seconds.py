@@ -10,6 +10,8 @@ TRAITS = Traits(
     unit="s",
     higher_is_better=False,
     timed=True,
+    table="cost",
+    order=6,
 )
 
 

@@ -10,6 +10,8 @@ TRAITS = Traits(
     unit="s",
     higher_is_better=None,
     timed=True,
+    table="cost",
+    order=7,
 )
 
 

@@ -5,7 +5,7 @@ from math import floor, log10
 
 from tabulate import tabulate
 
-from eval.analysis.comparisons import Configurations
+from eval.analysis.configurations import Configurations
 from eval.analysis.estimates import Estimate
 from eval.report.words import marked
 from eval.sweep.cells import AXES, Cell

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from eval.analysis.comparisons import Configurations
-from eval.analysis.estimates import estimate
+from eval.analysis import shown
+from eval.analysis.configurations import Configuration, Configurations
 from eval.model_metrics import Model
 from eval.report.columns import axes_columns, formatted, measured_names, table, title
 from eval.report.words import marked
@@ -15,21 +15,11 @@ NOTE = (
     "Dense kernels multiply zeros (unstructured, N:M) like other numbers: such cells take the dense model's time, are "
     f"not timed each, and say *{AS_DENSE}*."
 )
-COST = (
-    "nonzero_parameters",
-    "checkpoint_mb",
-    "speedup",
-    "denoiser_ms",
-    "pipeline_ms",
-    "pruning_seconds",
-    "shared_seconds",
-    "pruning_memory",
-)
 
 
 def cost(cells: Sequence[Cell], configurations: Configurations) -> str:
     """Means over seeds; a time that is the dense model's says so, and below that model stands what zeros take."""
-    names = measured_names(cells, configurations, COST)
+    names = measured_names(cells, configurations, shown.names("cost"))
     axes = axes_columns(cells, configurations)
     columns: dict[str, list[str]] = {key: [] for key in (*axes, *(title(cells, configurations, n) for n in names))}
     zeros = zeros_shown(cells, configurations)
@@ -45,10 +35,10 @@ def cost(cells: Sequence[Cell], configurations: Configurations) -> str:
     return "\n\n".join([*([" ".join([NOTE, *notes])] if zeros else []), table(columns)])
 
 
-def text_of(records: Sequence[Record], name: str) -> str:
+def text_of(records: Configuration, name: str) -> str:
     if as_dense(records, name):
         return AS_DENSE
-    found = estimate(records, name)
+    found = records.estimate(name)
     # the dense model's checkpoint is a header of some bytes
     return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
 

@@ -7,16 +7,12 @@ apart where the interval excludes zero; there is no correction for the number of
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from eval.analysis.estimates import Estimate, Record, difference, paired
-from eval.analysis.groups import Group, Setting, about, point
+from eval.analysis import shown
+from eval.analysis.configurations import Configuration
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Setting, about, point
 from eval.report.columns import formatted
 from eval.sweep.clocked import as_dense
-from obsdiff.errors import SpecError
-
-LED_BY = ("clip_score", "psnr_to_dense", "fid", "recall_at_1")
-"""the metrics that a leader is named for; a sentence takes the first that was measured"""
-BREAKS = ("clip_score", "recall_at_1")
-"""a configuration is broken where one of these is significantly below the dense model's"""
 
 
 class Table(NamedTuple):
@@ -39,18 +35,6 @@ def listed(labels: Sequence[str]) -> str:
     return joined(labels) if len(labels) <= LISTED else f"{len(labels)} others"
 
 
-def compared(first: Group, second: Group, name: str) -> Estimate | None:
-    """The paired difference over the seeds that both have; None where it has no interval or nothing pairs."""
-    one, other = paired(first, second)
-    if not one:
-        return None
-    try:
-        found = difference(one, other, name)
-    except SpecError:  # other prompts
-        return None
-    return found if found is not None and found.interval is not None else None
-
-
 class Lead(NamedTuple):
     """The best of some configurations, and how the others stand to it."""
 
@@ -64,7 +48,7 @@ class Lead(NamedTuple):
     """those whose difference has no interval"""
 
 
-def lead(groups: Mapping[str, Group], name: str) -> Lead | None:
+def lead(groups: Mapping[str, Configuration], name: str) -> Lead | None:
     """The configuration with the best value of a metric; None if none has one."""
     values = {label: p.value for label, group in groups.items() if (p := point(group, name))}
     metric = about([record for group in groups.values() for record in group], name)
@@ -74,10 +58,13 @@ def lead(groups: Mapping[str, Group], name: str) -> Lead | None:
     stand: dict[str, list[str]] = {"behind": [], "alike": [], "unknown": []}
     for label in values:
         if label != best:
-            found = compared(groups[best], groups[label], name)
+            found = groups[best].minus(groups[label], name)
             # over the seeds that two share, the order may be another than over all
-            ahead = found is not None and found.excludes_zero and (found.value > 0) == metric["higher_is_better"]
-            stand["unknown" if found is None else "behind" if ahead else "alike"].append(label)
+            if found is None:
+                stand["unknown"].append(label)
+                continue
+            ahead = found.significant and (found.difference.value > 0) == metric["higher_is_better"]
+            stand["behind" if ahead else "alike"].append(label)
     return Lead(best, values[best], **stand)
 
 
@@ -96,7 +83,7 @@ def lead_text(found: Lead) -> str:
 def leaders(setting: Setting) -> Table | None:
     """The best of each sparsity by each metric that says which is better."""
     groups = [group for line in setting.lines.values() for group in line.values()]
-    known = {n: m for n in LED_BY if (m := about([r for g in groups for r in g], n))}
+    known = {n: m for n in shown.headlines() if (m := about([r for g in groups for r in g], n))}
     if not groups or not known:
         return None
     rows = []
@@ -109,7 +96,7 @@ def leaders(setting: Setting) -> Table | None:
 def lead_sentence(setting: Setting) -> str:
     """Which methods lead at the highest sparsity, and which are not significantly different from it."""
     sparsity = setting.sparsities[-1]
-    found = next(((n, one) for n in LED_BY if (one := lead(setting.at(sparsity), n))), None)
+    found = next(((n, one) for n in shown.headlines() if (one := lead(setting.at(sparsity), n))), None)
     if found is None:
         return ""
     name, best = found
@@ -128,14 +115,14 @@ def lead_sentence(setting: Setting) -> str:
     return f"{text}."
 
 
-def first_break(setting: Setting, label: str, names: Sequence[str] = BREAKS) -> tuple[bool, float | None]:
+def first_break(setting: Setting, label: str, names: Sequence[str] = ()) -> tuple[bool, float | None]:
     """Whether a line could be held against the dense model at all, and its first sparsity significantly below it."""
     comparable = False
     for sparsity, group in setting.lines[label].items():
-        for name in names:
-            found = compared(group, setting.dense, name)
+        for name in names or shown.broken_by():
+            found = group.minus(setting.dense, name)
             comparable |= found is not None
-            if found is not None and found.interval is not None and found.interval[1] < 0:
+            if found is not None and found.significant and found.difference.value < 0:
                 return True, sparsity
     return comparable, None
 
@@ -144,7 +131,7 @@ def break_sentence(setting: Setting) -> str:
     """From which sparsity on a method is worse than dense, in CLIP score or R@1."""
     if not setting.dense:
         return "There is no dense cell to compare the pruned ones with."
-    metrics = [m["title"] for name in BREAKS if (m := about(setting.dense, name))]
+    metrics = [m["title"] for name in shown.broken_by() if (m := about(setting.dense, name))]
     grouped: dict[str, list[str]] = {}
     for label, line in setting.lines.items():
         comparable, sparsity = first_break(setting, label)
@@ -164,7 +151,7 @@ def break_sentence(setting: Setting) -> str:
 
 def breaks(setting: Setting) -> Table | None:
     """Of each line and metric the first sparsity significantly below dense; None where there is one sparsity."""
-    metrics = {name: m for name in BREAKS if (m := about(setting.dense, name))}
+    metrics = {name: m for name in shown.broken_by() if (m := about(setting.dense, name))}
     if len(setting.sparsities) < 2 or not metrics:
         return None
     rows = []

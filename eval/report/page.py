@@ -12,8 +12,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from eval.analysis.analysis import Analysis
 from eval.analysis.estimates import Record
-from eval.analysis.groups import settings
 from eval.figures import ordered, traits
 from eval.report.findings import Table, breaks, count_of, leaders, sentences
 from eval.report.summary_page import IN_SHORT
@@ -31,7 +31,7 @@ HIDDEN = 0xF0000
 
 
 def write_report(
-    records: Sequence[Record],
+    analysis: Analysis,
     paths: Sequence[Path],
     tables: Path,
     sweep: str,
@@ -42,13 +42,12 @@ def write_report(
     """Write the page.
 
     Args:
-        records: the cells' metrics, in the order of the rows.
-        paths: their metrics.json files; when they were written is when they were measured.
+        paths: the metrics.json files of the analysis's records; when they were written is when they were measured.
         tables: folder of summary.md and figures/.
         others: summary.md files of other sweeps, shown as ablations under their folders' names.
         scale: 'tiny' puts a warning on top.
     """
-    found = settings(records)
+    records = analysis.records
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(["jinja"]),
@@ -62,7 +61,7 @@ def write_report(
         run=what_was_run(records, paths),
         answers=[
             (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
-            for setting in found
+            for setting in analysis.settings
         ],
         summary=[part for part in sections((tables / "summary.md").read_text()) if part[0] != IN_SHORT],  # `answers`
         figures=inlined(tables / "figures"),

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from eval.analysis.comparisons import REAL, TO_DENSE, Comparison, Configurations, best_of, groups
-from eval.analysis.estimates import Record, estimate
+from eval.analysis import shown
+from eval.analysis.analysis import Analysis
+from eval.analysis.comparisons import Comparison, best_of, groups
+from eval.analysis.configurations import Configurations
+from eval.analysis.estimates import Record
 from eval.analysis.groups import constant
 from eval.images.manifest import FAULTS
 from eval.report.columns import WARNED, axes_columns, measured_names, table, title, with_interval
@@ -13,7 +16,6 @@ from eval.report.words import code, marked
 from eval.sweep.cells import Cell, named
 from obsdiff.captions.prompts import counts_text
 
-DIFFERENCES = ("fid", "clip_score", "psnr_to_dense", "recall_at_1")
 IN_SHORT = "In short"
 TIED, AS_DENSE, UNSOUND = "°", "=", "‡"
 MARKS = (
@@ -29,22 +31,23 @@ SIMILARITY = (
 )
 
 
-def markdown(configurations: Configurations, found: Sequence[Comparison], answers: Sequence[str] = ()) -> str:
+def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
     """The whole page.
 
     Args:
-        found: comparisons() of what it shows.
         answers: paragraphs that say in words what the tables show.
     """
+    configurations, found = analysis.configurations, analysis.comparisons
     cells = by_pattern(list(configurations))
     pruned = [cell for cell in cells if float(cell.sparsity) > 0]
-    tied = {(c.first, c.against, c.metric) for c in found if not c.difference.excludes_zero}
+    tied = {(c.first, c.against, c.metric) for c in found if not c.paired.significant}
     notes = list(warnings(configurations))
     short = [f"## {IN_SHORT}", *answers] if answers else []
     parts = ["# Summary", *head(configurations), *short]
-    parts += ["## Quality", quality(cells, configurations, REAL, tied), *notes]
+    parts += ["## Quality", quality(cells, configurations, shown.names("quality"), tied), *notes]
     if pruned:
-        parts += ["## Similarity to the dense model", SIMILARITY, quality(pruned, configurations, TO_DENSE, tied)]
+        table_of = quality(pruned, configurations, shown.names("similarity"), tied)
+        parts += ["## Similarity to the dense model", SIMILARITY, table_of]
     parts += [*differences(cells, configurations, found), "## Cost", cost(cells, configurations)]
     return "\n\n".join(parts) + "\n"
 
@@ -125,11 +128,11 @@ def quality(
         best = {best_of(group, configurations, name) for group in groups(configurations)}
         texts = []
         for cell in cells:
-            found = estimate(configurations[cell], name)
+            found = configurations[cell].estimate(name)
             text = "" if found is None else with_interval(found, cell in best)
             if (cell, "best", name) in tied:
                 text += f" {TIED}"
-            if name in REAL and (cell, "dense", name) in tied:
+            if name in shown.names("quality") and (cell, "dense", name) in tied:
                 text += f" {AS_DENSE}"
             texts.append(text)
         columns[title(cells, configurations, name)] = texts
@@ -139,22 +142,22 @@ def quality(
 def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
     """A heading and a table of each configuration minus its group's base; empty if no group has two."""
     known = {(c.first, c.metric): c for c in found if c.against == "base"}
-    shown = [cell for cell in cells if any(first == cell for first, _ in known)]
-    if not shown:
+    rows = [cell for cell in cells if any(first == cell for first, _ in known)]
+    if not rows:
         return
     apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
     base = {c.first: named(c.second, *apart) for c in known.values()}
-    columns = {"minus": [marked(base[cell]) for cell in shown]}
-    for name in measured_names(shown, configurations, DIFFERENCES):
+    columns = {"minus": [marked(base[cell]) for cell in rows]}
+    for name in measured_names(rows, configurations, shown.headlines()):
         texts = []
-        for cell in shown:
+        for cell in rows:
             one = known.get((cell, name))
-            mark = "" if one is None or one.difference.excludes_zero else f" {TIED}"
-            texts.append("" if one is None else with_interval(one.difference, signed=True) + mark)
+            mark = "" if one is None or one.paired.significant else f" {TIED}"
+            texts.append("" if one is None else with_interval(one.paired.difference, signed=True) + mark)
         columns[title(cells, configurations, name)] = texts
     yield "## Paired differences"
     yield f"Each row minus another of its group; {TIED}: the interval contains 0. differences.csv has all of them."
-    yield table(axes_columns(shown, configurations) | columns)
+    yield table(axes_columns(rows, configurations) | columns)
 
 
 def pictures(records: Sequence[Record]) -> str:

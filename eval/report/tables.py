@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.analysis.comparisons import Configurations, comparisons, tidy
-from eval.analysis.estimates import by_configuration, estimate
-from eval.analysis.groups import settings
+from eval.analysis.analysis import Analysis
+from eval.analysis.comparisons import tidy
+from eval.analysis.configurations import Configurations
 from eval.report.findings import sentences
 from eval.report.summary_page import markdown
 from eval.report.words import marked
@@ -74,7 +74,7 @@ def summary(configurations: Configurations) -> pd.DataFrame:
         row |= {"seeds": len(records), "pictures": len(first["prompts"])}
         row |= {"timed_as": DENSE if all(map(stands_with_dense, records)) else CELL}
         for name in first["metrics"]:
-            found = estimate(records, name)
+            found = records.estimate(name)
             if found is None:
                 continue
             row[name] = found.value
@@ -87,17 +87,14 @@ def summary(configurations: Configurations) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_tables(cells: Sequence[Cell], out: Path) -> None:
+def write_tables(analysis: Analysis, out: Path) -> None:
     """Write summary.csv, summary.md and differences.csv of finished cells.
 
     Args:
-        cells: metrics.json records, in the order of the rows.
         out: folder, made if missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    configurations = by_configuration(cells)
-    found = comparisons(configurations)
-    summary(configurations).to_csv(out / "summary.csv", index=False)
-    tidy(found).to_csv(out / "differences.csv", index=False)
-    answers = [f"**{marked(setting.name)}.** {marked(' '.join(sentences(setting)))}" for setting in settings(cells)]
-    write_text(out / "summary.md", markdown(configurations, found, answers))
+    summary(analysis.configurations).to_csv(out / "summary.csv", index=False)
+    tidy(analysis.comparisons).to_csv(out / "differences.csv", index=False)
+    answers = [f"**{marked(setting.name)}.** {marked(' '.join(sentences(setting)))}" for setting in analysis.settings]
+    write_text(out / "summary.md", markdown(analysis, answers))

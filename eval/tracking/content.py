@@ -10,7 +10,7 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from PIL import Image
 
-from eval.analysis.comparisons import HEADLINE
+from eval.analysis import shown
 from eval.analysis.estimates import Record, estimate
 from eval.figures import strip
 from eval.report.columns import formatted
@@ -169,7 +169,7 @@ def description(record: Record) -> str:
         "",
     ]
     lines += ["| | | 95 % interval |", "|:--|--:|:--|"]
-    for name in (n for n in HEADLINE if n in record["metrics"]):
+    for name in (n for n in shown.measured() if n in record["metrics"]):
         about, made = record["metrics"][name], estimate([record], name)
         ends = f"{formatted(made.interval[0])} to {formatted(made.interval[1])}" if made and made.interval else ""
         lines.append(f"| {about['title']} ({about['unit']}) | {formatted(about['value'])} | {ends} |")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.analysis.comparisons import HEADLINE
+from eval.analysis import shown
 from eval.analysis.estimates import Record
 from eval.sweep.cells import decimal
 from eval.tracking import database, store
@@ -32,13 +32,13 @@ def chart(metric: str) -> dict[str, Any]:
 
 def views(records: Sequence[Record]) -> dict[str, str]:
     """Experiment tags: the view `cells`, and `quality-<sparsity>` of each sparsity."""
-    shown = [name for name in HEADLINE if any(name in record["metrics"] for record in records)]
-    columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{m}`" for m in ("fid_low", "fid_high", *shown)]
+    measured = [name for name in shown.measured() if any(name in record["metrics"] for record in records)]
+    columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{m}`" for m in ("fid_low", "fid_high", *measured)]
     listed = {"searchFilter": CURRENT, "orderByKey": "metrics.`fid`", "orderByAsc": True, "selectedColumns": columns}
     section = {"uuid": SECTION, "name": "quality", "display": True}
     drawn = {
         "compareRunSections": [section | {"isReordered": False, "deleted": False, "isGenerated": False}],
-        "compareRunCharts": [chart(metric) for metric in shown],
+        "compareRunCharts": [chart(metric) for metric in measured],
         "isAccordionReordered": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "method"}]},
         "runsVisibilityMode": "SHOWALL",

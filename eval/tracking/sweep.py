@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.analysis.comparisons import HEADLINE
+from eval.analysis import shown
 from eval.analysis.estimates import Record
 from eval.report.columns import formatted
 from eval.report.tables import frame
@@ -75,7 +75,7 @@ def summary(records: Sequence[Record]) -> Iterator[Point]:
     about = {name: metric for record in records for name, metric in record["metrics"].items()}
     table["line"] = [re.sub(r"[^\w./: -]", "-", name_of(r, models, "sparsity", "seed")) for r in records]
     table["percent"] = (100 * table["sparsity"]).round().astype(int)
-    for name in (n for n in HEADLINE if n in table):
+    for name in (n for n in shown.measured() if n in table):
         lines = table.groupby(["line", "percent"], sort=False, as_index=False)[name].mean().dropna()
         for line, percent, value in zip(lines["line"], lines["percent"], lines[name], strict=True):
             yield f"{name}/{line}", float(value), int(percent)

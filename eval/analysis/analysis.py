@@ -1,0 +1,38 @@
+"""A sweep's records, and all that is computed of them: once, whoever asks.
+
+Tables, sentences, figures and pages look up what they show here. The arithmetic is in estimates.py.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from eval.analysis.comparisons import Comparison, comparisons
+from eval.analysis.configurations import Configurations, by_configuration
+from eval.analysis.estimates import Record
+from eval.analysis.groups import Setting, settings
+
+
+class Analysis:
+    """Of the records of a sweep.
+
+    Args:
+        records: metrics.json records, in the order of the rows.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = list(records)
+
+    @cached_property
+    def configurations(self) -> Configurations:
+        """Those of the same axes but the seed together."""
+        return by_configuration(self.records)
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """What is compared in one row of figures, in one paragraph."""
+        return settings(self.configurations)
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Paired differences within groups, as differences.csv has them."""
+        return comparisons(self.configurations)

@@ -1,0 +1,83 @@
+"""One configuration's records, its estimates, and its paired differences to others, each computed once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+from eval.analysis import estimates
+from eval.analysis.estimates import Estimate, Record
+from eval.sweep.cells import Cell, cell_path, parse
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One configuration minus another in a metric, over the seeds that both have.
+
+    Attributes:
+        means: of both over those seeds.
+        difference: it has an interval.
+    """
+
+    seeds: int
+    means: tuple[float, float]
+    difference: Estimate
+
+    @property
+    def significant(self) -> bool:
+        return self.difference.excludes_zero
+
+
+class Configuration(Sequence[Record]):
+    """The records of one configuration, a seed each, in the order of their seeds."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = list(records)
+        self.estimates: dict[str, Estimate | None] = {}
+        self.paired: dict[tuple[Configuration, str], Paired | None] = {}
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Record]: ...
+    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+        return self.records[place]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def estimate(self, name: str) -> Estimate | None:
+        """A metric over the seeds; None where a seed has not measured it."""
+        if name not in self.estimates:
+            self.estimates[name] = estimates.estimate(self.records, name) if self.records else None
+        return self.estimates[name]
+
+    def minus(self, other: "Configuration", name: str) -> Paired | None:
+        """The paired difference; None where nothing pairs or it has no interval."""
+        key = (other, name)
+        if key not in self.paired:
+            self.paired[key] = self.subtracted(other, name)
+        return self.paired[key]
+
+    def subtracted(self, other: "Configuration", name: str) -> Paired | None:
+        one, two = estimates.paired(self.records, other.records)
+        if not one or any(a["prompts"] != b["prompts"] for a, b in zip(one, two, strict=True)):
+            return None
+        found = estimates.difference(one, two, name)
+        if found is None or found.interval is None:
+            return None
+        first, second = (float(estimates.values(records, name).mean()) for records in (one, two))
+        return Paired(len(one), (first, second), found)
+
+
+Configurations = dict[Cell, Configuration]
+"""by the cell without its seed, in the order of the first of each"""
+
+
+def by_configuration(records: Sequence[Record]) -> Configurations:
+    found: dict[Cell, list[Record]] = {}
+    for record in records:
+        found.setdefault(replace(parse(cell_path(record)), seed=""), []).append(record)
+    return {cell: Configuration(sorted(group, key=lambda r: int(r["cell"]["seed"]))) for cell, group in found.items()}
