@@ -29,7 +29,8 @@ from obsdiff import PruneSpec, models, targets
 from obsdiff.devices import stated_precision
 from obsdiff.planning.counting import own_side
 from obsdiff.planning.plan import meta_denoiser, remove
-from obsdiff.spec import Sampling, Source
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
 
 PATTERNS = ("unstructured=0.5", "2:4", "structured=0.3", "structured=0.5")
 STD = 0.02

@@ -20,19 +20,22 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from benchmarks.candidates import spec_of, taken_off
+from benchmarks.candidates import spec_of
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
 from eval.measure import write_json
-from eval.profile.calls import Calls, caught, pipeline_of, ready, weights_of
+from eval.profile.calls import Calls, caught, pipeline_of, ready
 from eval.profile.latency import in_turns, quartiles, ratios
 from eval.profile.machine import machine
 from eval.profile.work import flops, nbytes, peak_bytes, zero_flops
 from obsdiff import devices, load_pipeline, load_pruned, models, prune
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.swapping import swaps, taken_off
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.jobs.leases import lease
-from obsdiff.spec import Sampling, Source, require
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import require
 
 PROMPT = Prompt("0", "a red heart")
 KINDS = ("block", "denoiser", "pipeline")
@@ -51,7 +54,7 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
         A row for each of the weights and each of block, denoiser and pipeline: ms and speed-up over dense as quartiles;
         the denoiser's also FLOPs measured and ideal, and peak bytes.
     """
-    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, weights)
+    denoiser, install = models.denoiser_of(pipe), swaps(pipe, weights)
 
     def turn(name: str, timed: Calls) -> Calls:
         install[name]()
@@ -82,7 +85,7 @@ def point(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: in
 @torch.no_grad()
 def judged(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: int, names: Any, rounds: int) -> list:
     """Rows of variants of the denoiser's call, for dense and every other weights."""
-    denoiser, install = models.denoiser_of(pipe), weights_of(pipe, weights)
+    denoiser, install = models.denoiser_of(pipe), swaps(pipe, weights)
     tolerance, rows = TOLERANCE[str(denoiser.dtype).removeprefix("torch.")], []
     with ready(pipe, PROMPT, sampling, [size]) as calls:
         args, kwargs = caught(denoiser, calls[size]["denoiser"])

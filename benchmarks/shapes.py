@@ -18,7 +18,7 @@ from obsdiff import models
 from obsdiff.models import _tiny
 from obsdiff.pipelines.loading import configuration
 from obsdiff.pipelines.sources import INDEX
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 HUB = {
     "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",

@@ -19,13 +19,14 @@ import torch
 import tyro
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from benchmarks.candidates import spec_of, taken_off
+from benchmarks.candidates import spec_of
 from benchmarks.elimination import table
-from eval.profile.calls import Calls, weights_of
+from eval.profile.calls import Calls
 from eval.profile.latency import in_turns, ratios
 from eval.profile.machine import hardware
 from eval.profile.work import flops
 from obsdiff import Sampling, prune
+from obsdiff.checkpoints.swapping import swaps, taken_off
 from obsdiff.devices import require, stated_precision
 from obsdiff.models import sd3
 
@@ -61,7 +62,7 @@ def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
     arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape, device=device) for name, value in arguments.items()}
     weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t)).as_dict()) for text in PATTERNS}
-    install = weights_of(pipe, weights)
+    install = swaps(pipe, weights)
 
     def call() -> None:
         denoiser(**arguments)

@@ -5,7 +5,6 @@ times the two in turns; a variant that is right and slower is reported as slower
 """
 
 import copy
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
-from eval.profile.calls import BLOCK
 from eval.profile.latency import in_turns, ratios
+from obsdiff import models, registry
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """of ‖variant − eager‖ / ‖eager‖, by the weights' dtype"""
@@ -84,14 +83,17 @@ def first_line(error: Exception) -> str:
 
 
 def compiled(denoiser: nn.Module) -> nn.Module:
-    """A twin whose transformer blocks are compiled, for these shapes alone; the whole of it where it has no blocks.
+    """A twin whose blocks are compiled, for these shapes alone; the whole of a network of no family.
 
     Blocks that are alike share one graph, so this takes a fraction of compiling the whole.
     """
     torch.compiler.reset()
     made = twin(denoiser)
-    for module in [m for name, m in made.named_modules() if re.fullmatch(BLOCK, name)] or [made]:
-        module.compile(dynamic=False)
+    kinds = {models.traits(name).network: name for name in registry.names(models.__name__)}
+    family = kinds.get(type(denoiser).__name__)
+    names = registry.load(models.__name__, family).blocks(denoiser) if family else [""]
+    for name in names:
+        made.get_submodule(name).compile(dynamic=False)
     return made
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from obsdiff.planning.plan import Plan, plan
     from obsdiff.pruning import prune
     from obsdiff.report import Report
-from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 
 _HOME = {
     "PruneSpec": "spec",

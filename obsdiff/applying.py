@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import models, surgery, targets
-from obsdiff.calibration.runs import prompt_seed
 from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
+from obsdiff.sampling import prompt_seed
 from obsdiff.solver import obs
 from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer, solve_site

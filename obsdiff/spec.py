@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from obsdiff import allocations, devices, methods, patterns, registry, schedulers, weightings
+from obsdiff import allocations, methods, patterns, registry, weightings
 from obsdiff.errors import SpecError
+from obsdiff.sampling import Sampling
 from obsdiff.typed import check_types
 from obsdiff.typed import require as require
 
-DTYPES = ("float32", "bfloat16", "float16")
-OFFLOAD = ("none", "model", "sequential")
 INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")
 PACKAGES = r"[1-9]\d*|unit|sequential|(?=.*[1-9])(\d+(\.\d+)?)GiB"
@@ -33,9 +32,6 @@ TRAJECTORY = ("calibration_steps", "sensitivity", "refit")
 """fields that need the cached trajectory of packages: sequential"""
 PASSING = ("trajectory_memory",)
 """fields of PruneSpec that change how a result is made, and not the result"""
-"""torch devices; told without importing torch"""
-STEPS = 1000
-"""the most that a sampler takes: as many as the networks were trained with"""
 SEEDS = 2**63
 """one more than the largest seed of a torch generator that all devices take"""
 
@@ -47,80 +43,6 @@ def stated(value: T | None) -> T:
     """A field that is None only until its spec is made."""
     assert value is not None
     return value
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a pipeline's weights are and how they are loaded."""
-
-    model: str
-    """hub id or local diffusers folder"""
-    revision: str | None = None
-    """hub branch, tag or commit"""
-    variant: str | None = None
-    """weight file variant, such as fp16"""
-    dtype: str = "float32"
-    """float32, bfloat16 or float16"""
-    device: str = "cpu"
-    """torch device"""
-    offload: str = "none"
-    """none, model or sequential (diffusers' CPU offload)"""
-    without: tuple[str, ...] = ()
-    """components left out, such as text_encoder_3 tokenizer_3 (Stable Diffusion 3 without T5)"""
-    local_files_only: bool = True
-    """never download; --no-local-files-only to fetch from the hub"""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
-        require(self.offload in OFFLOAD, "offload", self.offload, f"one of {', '.join(OFFLOAD)}")
-        require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
-        devices.check(self.device)
-
-    @property
-    def bytes(self) -> int:
-        """Of a number in its dtype."""
-        return 4 if self.dtype == "float32" else 2
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are sampled, in calibration and in use."""
-
-    steps: int = 28
-    """denoising steps"""
-    guidance_scale: float = 7.0
-    """classifier-free guidance; 1 turns it off"""
-    height: int | None = None
-    """pixels; by default the pipeline's own"""
-    width: int | None = None
-    """pixels"""
-    max_sequence_length: int | None = None
-    """tokens of the T5 text (SD3, Flux); by default the pipeline's own"""
-    batch_size: int = 8
-    """prompts sampled together"""
-    scheduler: str | None = None
-    """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; by default its own"""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(1 <= self.steps <= STEPS, "steps", self.steps, f"in [1, {STEPS}]")
-        require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "a number >= 0")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "an integer >= 1")
-        for key in ("height", "width"):
-            value = getattr(self, key)
-            require(value is None or value > 0, key, value, "an integer > 0")
-        length = self.max_sequence_length
-        require(length is None or 0 <= length <= 512, "max_sequence_length", length, "in [0, 512]")
-        ok = self.scheduler is None or self.scheduler in schedulers.NAMES
-        require(ok, "scheduler", self.scheduler, f"one of {', '.join(schedulers.NAMES)}; or left out")
-
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of a diffusers pipeline's call; what is left out stays the pipeline's own."""
-        asked = asdict(self)
-        del asked["batch_size"], asked["scheduler"]
-        asked["num_inference_steps"] = asked.pop("steps")
-        return {k: v for k, v in asked.items() if v is not None}
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from conftest import SAMPLING
 from torch import nn
 
 from benchmarks import kernels, variants
-from benchmarks.candidates import spec_of, taken_off
+from benchmarks.candidates import spec_of
 from benchmarks.latency import markdown, point
 from benchmarks.variants import Refused, compiled, is_two_of_four, judge, semi_structured, twin
-from eval.profile.calls import weights_of
 from obsdiff import load_pruned, prune, registry, save_pruned
+from obsdiff.checkpoints.swapping import swaps, taken_off
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m
 
@@ -129,7 +129,7 @@ def test_weights_take_turns_whatever_was_there_before(tmp_path):
     other = registry.load("obsdiff.models", "sd3").tiny()
     save_pruned(other, tmp_path, prune(other, spec_of("structured=0.5")))
     weights["checkpoint"] = taken_off(pipe, lambda: load_pruned(pipe, tmp_path))
-    install, found = weights_of(pipe, weights), {}
+    install, found = swaps(pipe, weights), {}
     order = ["dense", *texts, "checkpoint", "2:4", "dense"]
     for name in order:
         install[name]()

@@ -21,7 +21,9 @@ from obsdiff.pipelines.complete import require_model
 from obsdiff.pipelines.sizes import FACTS, check, multiple
 from obsdiff.pipelines.sources import read_record
 from obsdiff.planning.memory import counted_bytes
-from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 from obsdiff.typed import hints
 
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,7 @@ from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.pipelines.identity import identity_of
 from obsdiff.pipelines.loading import place
 from obsdiff.pipelines.staging import denoising, offload_of
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 TWO = [Prompt("0", "a cat"), Prompt("1", "a dog")]
 SHORT = replace(SAMPLING, steps=2)

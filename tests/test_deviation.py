@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SAMPLING, spec_of
 
-from eval.profile.deviation import blocks_of, compared, deviation
+from eval.profile.deviation import compared, deviation
 from obsdiff import models, prune, save_pruned
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import read_pruned
@@ -44,7 +44,7 @@ def test_only_blocks_from_the_pruned_one_on_deviate(tmp_path):
     """The inputs are the dense trajectory's, so that a block before the pruned one cannot tell."""
     from obsdiff.models import flux as family
 
-    blocks = blocks_of([n for unit in family.units(family.tiny().transformer) for group in unit for n in group])
+    blocks = family.blocks(family.tiny().transformer)
     assert blocks[0] == "transformer_blocks.0" and blocks[-1] == "single_transformer_blocks.1"
     left = [f"{name}.*" for name in blocks[:-1]]
     found, _ = measured(family, tmp_path, method="random", pattern="unstructured", sparsity=0.5, exclude=left)

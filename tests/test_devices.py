@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from benchmarks import solver
-from benchmarks.candidates import spec_of, taken_off
+from benchmarks.candidates import spec_of
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
 from eval.commands import latency, measure, profile
@@ -28,11 +28,14 @@ from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
 from eval.profile.machine import machine as described
 from obsdiff import SpecError, devices, load_pruned, prune, registry
+from obsdiff.checkpoints.swapping import taken_off
 from obsdiff.commands.prune import run as command
 from obsdiff.patterns import n_m, unstructured
 from obsdiff.pipelines.loading import place
+from obsdiff.sampling import Sampling
 from obsdiff.solver import obs
-from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,6 +13,7 @@ LIBRARY = (
     ("storage",),
     ("solver",),
     ("weightings", "patterns", "allocations", "methods", "schedulers", "packages"),
+    ("sampling", "source"),
     ("spec",),
     ("captions",),
     ("surgery", "models"),

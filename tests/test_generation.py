@@ -66,7 +66,7 @@ def draw(pipe, folder: Path, **more) -> Manifest:
 
 def test_bytes_are_those_of_the_pipelines_own_pictures(family, tmp_path):
     """As it saves them when asked for pictures, under names that are no paths."""
-    from obsdiff.calibration.runs import noise
+    from obsdiff.sampling import noise
 
     own, sampling = family.tiny(), replace(SAMPLING, steps=1)
     generate(own, CHECKPOINT, PROMPTS[:2], sampling, 0, tmp_path / "images")

@@ -18,7 +18,7 @@ from obsdiff.pipelines import identity
 from obsdiff.pipelines.identity import different, identity_of, identity_of_source
 from obsdiff.pipelines.loading import open_pipeline
 from obsdiff.pipelines.samplers import use
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 CAPTIONS = [Prompt(str(i), text) for i, text in enumerate(PROMPTS)]
 

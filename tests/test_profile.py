@@ -9,13 +9,14 @@ from conftest import CHEAP, SAMPLING, entries
 from torch import nn
 
 from eval import model_metrics
-from eval.profile.calls import caught, ready, weights_of
+from eval.profile.calls import caught, ready
 from eval.profile.latency import in_turns, latency, ratios, zeroed
 from eval.profile.layers import layer_errors
 from eval.profile.work import Alive, flops, peak_bytes, zero_flops
 from obsdiff import models, registry
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.swapping import swaps
 from obsdiff.surgery import State
 
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "a dog")]
@@ -105,7 +106,7 @@ def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
 
 def test_weights_are_installed_in_turns(checkpoints):
     pipe = registry.load("obsdiff.models", "sd3").tiny()
-    install = weights_of(pipe, {"pruned": checkpoints["structured"]})
+    install = swaps(pipe, {"pruned": checkpoints["structured"]})
     with ready(pipe, PROMPTS[0], SAMPLING, [1]) as calls, torch.no_grad():
         call = calls[1]["denoiser"]
         dense = call()[0]
@@ -125,7 +126,7 @@ def test_zeros_take_turns_and_leave_the_pipeline_dense(checkpoints):
         gone = state.weight == 0
         assert gone.float().mean() == pytest.approx(0.7, abs=1 / gone.numel()) and state.weight.shape == own.shape
         assert torch.equal(state.weight[~gone], own[~gone]) and own[gone].abs().max() <= own[~gone].abs().min()
-    install = weights_of(pipe, {"pruned": checkpoints["structured"], "zeros": zeros})
+    install = swaps(pipe, {"pruned": checkpoints["structured"], "zeros": zeros})
     install["pruned"](), install["zeros"]()
     assert all(torch.equal(models.linear(pipe.transformer, n).weight, s.weight) for n, s in zeros.states.items())
     install["dense"]()

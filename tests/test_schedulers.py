@@ -10,7 +10,7 @@ from obsdiff import Sampling, load_pipeline, models, registry, schedulers
 from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import samplers
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 CASES = [(name, scheduler) for name in entries("obsdiff.models") for scheduler in models.traits(name).schedulers]
 

@@ -15,7 +15,8 @@ from obsdiff.calibration.walking import Walk, scope_of
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import layers
 from obsdiff.pipelines import samplers
-from obsdiff.spec import PruneSpec, Sampling
+from obsdiff.sampling import Sampling
+from obsdiff.spec import PruneSpec
 
 SHORT = replace(SAMPLING, steps=2, batch_size=1)
 CPU = torch.device("cpu")

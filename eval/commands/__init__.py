@@ -8,6 +8,6 @@ from typing import Annotated
 
 from obsdiff.commands import Flat
 from obsdiff.commands import Source_ as Source_
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 
 Sampling_ = Annotated[Sampling, Flat]

@@ -20,12 +20,11 @@ from eval.images.saving import Saver, save
 from eval.images.shards import record_of, share
 from eval.sweep.cells import cell_hash
 from obsdiff import models, registry
-from obsdiff.calibration.runs import batched, noise
 from obsdiff.captions.prompts import Prompt, prompts_hash
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.identity import LIBRARIES, Identity, code_identity, identity_of
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling, batched, run_pipeline
 from obsdiff.storage.files import DamagedFile, made_anew, read_json, write_json
 from obsdiff.storage.locks import locked
 
@@ -94,7 +93,6 @@ def generate(
     with alone(record.with_suffix(".lock"), folder):
         record.unlink(missing_ok=True)
         clear(folder, stamp)
-        pipe.set_progress_bar_config(disable=True)
         mine = [prompts[rows] for rows in share(batched(len(prompts), sampling.batch_size), shard, shards)]
         with Saver() as saver:
             for batch in tqdm(mine, desc="generating", unit="batch", mininterval=2):
@@ -120,8 +118,7 @@ def sampled(
 ) -> tuple[np.ndarray, Sequence[bool]]:
     """Pictures of a batch, (b, h, w, 3) float of 0 to 1, and what the safety checker flags of them."""
     embeds = family.encode(pipe, [p.caption for p in batch], sampling)
-    noises = noise([p.id for p in batch], seed)
-    found = pipe(**embeds, **sampling.arguments(), generator=noises, output_type="np")
+    found = run_pipeline(pipe, embeds, sampling, [p.id for p in batch], seed, output="np")
     return found.images, getattr(found, "nsfw_content_detected", None) or [False] * len(batch)
 
 

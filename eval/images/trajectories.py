@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from obsdiff import models
-from obsdiff.calibration.runs import batched, noise
 from obsdiff.captions.prompts import Prompt
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling, batched, run_pipeline
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,7 @@ class Batch:
         Args:
             callback: as diffusers' callback_on_step_end.
         """
-        pipe.set_progress_bar_config(disable=True)
-        pipe(
-            **self.embeds,
-            **sampling.arguments(),
-            generator=noise(self.ids, seed),
-            output_type="latent",
-            callback_on_step_end=callback,
-        )
+        run_pipeline(pipe, self.embeds, sampling, self.ids, seed, callback=callback)
 
 
 def encoded(pipe: Any, prompts: Sequence[Prompt], sampling: Sampling) -> list[Batch]:

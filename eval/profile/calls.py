@@ -1,25 +1,19 @@
-"""What is timed and counted: block, denoiser and pipeline as calls without arguments, and weights to put into them."""
+"""What is timed and counted: block, denoiser and pipeline as calls without arguments."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from eval.images.trajectories import Batch, encoded
-from obsdiff import models, packages, surgery
-from obsdiff.calibration.runs import noise
+from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.pipelines.guard import eager
 from obsdiff.pipelines.staging import denoising
-from obsdiff.spec import Sampling
-
-BLOCK = r".*transformer_blocks\.\d+"
-"""names of transformer blocks, in every family"""
+from obsdiff.sampling import Sampling, run_pipeline
 
 PROMPT = Prompt("latency", "a photograph of a tiger")
 """time and work do not depend on the words, which every family's text encoders take as many tokens of"""
@@ -27,10 +21,12 @@ PROMPT = Prompt("latency", "a photograph of a tiger")
 Calls = Mapping[str, Callable[[], Any]]
 
 
-def middle_block(denoiser: nn.Module, names: Sequence[str]) -> nn.Module:
-    """The transformer block of the prunable layer in the middle; the denoiser itself where its layers are in none."""
-    found = re.match(rf"({BLOCK})\.", names[len(names) // 2])
-    return denoiser.get_submodule(found[1]) if found else denoiser
+def middle_block(family: ModuleType, denoiser: nn.Module) -> str:
+    """The block that holds the middle one of the prunable layers."""
+    names = packages.layers(family.units(denoiser))
+    middle = names[len(names) // 2]
+    found: str = next(block for block in family.blocks(denoiser) if middle.startswith(f"{block}."))
+    return found
 
 
 class Caught(Exception):
@@ -78,41 +74,13 @@ def calls_of(pipe: Any, batch: Batch, sampling: Sampling) -> dict[str, Callable[
     Guidance is included. The pipeline must be staged, or all of it where it computes.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    block = middle_block(denoiser, packages.layers(family.units(denoiser)))
+    block = denoiser.get_submodule(middle_block(family, denoiser))
     args, kwargs = caught(denoiser, lambda: batch.sample(pipe, sampling, seed=0))
-    # the denoiser itself where it has no blocks: its hook would stop the call that is looked for
-    inner = (args, kwargs) if block is denoiser else caught(block, lambda: denoiser(*args, **kwargs))
+    inner = caught(block, lambda: denoiser(*args, **kwargs))
     return {"block": lambda: block(*inner[0], **inner[1]), "denoiser": lambda: denoiser(*args, **kwargs)}
 
 
 def pipeline_of(pipe: Any, prompt: Prompt, sampling: Sampling, size: int = 1) -> Callable[[], Any]:
     """The whole pipeline as a call without arguments, its components where its source's offload has them."""
-    pipe.set_progress_bar_config(disable=True)
-    return lambda: pipe([prompt.caption] * size, **sampling.arguments(), generator=noise([prompt.id] * size, 0))
-
-
-@contextmanager
-def installing(pipe: Any, weights: Mapping[str, Pruned]) -> Iterator[dict[str, Callable[[], None]]]:
-    """'dense' and each name → what installs those weights in a dense pipeline, which is dense again afterwards."""
-    install = weights_of(pipe, weights)
-    try:
-        yield install
-    finally:
-        install["dense"]()
-
-
-def weights_of(pipe: Any, weights: Mapping[str, Pruned]) -> dict[str, Callable[[], None]]:
-    """'dense' and each name → what installs those weights in the denoiser of a pipeline that is dense now."""
-    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    changed = {name for pruned in weights.values() for name in pruned.states}
-    dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in sorted(changed)}
-    sites = {name: [*pruned.sites(family, denoiser)] for name, pruned in weights.items()}
-    whole = {site.owner: site.groups for found in sites.values() for site, _ in found if site.owner}
-
-    def put(name: str) -> None:
-        surgery.install(denoiser, dense, whole)
-        if name in weights:
-            left = {site.owner: len(kept) for site, kept in sites[name] if site.owner}
-            surgery.install(denoiser, weights[name].states, left)
-
-    return {name: partial(put, name) for name in ("dense", *weights)}
+    inputs, ids = {"prompt": [prompt.caption] * size}, [prompt.id] * size
+    return lambda: run_pipeline(pipe, inputs, sampling, ids, seed=0, output="pil")

@@ -1,32 +1,23 @@
 """How far a pruned denoiser strays from the dense one, by depth and by step of the sampling loop."""
 
-import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from eval.images.trajectories import Batch, encoded
-from obsdiff import models, packages, surgery
+from obsdiff import models
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.swapping import DENSE, Swaps, swapping
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising
-from obsdiff.spec import Sampling
-from obsdiff.surgery import State
+from obsdiff.sampling import Sampling
 
 Sums = defaultdict[tuple[str, int], Tensor]
 """(block or what else is compared, step) → squared difference and squared norm of the dense one, (2,) float64"""
-
-
-def blocks_of(layers: Sequence[str]) -> list[str]:
-    """The transformer blocks that hold these layers, in their order; of a layer in none, the module that it is in."""
-    found = (re.match(r"(.*transformer_blocks\.\d+)\.", name) for name in layers)
-    return list(
-        dict.fromkeys(match[1] if match else name.rpartition(".")[0] for match, name in zip(found, layers, strict=True))
-    )
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -48,39 +39,19 @@ def ratio(sums: Tensor) -> float:
     return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0
 
 
-class Pair:
-    """A dense denoiser and its pruned weights, which it can be given and relieved of."""
-
-    def __init__(self, family: Any, denoiser: nn.Module, pruned: Pruned) -> None:
-        sites = [(site, kept) for site, kept in pruned.sites(family, denoiser) if site.owner]
-        self.denoiser = denoiser
-        self.pruned: Mapping[str, State] = pruned.changed
-        self.dense = {name: surgery.state_of(models.linear(denoiser, name)) for name in pruned.changed}
-        self.heads = {site.owner: len(kept) for site, kept in sites}
-        self.all_heads = {site.owner: site.groups for site, _ in sites}
-
-    def prune(self) -> None:
-        surgery.install(self.denoiser, self.pruned, self.heads)
-        # on the denoiser's device from now on
-        self.pruned = {name: surgery.state_of(models.linear(self.denoiser, name)) for name in self.pruned}
-
-    def restore(self) -> None:
-        surgery.install(self.denoiser, self.dense, self.all_heads)
-
-
 class Watch:
     """Compares both denoisers, block by block, on the inputs that the dense one gets in a sampling run."""
 
-    def __init__(self, pair: Pair, names: Sequence[str], sums: Sums) -> None:
-        self.pair, self.sums, self.step, self.again = pair, sums, 0, False
+    def __init__(self, denoiser: nn.Module, swaps: Swaps, names: Sequence[str], sums: Sums) -> None:
+        self.swaps, self.sums, self.step, self.again = swaps, sums, 0, False
         self.outputs: dict[str, list[Tensor]] = {}
         blocks = [
-            pair.denoiser.get_submodule(name).register_forward_hook(
+            denoiser.get_submodule(name).register_forward_hook(
                 lambda _, args, out, name=name: self.block(name, tensors(out))
             )
             for name in names
         ]
-        self.handles = [*blocks, pair.denoiser.register_forward_hook(self.call, with_kwargs=True)]
+        self.handles = [*blocks, denoiser.register_forward_hook(self.call, with_kwargs=True)]
 
     def block(self, name: str, output: list[Tensor]) -> None:
         if self.again:
@@ -92,11 +63,11 @@ class Watch:
         if self.again:
             return
         self.again = True
-        self.pair.prune()
+        self.swaps["pruned"]()
         try:
             denoiser(*args, **kwargs)
         finally:
-            self.pair.restore()
+            self.swaps[DENSE]()
             self.again = False
             self.outputs.clear()
 
@@ -122,12 +93,14 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
         number a step, after it. A step is a turn of the sampling loop.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    names = blocks_of(packages.layers(family.units(denoiser)))
+    names = family.blocks(denoiser)
     sums: Sums = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
-    with denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches:
-        pair = Pair(family, denoiser, pruned)
+    with (
+        denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches,
+        swapping(pipe, {"pruned": pruned}, resident=True) as swaps,
+    ):
         for batch in batches:
-            compare(pipe, pair, batch, names, sums, sampling, seed)
+            compare(pipe, swaps, batch, names, sums, sampling, seed)
     steps = range(pipe.num_timesteps)
     return {
         "blocks": names,
@@ -137,10 +110,10 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
 
 
 def compare(
-    pipe: Any, pair: Pair, batch: Batch, names: Sequence[str], sums: Sums, sampling: Sampling, seed: int
+    pipe: Any, swaps: Swaps, batch: Batch, names: Sequence[str], sums: Sums, sampling: Sampling, seed: int
 ) -> None:
     """Add what a batch's dense and pruned trajectories differ by to `sums`, at blocks of these names and in latents."""
-    watch, kept = Watch(pair, names, sums), []
+    watch, kept = Watch(models.denoiser_of(pipe), swaps, names, sums), []
 
     def keep(pipe: Any, i: int, t: Any, values: dict) -> dict:
         kept.append(values["latents"].cpu().clone())
@@ -155,8 +128,8 @@ def compare(
         batch.sample(pipe, sampling, seed, keep)
     finally:
         watch.close()
-    pair.prune()
+    swaps["pruned"]()
     try:
         batch.sample(pipe, sampling, seed, hold_against)
     finally:
-        pair.restore()
+        swaps[DENSE]()

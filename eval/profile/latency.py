@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from eval.profile.calls import PROMPT, Calls, installing, pipeline_of, ready
+from eval.profile.calls import PROMPT, Calls, pipeline_of, ready
 from obsdiff import devices, models, packages
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
-from obsdiff.spec import Sampling
+from obsdiff.checkpoints.swapping import swapping
+from obsdiff.sampling import Sampling
 from obsdiff.surgery import State
 
 ROUNDS, PIPELINES = 5, 3
@@ -113,13 +114,13 @@ def latency(
     """
     size = sampling.batch_size
     weights = {"pruned": pruned} | ({"zeros": zeros} if zeros else {})
-    with ready(pipe, prompt, sampling, sorted({1, size})) as calls, installing(pipe, weights) as install:
+    with ready(pipe, prompt, sampling, sorted({1, size})) as calls, swapping(pipe, weights) as install:
         timed = {what: calls[1][what] for what in SPEEDUPS}
         if size > 1:
             timed |= {f"batch_{what}": calls[size][what] for what in SPEEDUPS}
         times = in_turns({which: partial(turn, install[which], timed) for which in install}, rounds, seconds)
     whole = {"pipeline": pipeline_of(pipe, prompt, sampling)}
-    with installing(pipe, weights) as install:
+    with swapping(pipe, weights) as install:
         several = {which: partial(turn, install[which], whole) for which in weights}
         times |= in_turns(several, min(rounds, PIPELINES), seconds)
     found = {which: of_turn(times, which, size) for which in weights}

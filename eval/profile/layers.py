@@ -14,7 +14,7 @@ from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising
 from obsdiff.planning.counting import paper_flops
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 from obsdiff.surgery import State
 
 

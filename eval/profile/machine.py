@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from obsdiff import devices
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 
 def machine(source: Source) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.profile.calls import PROMPT, installing, ready
+from eval.profile.calls import PROMPT, ready
 from obsdiff import devices, models
 from obsdiff.checkpoints.checkpoint import Pruned
-from obsdiff.spec import Sampling
+from obsdiff.checkpoints.swapping import swapping
+from obsdiff.sampling import Sampling
 
 
 def flops(call: Callable[[], Any]) -> int:
@@ -113,7 +114,7 @@ def work(pipe: Any, pruned: Pruned, sampling: Sampling) -> dict[str, Mapping[str
     done: dict[str, int] = {}
     memory: dict[str, int] = {}
     denoiser = models.denoiser_of(pipe)
-    with ready(pipe, PROMPT, sampling, [1]) as calls, installing(pipe, {"pruned": pruned}) as install:
+    with ready(pipe, PROMPT, sampling, [1]) as calls, swapping(pipe, {"pruned": pruned}) as install:
         call = calls[1]["denoiser"]
         for which, put in install.items():
             put()

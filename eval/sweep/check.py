@@ -15,7 +15,7 @@ from eval.sweep.needs import Need, once
 from obsdiff import models
 from obsdiff.pipelines.sizes import FACTS
 from obsdiff.pipelines.sources import component_files, read_record
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -14,7 +14,9 @@ from eval.sweep.schemas import check
 from eval.sweep.tiny import shrunk, shrunk_model
 from obsdiff import devices, registry
 from obsdiff.errors import SpecError
-from obsdiff.spec import Sampling, Source, require
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import require
 from obsdiff.typed import made
 
 MODELS = Path("config/models")

@@ -15,7 +15,9 @@ from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
 from obsdiff import methods, patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import samplers, sizes
-from obsdiff.spec import PruneSpec, Sampling, Source
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 from obsdiff.typed import no_such_key
 
 DEFAULTS: dict[str, Any] = {

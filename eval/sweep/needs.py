@@ -13,7 +13,8 @@ from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.complete import require_layers, require_model
 from obsdiff.pipelines.sources import files_below
-from obsdiff.spec import Source, require
+from obsdiff.source import Source
+from obsdiff.spec import require
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -20,20 +19,11 @@ from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.guard import finite
 from obsdiff.pipelines.samplers import using
+from obsdiff.sampling import batched, run_pipeline
 from obsdiff.solver.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.spec import PruneSpec
 
 Alphas = Callable[[int], Tensor]
-
-
-def prompt_seed(identity: str, seed: int) -> int:
-    """A 63-bit seed from a prompt's identity and the run's seed."""
-    return int.from_bytes(sha256(f"{seed}/{identity}".encode()).digest()[:8], "big") >> 1
-
-
-def noise(identities: Sequence[str], seed: int) -> list[torch.Generator]:
-    """One CPU generator per prompt, so that its noise does not depend on the batch or the device."""
-    return [torch.Generator("cpu").manual_seed(prompt_seed(identity, seed)) for identity in identities]
 
 
 @dataclass
@@ -250,16 +240,6 @@ def alphas_of(spec: PruneSpec) -> Alphas:
 
 @torch.no_grad()
 def sample(pipe: Any, embeds: dict[str, Tensor], spec: PruneSpec, identities: Sequence[str], callback: Any) -> None:
-    pipe.set_progress_bar_config(disable=True)
+    """Sample a batch with the spec's scheduler; the pipeline keeps its own."""
     with using(pipe, spec.sampling):
-        pipe(
-            **embeds,
-            **spec.sampling.arguments(),
-            generator=noise(identities, spec.seed),
-            output_type="latent",
-            callback_on_step_end=callback,
-        )
-
-
-def batched(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        run_pipeline(pipe, embeds, spec.sampling, identities, spec.seed, callback=callback)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from obsdiff import models
 from obsdiff.calibration.calls import Call
-from obsdiff.calibration.runs import prompt_seed
 from obsdiff.calibration.trajectory import Trajectory
 from obsdiff.packages import Group
+from obsdiff.sampling import prompt_seed
 
 LEAST = 1e-4
 """of a row's weight, in units of the mean: rows are divided by the weights' roots again"""

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from obsdiff import allocations, models
-from obsdiff.calibration.runs import Calibration, alphas_of, batched, begun, require_prompts
+from obsdiff.calibration.runs import Calibration, alphas_of, begun, require_prompts
 from obsdiff.calibration.trajectory import Trajectory, files_of
 from obsdiff.devices import reset_peak_memory, stated_precision
 from obsdiff.errors import SpecError
@@ -30,6 +30,7 @@ from obsdiff.pipelines import guard
 from obsdiff.pipelines.identity import Identity, different, identity_of
 from obsdiff.pipelines.staging import Stage, staged
 from obsdiff.report import peak_memory
+from obsdiff.sampling import batched
 from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, hash_of, read_json, seal, sealed, write_json

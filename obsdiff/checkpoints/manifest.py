@@ -16,7 +16,9 @@ from obsdiff.checkpoints.schema import Schema, closed, schema_of
 from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.pipelines.identity import ABSENT, PIPELINE
 from obsdiff.report import Report
-from obsdiff.spec import DTYPES, PASSING, PruneSpec, Sampling
+from obsdiff.sampling import Sampling
+from obsdiff.source import DTYPES
+from obsdiff.spec import PASSING, PruneSpec
 from obsdiff.storage.files import DamagedFile, read_json, seal, sealed
 from obsdiff.targets import sparsity_of
 

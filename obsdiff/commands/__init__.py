@@ -14,7 +14,8 @@ import tyro
 from obsdiff import registry
 from obsdiff.captions.prompts import read_prompts
 from obsdiff.errors import SpecError
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 from obsdiff.typed import hints
 
 Flat = tyro.conf.OmitArgPrefixes

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from obsdiff.packages import Group, Unit
-    from obsdiff.spec import Sampling
+    from obsdiff.sampling import Sampling
     from obsdiff.surgery import Site
 
 
@@ -41,6 +41,9 @@ class Traits:
 
 class Family(Protocol):
     """A file of this folder."""
+
+    def blocks(self, denoiser: "nn.Module") -> "Sequence[str]":
+        """Names of the blocks that hold the prunable layers, in order of execution."""
 
     def units(self, denoiser: "nn.Module") -> "Sequence[Unit]":
         """The prunable linear layers in order of execution, by shared input and unit (obsdiff/packages.py)."""

@@ -11,7 +11,7 @@ from obsdiff.packages import Group, Unit
 from obsdiff.surgery import Site, Span, Stream
 
 
-def blocks(unet: Any) -> Iterator[tuple[str, Any]]:
+def named_blocks(unet: Any) -> Iterator[tuple[str, Any]]:
     """Names and modules of the transformer blocks in order of execution.
 
     Other attention, such as that of AttnDownBlock2D or of a dual transformer, is not in reach: it stays dense.
@@ -26,9 +26,13 @@ def blocks(unet: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.attentions.{j}.transformer_blocks.{k}", block
 
 
+def blocks(unet: Any) -> list[str]:
+    return [name for name, _ in named_blocks(unet)]
+
+
 def units(unet: Any) -> list[Unit]:
     found: list[Unit] = []
-    for at, block in blocks(unet):
+    for at, block in named_blocks(unet):
         for name in ("attn1", "attn2"):
             if (attention := getattr(block, name)) is None:
                 continue
@@ -48,7 +52,7 @@ def groups(unet: Any) -> list[Group]:
 def sites(unet: Any) -> list[Site]:
     """Heads of attn1 and attn2; neurons of ff, each a row of GEGLU's values and a row of its gates."""
     found = []
-    for at, block in blocks(unet):
+    for at, block in named_blocks(unet):
         for name in ("attn1", "attn2"):
             if (attention := getattr(block, name)) is None:
                 continue

@@ -11,7 +11,7 @@ import torch
 from obsdiff.errors import SpecError
 from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 from obsdiff.surgery import Site, Span, Stream
 
 TRAITS = Traits(
@@ -23,6 +23,11 @@ TRAITS = Traits(
     last="proj_out",
 )
 T5_TOKENS = 512
+
+
+def blocks(denoiser: Any) -> list[str]:
+    kinds = ("transformer_blocks", "single_transformer_blocks")
+    return [f"{kind}.{i}" for kind in kinds for i in range(len(getattr(denoiser, kind)))]
 
 
 def units(denoiser: Any) -> list[Unit]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from obsdiff.models import Traits, _tiny, _unet
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 
 TRAITS = Traits(
     pipeline="StableDiffusionPipeline",
@@ -17,7 +17,7 @@ TRAITS = Traits(
 )
 CLIP_TOKENS = 77
 
-units, groups, sites = _unet.units, _unet.groups, _unet.sites
+blocks, units, groups, sites = _unet.blocks, _unet.units, _unet.groups, _unet.sites
 
 
 def example(denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 from obsdiff.surgery import Site
 
 TRAITS = Traits(
@@ -20,19 +20,20 @@ TRAITS = Traits(
 )
 
 
+def blocks(denoiser: Any) -> list[str]:
+    return [f"transformer_blocks.{i}" for i in range(len(denoiser.transformer_blocks))]
+
+
 def units(denoiser: Any) -> list[Unit]:
-    blocks = enumerate(denoiser.transformer_blocks)
-    return [unit for i, block in blocks for unit in _joint.units(block, f"transformer_blocks.{i}")]
+    return [unit for at in blocks(denoiser) for unit in _joint.units(denoiser.get_submodule(at), at)]
 
 
 def groups(denoiser: Any) -> list[Group]:
-    blocks = enumerate(denoiser.transformer_blocks)
-    return [group for i, block in blocks for group in _joint.groups(block, f"transformer_blocks.{i}", True)]
+    return [group for at in blocks(denoiser) for group in _joint.groups(denoiser.get_submodule(at), at, True)]
 
 
 def sites(denoiser: Any) -> list[Site]:
-    blocks = enumerate(denoiser.transformer_blocks)
-    return [site for i, block in blocks for site in _joint.sites(block, f"transformer_blocks.{i}")]
+    return [site for at in blocks(denoiser) for site in _joint.sites(denoiser.get_submodule(at), at)]
 
 
 CLIP_TOKENS, T5_TOKENS = 77, 256

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from obsdiff.models import Traits, _tiny, _unet, sd
-from obsdiff.spec import Sampling
+from obsdiff.sampling import Sampling
 
 TRAITS = Traits(
     pipeline="StableDiffusionXLPipeline",
@@ -18,7 +18,7 @@ TRAITS = Traits(
 SIZES = 6
 """numbers that tell original size, crop and target size"""
 
-units, groups, sites = _unet.units, _unet.groups, _unet.sites
+blocks, units, groups, sites = _unet.blocks, _unet.units, _unet.groups, _unet.sites
 
 
 def example(denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:

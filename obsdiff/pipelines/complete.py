@@ -10,7 +10,8 @@ from obsdiff import models, registry
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
 from obsdiff.pipelines.stored import shards
-from obsdiff.spec import Source, require
+from obsdiff.source import Source
+from obsdiff.spec import require
 
 WEIGHTS = (".safetensors", ".bin")
 

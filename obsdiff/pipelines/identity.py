@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import component_files
-from obsdiff.spec import Source
+from obsdiff.source import Source
 from obsdiff.storage.files import (
     DamagedFile,
     cache_folder,

@@ -10,7 +10,9 @@ from obsdiff import devices, models
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import components, samplers, sizes, stored
 from obsdiff.pipelines.sources import AGAIN, INDEX, read_record
-from obsdiff.spec import Sampling, Source, require
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
+from obsdiff.spec import require
 
 FACTS = Path(__file__).parent / "facts"
 

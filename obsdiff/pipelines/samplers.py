@@ -11,8 +11,8 @@ from typing import Any
 
 from obsdiff import models
 from obsdiff.errors import SpecError
+from obsdiff.sampling import Sampling
 from obsdiff.schedulers import made
-from obsdiff.spec import Sampling
 
 
 def check(family: str | ModuleType, sampling: Sampling) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from obsdiff import models
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import folder_of, read_record
-from obsdiff.spec import Sampling, Source
+from obsdiff.sampling import Sampling
+from obsdiff.source import Source
 
 FACTS = Path(__file__).parent / "facts"
 USUAL_SCALE = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from obsdiff.errors import SpecError
-from obsdiff.spec import Source
+from obsdiff.source import Source
 from obsdiff.storage.folders import INDEX as INDEX
 
 AGAIN = "download or save the model again"

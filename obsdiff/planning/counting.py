@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from obsdiff.spec import PruneSpec, Sampling
+from obsdiff.sampling import Sampling
+from obsdiff.spec import PruneSpec
 
 aten = torch.ops.aten
 POINTWISE = {aten.add, aten.mul, aten.silu, aten.gelu}

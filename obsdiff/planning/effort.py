@@ -30,7 +30,8 @@ from obsdiff.pipelines.loading import configuration
 from obsdiff.planning.counting import Work
 from obsdiff.planning.rates import Rate
 from obsdiff.solver import admm, elimination, products
-from obsdiff.spec import PruneSpec, Source, stated
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec, stated
 from obsdiff.targets import Target
 
 EFFICIENCY = {"encode": 0.5, "sample": 0.5, "statistics": 0.5, "solve": 0.2, "eliminate": 0.2}

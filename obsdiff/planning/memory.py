@@ -27,7 +27,8 @@ from obsdiff.pipelines.loading import configuration, shipped
 from obsdiff.pipelines.sources import INDEX
 from obsdiff.planning.counting import Work
 from obsdiff.solver import elimination
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 from obsdiff.targets import Target
 
 LIBRARIES = 1 * GIB

@@ -18,7 +18,8 @@ from obsdiff.planning.counting import count_flops
 from obsdiff.planning.effort import EFFICIENCY, Effort, Minutes, effort_of, minutes_of
 from obsdiff.planning.memory import Memory, component_bytes, estimate, fitting
 from obsdiff.planning.rates import Rate
-from obsdiff.spec import PruneSpec, Source
+from obsdiff.source import Source
+from obsdiff.spec import PruneSpec
 from obsdiff.surgery import State
 from obsdiff.targets import Target
 

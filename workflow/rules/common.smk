@@ -23,7 +23,7 @@ from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import write_text
 from obsdiff.pipelines.sources import component_files, files_below
-from obsdiff.spec import Source
+from obsdiff.source import Source
 
 if {"{", "}"} & set(workflow.basedir):
     raise WorkflowError(f"folder: {workflow.basedir} holds a brace, which Snakemake takes for a wildcard; rename it")

@@ -1,0 +1,99 @@
+"""How images are sampled: settings, batches, noise, and the one call of a pipeline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from obsdiff import schedulers
+from obsdiff.typed import check_types, require
+
+if TYPE_CHECKING:
+    import torch
+
+STEPS = 1000
+"""the most steps that a sampler takes: as many as the networks were trained with"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are sampled, in calibration and in use."""
+
+    steps: int = 28
+    """denoising steps"""
+    guidance_scale: float = 7.0
+    """classifier-free guidance; 1 turns it off"""
+    height: int | None = None
+    """pixels; by default the pipeline's own"""
+    width: int | None = None
+    """pixels"""
+    max_sequence_length: int | None = None
+    """tokens of the T5 text (SD3, Flux); by default the pipeline's own"""
+    batch_size: int = 8
+    """prompts sampled together"""
+    scheduler: str | None = None
+    """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; by default its own"""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(1 <= self.steps <= STEPS, "steps", self.steps, f"in [1, {STEPS}]")
+        require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "a number >= 0")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "an integer >= 1")
+        for key in ("height", "width"):
+            value = getattr(self, key)
+            require(value is None or value > 0, key, value, "an integer > 0")
+        length = self.max_sequence_length
+        require(length is None or 0 <= length <= 512, "max_sequence_length", length, "in [0, 512]")
+        ok = self.scheduler is None or self.scheduler in schedulers.NAMES
+        require(ok, "scheduler", self.scheduler, f"one of {', '.join(schedulers.NAMES)}; or left out")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of a diffusers pipeline's call; what is left out stays the pipeline's own."""
+        asked = asdict(self)
+        del asked["batch_size"], asked["scheduler"]
+        asked["num_inference_steps"] = asked.pop("steps")
+        return {k: v for k, v in asked.items() if v is not None}
+
+
+def batched(count: int, size: int) -> list[slice]:
+    """`count` prompts in batches of `size`; the last may be smaller."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def prompt_seed(identity: str, seed: int) -> int:
+    """A 63-bit seed from a prompt's identity and the run's seed."""
+    return int.from_bytes(sha256(f"{seed}/{identity}".encode()).digest()[:8], "big") >> 1
+
+
+def noise(identities: Sequence[str], seed: int) -> "list[torch.Generator]":
+    """One CPU generator per prompt, so that its noise does not depend on the batch or the device."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(prompt_seed(identity, seed)) for identity in identities]
+
+
+def run_pipeline(
+    pipe: Any,
+    inputs: Mapping[str, Any],
+    sampling: Sampling,
+    identities: Sequence[str],
+    seed: int,
+    output: str = "latent",
+    callback: Callable[..., Any] | None = None,
+) -> Any:
+    """Sample one batch with the scheduler that the pipeline has; returns what the pipeline returns.
+
+    Args:
+        inputs: keyword arguments of the pipeline's call: a family's encode(), or the prompts themselves.
+        identities: the prompts', from which their noise is made with `seed`.
+        output: diffusers' output_type; latents are not decoded.
+        callback: diffusers' callback_on_step_end.
+    """
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        **inputs,
+        **sampling.arguments(),
+        generator=noise(identities, seed),
+        output_type=output,
+        callback_on_step_end=callback,
+    )
