@@ -22,11 +22,11 @@ import tyro
 
 from benchmarks.candidates import spec_of
 from benchmarks.variants import TOLERANCE, VARIANTS, judge
-from eval.measure import write_json
 from eval.profile.calls import Calls, caught, pipeline_of, ready
 from eval.profile.latency import in_turns, quartiles, ratios
 from eval.profile.machine import machine
 from eval.profile.work import flops, nbytes, peak_bytes, zero_flops
+from eval.results import write_record
 from obsdiff import devices, load_pipeline, load_pruned, models, prune
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
@@ -195,7 +195,7 @@ def main(
     devices.require(source.device)
     torch.set_num_threads(threads)
     pipe = load_pipeline(source, sampling)
-    weights = {text: taken_off(pipe, lambda s=spec: prune(pipe, s).as_dict()) for text, spec in specs.items()}
+    weights = {text: taken_off(pipe, lambda s=spec: prune(pipe, s)) for text, spec in specs.items()}
     weights |= {str(folder): taken_off(pipe, lambda f=folder: load_pruned(pipe, f)) for folder in checkpoints}
     squares = [replace(sampling, height=side, width=side) for side in resolutions] or [sampling]
     libraries = {name: version(name) for name in ("torch", "diffusers", "obsdiff")}
@@ -205,7 +205,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
 
     def write() -> None:
-        write_json(out / "latency.json", record)
+        write_record(out / "latency.json", record)
         (out / "latency.md").write_text(markdown(record))
 
     for square in squares:

@@ -61,7 +61,7 @@ def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
     denoiser = pipe.transformer
     arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape, device=device) for name, value in arguments.items()}
-    weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t)).as_dict()) for text in PATTERNS}
+    weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t))) for text in PATTERNS}
     install = swaps(pipe, weights)
 
     def call() -> None:

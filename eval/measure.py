@@ -10,11 +10,12 @@ from typing import Any
 
 from eval import model_metrics
 from eval.image_metrics import Pictures
-from eval.images.manifest import Manifest, drawn, refuse_nothing
+from eval.images.manifest import ImagesManifest, drawn, refuse_nothing
 from eval.images.picture_files import PictureFiles
 from eval.model_metrics import Model
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
+from eval.results import CellResult, Metric
 from eval.sweep.cells import axes_of, cell_hash, parse
 from eval.sweep.clocked import timed_as
 from obsdiff import registry
@@ -22,7 +23,6 @@ from obsdiff.captions.prompts import Prompt, counts_text, prompts_hash
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.identity import combined
-from obsdiff.storage import files
 from obsdiff.targets import describe_reach
 
 MORE = {"prompt": "samples", "set": "replicates"}
@@ -31,7 +31,7 @@ TIMINGS = ("threads", "machine", "zeros")
 """what metrics.json says of a cell's timings beside the metrics made of them"""
 
 
-def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Manifest, list[Path], list[Path]]:
+def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[ImagesManifest, list[Path], list[Path]]:
     """A cell's manifest, its pictures and the dense model's in prompt order.
 
     Raises:
@@ -116,19 +116,19 @@ def measure(
     prompts: list[Prompt],
     provenance: dict,
     faults: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """All metrics of a cell as a JSON-able record; the folder's path names the cell.
+) -> CellResult:
+    """All metrics of a cell; the folder's path names it.
 
     A metric that needs a judge of its own is there only if `pictures` names one, and one of a clock only if the cell is
     timed itself (eval/sweep/clocked.py); `latency.of` says whether it is.
 
     Args:
-        faults: as Manifest.faults() has it; by default nothing is known of them.
+        faults: as ImagesManifest.faults() has it; by default nothing is known of them.
 
     Raises:
         SpecError: a metric is NaN or infinite.
     """
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Metric] = {}
     real = pictures.about["reference"]
     own = {"library": f"obsdiff {version('obsdiff')}"}
     network = "evaluator" if pictures.about["fid_features"] == pictures.about["features"] else "Inception-v3"
@@ -142,7 +142,7 @@ def measure(
                 continue
             value, more = entry.compute(seen)
             refuse_not_finite(name, value, more, cell_folder)
-            record = {
+            record: dict[str, Any] = {
                 "value": value,
                 "title": traits.title,
                 "unit": traits.unit.format(network=network),
@@ -155,7 +155,7 @@ def measure(
                     record["warning"] = text
             elif more is not None:
                 record["quartiles"] = more
-            metrics[name] = record
+            metrics[name] = Metric.of(record)
     cell = parse(cell_folder)
     if bool(model.latency) != (timed_as(cell) == "cell"):
         raise SpecError(
@@ -163,24 +163,24 @@ def measure(
         )
     defined = {
         "cell": axes_of(cell),
-        "spec": model.checkpoint["spec"],
-        "base": combined(model.checkpoint["base"]),
+        "spec": model.checkpoint.spec,
+        "base": combined(model.checkpoint.base),
     } | provenance
     # what does not define the cell: another hidden file in the reference's folder makes no other cell
-    seen_on = {"versions": model.checkpoint["versions"], "machine": model.profile["machine"], "reference": real}
-    return {
-        "cell": axes_of(cell),
-        "hash": cell_hash(defined),
-        "provenance": defined | seen_on,
-        "pictures": dict(faults or {}),
-        "prompts": [p.id for p in prompts],
-        "captions": [p.caption for p in prompts],
-        "metrics": metrics,
-        "reach": describe_reach(model.checkpoint["reach"], model.checkpoint["left_dense"]),
-        "layers": model.profile["layers"],
-        "deviation": model.profile["deviation"],
-        "latency": {"of": timed_as(cell)} | {key: model.latency[key] for key in TIMINGS if key in model.latency},
-    }
+    seen_on = {"versions": model.checkpoint.versions, "machine": model.profile.machine, "reference": real}
+    return CellResult(
+        cell=cell,
+        hash=cell_hash(defined),
+        provenance=defined | seen_on,
+        images=dict(faults or {}),
+        prompts=[p.id for p in prompts],
+        captions=[p.caption for p in prompts],
+        metrics=metrics,
+        reach=describe_reach(model.checkpoint.reach, model.checkpoint.left_dense),
+        layers=model.profile.layers,
+        deviation=model.profile.deviation,
+        latency={"of": timed_as(cell)} | {key: model.latency[key] for key in TIMINGS if key in model.latency},
+    )
 
 
 def timed(name: str) -> bool:
@@ -196,11 +196,3 @@ def refuse_not_finite(name: str, value: float, more: Iterable[float] | None, cel
             f"metrics.{name}: {bad[0]} in {cell} ({len(bad)} numbers are not finite); look at its pictures and at the "
             "weights of the network that judges them"
         )
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as a cell's files are written; SpecError where a number is not finite, by its key."""
-    try:
-        files.write_json(path, record, indent=1, sort_keys=True)
-    except ValueError as error:
-        raise SpecError(str(error)) from None

@@ -147,6 +147,6 @@ class Run:
     def finish(self) -> Report:
         if self.measure:
             self.measure.close()
-        surgery.record(self.denoiser, [vars(site) for site in self.report.sites])
+        surgery.record(self.denoiser, self.report.sites)
         self.lap()
         return self.report

@@ -139,14 +139,14 @@ def shrink(states: Mapping[str, State], kept: Sequence[tuple[Site, Tensor]]) -> 
     return small
 
 
-def record(denoiser: Any, sites: Sequence[Mapping[str, Any]]) -> None:
+def record(denoiser: Any, sites: Sequence[Any]) -> None:
     """Say in the denoiser's config which heads and neurons are left, so that it is not the dense model's any more.
 
     Args:
-        sites: as a manifest has them (report.SiteReport).
+        sites: report.SiteReport of each.
     """
     if sites:
         left: dict[str, dict[str, list[int]]] = {}
         for site in sites:
-            left.setdefault(site["layer"], {})[site["kind"]] = [len(site["kept"]), site["groups"]]
+            left.setdefault(site.layer, {})[site.kind] = [len(site.kept), site.groups]
         denoiser.register_to_config(pruned=left)

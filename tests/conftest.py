@@ -115,26 +115,30 @@ def project(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]):
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The tiny model, dense, randomly pruned and with half its heads and neurons, saved for real."""
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the tiny model, dense, randomly pruned and with half its heads and neurons."""
     from obsdiff import prune, save_pruned
-    from obsdiff.checkpoints.checkpoint import WEIGHTS, read_pruned
 
     family = registry.load("obsdiff.models", "sd3")
     found = {}
     for name, pattern in (("dense", "unstructured"), ("random", "unstructured"), ("structured", "structured")):
-        folder, pipe = tmp_path_factory.mktemp(name), family.tiny()
+        found[name], pipe = tmp_path_factory.mktemp(name), family.tiny()
         method = "dense" if name == "dense" else "random"
-        save_pruned(pipe, folder, prune(pipe, spec_of(method, pattern=pattern)))
-        found[name] = read_pruned(folder)
-        found[name].manifest["header"] = 8 + int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little")
+        save_pruned(pipe, found[name], prune(pipe, spec_of(method, pattern=pattern)))
     return found
+
+
+@pytest.fixture(scope="session")
+def checkpoints(saved: dict[str, Path]) -> dict:
+    from obsdiff.checkpoints.checkpoint import read_pruned
+
+    return {name: read_pruned(folder) for name, folder in saved.items()}
 
 
 @pytest.fixture(scope="session")
 def profiles(checkpoints: dict) -> dict:
     """Those, profiled in little time: models as metrics see them."""
-    from eval.model_metrics import Model
+    from eval.model_metrics import Deviation, Model, Profile
     from eval.profile.latency import latency
     from eval.profile.layers import counts, layer_errors
     from eval.profile.work import work
@@ -144,12 +148,14 @@ def profiles(checkpoints: dict) -> dict:
     for name, pruned in checkpoints.items():
         dense = registry.load("obsdiff.models", "sd3").tiny()
         before = {key: value.clone() for key, value in dense.transformer.state_dict().items()}
-        profile = {
+        measured = {
             "layers": layer_errors(dense, pruned, prompts, SAMPLING, 0),
             "work": work(dense, pruned, SAMPLING),
+            "deviation": Deviation([], [], []),
+            "machine": {},
         }
         timings = latency(dense, pruned, SAMPLING, **CHEAP)
         after = dense.transformer.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before), "profiling left the dense model changed"
-        found[name] = Model(pruned.manifest, profile | counts(dense, pruned), timings)
+        found[name] = Model(pruned.manifest, Profile(**measured, **counts(dense, pruned)), timings)
     return found

@@ -122,7 +122,7 @@ def test_killed_run_goes_on_and_gives_the_same_weights(family, tmp_path, monkeyp
 def test_exported_folder_opens_without_us(family, tmp_path, more):
     pipe = family.tiny()
     report = prune(pipe, spec_of("obs_diff", **more))
-    export_pruned(pipe, tmp_path, report.as_dict())
+    export_pruned(pipe, tmp_path, report)
     again = DiffusionPipeline.from_pretrained(tmp_path, **absent(tmp_path))
     left, right = (models.denoiser_of(p).state_dict() for p in (pipe, again))
     assert all(torch.equal(left[key], right[key]) for key in left)
@@ -132,5 +132,5 @@ def test_export_of_fewer_heads_is_refused(family, tmp_path):
     pipe = family.tiny()
     report = prune(pipe, spec_of("magnitude", pattern="heads"))
     with pytest.raises(CheckpointError, match="has 1 of 2 heads left, which a diffusers config cannot say"):
-        export_pruned(pipe, tmp_path, report.as_dict())
+        export_pruned(pipe, tmp_path, report)
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from conftest import combinations, entries
 from synthetic import cell_of, folders_of, record_of, sweep
 
 from eval.analysis.analysis import Analysis
+from eval.analysis.timings import AS_DENSE, as_dense
 from eval.measure import measure
 from eval.model_metrics import Model
 from eval.report.columns import formatted
@@ -17,7 +19,8 @@ from eval.report.findings import sentences
 from eval.report.page import write_report
 from eval.report.paper import COLUMNS, Row, join, shown
 from eval.report.tables import write_tables
-from eval.sweep.clocked import AS_DENSE, as_dense, clocked_names, timed_as
+from eval.results import CellResult, Metric
+from eval.sweep.clocked import clocked_names, timed_as
 from eval.tracking import content
 from obsdiff import patterns, registry
 from obsdiff.errors import SpecError
@@ -28,36 +31,27 @@ LATENCY = TIMES | RATIOS | {"speedup_quartiles": [1.252, 1.292]}
 LATENCY |= {"batch": {"size": 2, **{key: LATENCY[key] for key in LATENCY if key != "pipeline_ms"}}}
 
 
-def clock_metrics(latency: dict) -> dict:
-    """The metrics of a clock as measure() writes them."""
+def clock_metrics(latency: dict) -> dict[str, Metric]:
+    """The metrics of a clock as measure() has them."""
     made = {}
     for name in clocked_names():
         entry = registry.load("eval.model_metrics", name)
-        value, quartiles = entry.compute(Model({}, {}, latency))
-        about = {
-            "title": entry.TRAITS.title,
-            "unit": entry.TRAITS.unit,
-            "higher_is_better": entry.TRAITS.higher_is_better,
-        }
-        made[name] = about | {"value": value, "quartiles": quartiles}
+        value, quartiles = entry.compute(Model.of_times(latency))
+        about = {key: getattr(entry.TRAITS, key) for key in ("title", "unit", "higher_is_better")}
+        made[name] = Metric(**about, value=value, quartiles=list(quartiles))
     return made
 
 
-def measured(cell) -> dict:
-    record = record_of(cell)
-    for name in clocked_names():
-        record["metrics"].pop(name, None)
-    own = timed_as(cell)
-    record["latency"] = {"of": own}
-    if own == "cell":
-        record["metrics"] |= clock_metrics(LATENCY)
-    if cell.method == "dense":
-        record["latency"]["zeros"] = LATENCY | {"share": 0.7}
-    return record
+def measured(cell) -> CellResult:
+    record, own = record_of(cell), timed_as(cell)
+    metrics = {name: metric for name, metric in record.metrics.items() if name not in clocked_names()}
+    zeros = {"zeros": LATENCY | {"share": 0.7}} if cell.method == "dense" else {}
+    clocked = clock_metrics(LATENCY) if own == "cell" else {}
+    return replace(record, metrics=metrics | clocked, latency={"of": own} | zeros)
 
 
 @pytest.fixture(scope="module")
-def records() -> list[dict]:
+def records() -> list[CellResult]:
     """Masks and smaller layers of two methods at two seeds, beside the dense model."""
     cells = [cell_of("dense", seed=seed) for seed in (0, 1)]
     for pattern in ("unstructured", "2:4", "structured"):
@@ -70,7 +64,7 @@ def test_a_clock_is_asked_only_by_those_that_say_so(profiles):
     model = profiles["structured"]
     for name in entries("eval.model_metrics"):
         entry = registry.load("eval.model_metrics", name)
-        entry.compute(Model({}, {}, model.latency) if entry.TRAITS.clocked else Model(model.checkpoint, model.profile))
+        entry.compute(Model.of_times(model.latency) if entry.TRAITS.clocked else Model(model.checkpoint, model.profile))
         assert entry.TRAITS.timed or not entry.TRAITS.clocked
         if entry.TRAITS.clocked:
             with pytest.raises(KeyError):
@@ -90,7 +84,7 @@ def test_metrics_have_times_exactly_where_the_cell_is_timed(method, latency, tmp
     monkeypatch.setattr(registry, "names", lambda package: [] if package.startswith("eval") else names(package))
     pictures = type("P", (), {"about": {"reference": {}, "fid_features": 1, "features": 1}, "judges": {}})
     with pytest.raises(SpecError, match=r"latency: .* given timings"):
-        measure(tmp_path / cell_of(method, 0.5 * (method != "dense")).path, pictures, Model({}, {}, latency), [], {})
+        measure(tmp_path / cell_of(method, 0.5 * (method != "dense")).path, pictures, Model.of_times(latency), [], {})
 
 
 def test_tables_say_as_dense_and_show_the_row_that_was_measured(records, tmp_path):
@@ -114,9 +108,7 @@ def test_tables_say_as_dense_and_show_the_row_that_was_measured(records, tmp_pat
 
 
 def test_a_sweep_of_other_shapes_alone_has_no_row_of_zeros(records, tmp_path):
-    write_tables(
-        Analysis([r for r in records if r["cell"]["pattern"] == "structured" or not r["cell"]["sparsity"]]), tmp_path
-    )
+    write_tables(Analysis([r for r in records if r.cell.pattern == "structured" or not r.cell.amount]), tmp_path)
     text = (tmp_path / "summary.md").read_text()
     assert AS_DENSE not in text and "% zeros" not in text
 
@@ -128,7 +120,7 @@ def test_sentences_and_figures_leave_out_what_was_not_timed(records, tmp_path):
         assert ("times as fast" in said) == (pattern == "structured")
         assert ("takes the dense one's time" in said) == (pattern != "structured")
     draw = registry.load("eval.figures", "latency").draw
-    masks = [record for record in records if record["cell"]["pattern"] != "structured"]
+    masks = [record for record in records if record.cell.pattern != "structured"]
     assert draw(Analysis(masks), [tmp_path] * len(masks)) is None
     figure = draw(Analysis(records), [tmp_path] * len(records))
     titles = [part._suptitle.get_text() for part in figure.subfigs]
@@ -136,7 +128,7 @@ def test_sentences_and_figures_leave_out_what_was_not_timed(records, tmp_path):
 
 
 def test_paper_compare_and_runs_say_as_dense(records):
-    at = {(r["cell"]["pattern"], r["cell"]["method"]): r for r in records if r["cell"]["seed"] == 0}
+    at = {(r.cell.pattern, r.cell.method): r for r in records if r.cell.seed == "0"}
     row = Row({"method": "obs_diff", "pattern": "2:4"}, paper={"block_ms": 9.0, "speedup": 1.2, "fid": 3.0})
     titles, lines = shown(join([row], [at["2:4", "obs_diff"], at["structured", "obs_diff"]]))
     for line, number in zip(lines, (False, True), strict=True):
@@ -155,7 +147,7 @@ def test_paper_compare_and_runs_say_as_dense(records):
 
 
 def test_page_of_masks_has_no_number_of_a_clock_but_the_dense_rows(records, tmp_path):
-    masks = [record for record in records if record["cell"]["pattern"] != "structured"]
+    masks = [record for record in records if record.cell.pattern != "structured"]
     folders_of(masks, tmp_path)
     write_tables(Analysis(masks), tmp_path)
     (tmp_path / "figures").mkdir()
@@ -171,4 +163,4 @@ def test_page_of_masks_has_no_number_of_a_clock_but_the_dense_rows(records, tmp_
 
 def test_old_records_keep_their_times():
     record = sweep(("wanda",), (0.5,), (0,))[1]
-    assert not as_dense([record], "speedup") and math.isfinite(record["metrics"]["speedup"]["value"])
+    assert not as_dense([record], "speedup") and math.isfinite(record.metrics["speedup"].value)

@@ -39,7 +39,9 @@ USES = {
         assert traits(NAME).title""",
     "eval/model_metrics": """
         from eval.model_metrics import Model, traits
-        model = Model({"layers": [{"removed": 2_000_000}, {"removed": 500_000}]}, {})
+        from types import SimpleNamespace as Made
+        checkpoint = Made(layers=[Made(removed=2_000_000), Made(removed=500_000)])
+        model = Model(checkpoint, profile=None)
         assert registry.load("eval.model_metrics", NAME).compute(model) == (2.5, None) and traits(NAME).title""",
     "eval/figures": """
         from pathlib import Path

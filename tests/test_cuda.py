@@ -183,10 +183,12 @@ def checkpoint(request, tmp_path_factory) -> SimpleNamespace:
 
 
 def profiled(pipe, pruned) -> dict:
-    timed = latency(pipe, pruned, SHORT, rounds=1, seconds=1e-4) | work(pipe, pruned, SHORT)
-    errors = {"layers": layer_errors(pipe, pruned, TWO, SHORT, 0), "deviation": deviation(pipe, pruned, TWO, SHORT, 0)}
+    done = work(pipe, pruned, SHORT)
+    timed = latency(pipe, pruned, SHORT, rounds=1, seconds=1e-4) | {"memory": done.memory}
+    errors = layer_errors(pipe, pruned, TWO, SHORT, 0)
     before = weights_of(pipe)
-    record = errors | {"flops": timed["flops"]} | counts(pipe, pruned)
+    record = {"layers": list(map(vars, errors)), "deviation": vars(deviation(pipe, pruned, TWO, SHORT, 0))}
+    record |= {"flops": done.flops} | counts(pipe, pruned)
     assert same(before, weights_of(registry.load("obsdiff.models", family_name(pipe)).tiny())), "it was left changed"
     return json.loads(json.dumps(record)) | {"latency": timed}
 
@@ -211,7 +213,7 @@ def test_profile_in_half_precision(gpu, checkpoint):
     pipe = placed(checkpoint.family, "model", torch.bfloat16)
     errors = layer_errors(pipe, checkpoint.pruned, TWO, SHORT, 0)
     found = deviation(pipe, checkpoint.pruned, TWO, SHORT, 0)
-    assert all(0 <= e["error"] < 2 for e in errors) and torch.tensor(found["by_block"]).isfinite().all()
+    assert all(0 <= e.error < 2 for e in errors) and torch.tensor(found.by_block).isfinite().all()
 
 
 @pytest.mark.parametrize(("method", "pattern"), [("obs_diff", "unstructured"), ("obs_diff", "heads"), ("dsnot", "2:4")])

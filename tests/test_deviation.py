@@ -28,16 +28,16 @@ def measured(family, folder, **spec) -> tuple[dict, bool]:
 def test_pruned_blocks_and_latents_deviate(family, pattern, tmp_path):
     found, same = measured(family, tmp_path, method="random", pattern=pattern, sparsity=0.5)
     assert same, "the dense model was changed"
-    table = torch.tensor(found["by_block"])
-    turns = len(found["latents"])  # of the sampling loop: PNDM takes one more
-    assert table.shape == (len(found["blocks"]), turns) and SAMPLING.steps <= turns <= SAMPLING.steps + 1
-    assert len(set(found["blocks"])) == len(found["blocks"]) > 0
-    assert (table > 0).all() and min(found["latents"]) > 0 and table.isfinite().all()
+    table = torch.tensor(found.by_block)
+    turns = len(found.latents)  # of the sampling loop: PNDM takes one more
+    assert table.shape == (len(found.blocks), turns) and SAMPLING.steps <= turns <= SAMPLING.steps + 1
+    assert len(set(found.blocks)) == len(found.blocks) > 0
+    assert (table > 0).all() and min(found.latents) > 0 and table.isfinite().all()
 
 
 def test_dense_model_does_not_deviate_from_itself(family, tmp_path):
     found, same = measured(family, tmp_path, method="dense", pattern="unstructured")
-    assert same and not torch.tensor(found["by_block"]).any() and not any(found["latents"])
+    assert same and not torch.tensor(found.by_block).any() and not any(found.latents)
 
 
 def test_only_blocks_from_the_pruned_one_on_deviate(tmp_path):
@@ -48,7 +48,7 @@ def test_only_blocks_from_the_pruned_one_on_deviate(tmp_path):
     assert blocks[0] == "transformer_blocks.0" and blocks[-1] == "single_transformer_blocks.1"
     left = [f"{name}.*" for name in blocks[:-1]]
     found, _ = measured(family, tmp_path, method="random", pattern="unstructured", sparsity=0.5, exclude=left)
-    table = torch.tensor(found["by_block"])
+    table = torch.tensor(found.by_block)
     assert not table[:-1].any() and (table[-1] > 0).all()
 
 
@@ -62,8 +62,8 @@ def test_deviation_is_by_turn_of_the_sampling_loop_and_not_by_batch(tmp_path):
     save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude", sparsity=0.5)))
     pruned = read_pruned(tmp_path)
     found, whole = (deviation(dense, pruned, PROMPTS, replace(sampling, batch_size=n), 0) for n in (2, 3))
-    assert len(found["latents"]) == len(found["by_block"][0]) == 2 * SAMPLING.steps - 1
-    torch.testing.assert_close(torch.tensor(found["by_block"]), torch.tensor(whole["by_block"]), rtol=1e-3, atol=1e-7)
+    assert len(found.latents) == len(found.by_block[0]) == 2 * SAMPLING.steps - 1
+    torch.testing.assert_close(torch.tensor(found.by_block), torch.tensor(whole.by_block), rtol=1e-3, atol=1e-7)
 
 
 def test_relative_error_is_over_all_streams():

@@ -263,7 +263,7 @@ def test_latency_benchmark_runs_under_offload():
         family = registry.load("obsdiff.models", "sd3")
         pipe = family.tiny()
         place(pipe, Source(model="tiny", device="cuda", offload="model"))
-        weights = {t: taken_off(pipe, lambda t=t: prune(pipe, spec_of(t)).as_dict()) for t in ("2:4", "structured=0.5")}
+        weights = {t: taken_off(pipe, lambda t=t: prune(pipe, spec_of(t))) for t in ("2:4", "structured=0.5")}
         rows = point(pipe, weights, SAMPLING, 1, rounds=1, pipelines=1)
         assert {(row["weights"], row["what"]) for row in rows} == {
             (name, what) for name in ("dense", *weights) for what in ("block", "denoiser", "pipeline")

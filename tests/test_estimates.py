@@ -1,12 +1,14 @@
 """Intervals, paired differences, and the marks that tables make of them, on synthetic records."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, bootstrap
+from synthetic import metric_of, result_of
 
 from eval import bootstrap as resampling
 from eval import image_metrics
@@ -18,11 +20,11 @@ from eval.report.columns import with_interval
 from eval.report.findings import sentences
 from eval.report.summary_page import markdown
 from eval.report.tables import write_tables
-from eval.sweep.cells import Cell, axes_of
+from eval.results import CellResult
+from eval.sweep.cells import Cell
 from obsdiff import registry
 
 PROMPTS = 128
-LOWER = ("fid", "kid", "cmmd", "lpips_to_dense", "layer_error")
 
 
 def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "uniform", model: str = "m") -> Cell:
@@ -30,25 +32,10 @@ def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "u
     return Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", str(seed))
 
 
-def record(which: Cell, **numbers: object) -> dict:
-    """A metrics.json record: an array of PROMPTS numbers is samples, of REPLICATES replicates around the value before
-    it, a number a value alone."""
-    metrics = {}
-    for name, given in numbers.items():
-        about = {"title": name.upper(), "unit": "u", "higher_is_better": name not in LOWER}
-        if isinstance(given, tuple):
-            about |= {"value": given[0], "replicates": list(given[1])}
-        elif isinstance(given, np.ndarray):
-            about |= {"value": float(given.mean()), "samples": given.tolist()}
-        else:
-            about["value"] = given
-        metrics[name] = about
-    return {
-        "cell": axes_of(which),
-        "prompts": [str(i) for i in range(PROMPTS)],
-        "metrics": metrics,
-        "provenance": {"reference": {"count": 9}, "evaluator": {"name": "e"}},
-    }
+def record(which: Cell, **numbers: object) -> CellResult:
+    about = {"reference": {"count": 9}, "evaluator": {"name": "e"}}
+    made = {name: metric_of(name, given, title=name.upper(), unit="u") for name, given in numbers.items()}
+    return result_of(which, made, prompts=PROMPTS, provenance=about)
 
 
 def noise(seed: int, count: int = PROMPTS) -> np.ndarray:
@@ -80,7 +67,7 @@ def test_difference_of_a_configuration_with_itself_is_nothing():
         )
         for s in range(3)
     ]
-    for name in rows[0]["metrics"]:
+    for name in rows[0].metrics:
         found = difference(rows, rows, name)
         assert found is not None and found.value == 0 and found.interval == (0, 0) and not found.excludes_zero
 
@@ -113,7 +100,7 @@ def test_seeds_widen_the_interval():
 def test_metric_without_a_number_a_prompt_has_students_interval_over_seeds():
     rows = [record(cell("wanda", seed=s), layer_error=v, denoiser_ms=v) for s, v in enumerate((1.0, 2.0, 3.0))]
     for row in rows:
-        row["metrics"]["denoiser_ms"]["quartiles"] = [0, 9]
+        row.metrics["denoiser_ms"] = replace(row.metrics["denoiser_ms"], quartiles=[0, 9])
     found = estimate(rows, "layer_error")
     assert found.value == 2 and found.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
     assert estimate(rows[:1], "layer_error").interval is None and estimate(rows, "denoiser_ms").interval is None
@@ -127,12 +114,7 @@ def test_shares_are_told_apart_as_the_exact_test_of_mcnemar_tells(seeds):
         hits = np.full(PROMPTS, 100.0)
         rows = [record(cell(m, seed=s), recall_at_1=hits) for m in ("wanda", "random") for s in range(seeds)]
         for row in rows[:seeds]:
-            row["metrics"]["recall_at_1"] |= {
-                "samples": [0.0] * k + [100.0] * (PROMPTS - k),
-                "value": 100 * (1 - k / PROMPTS),
-            }
-        for row in rows:
-            row["metrics"]["recall_at_1"]["unit"] = "%"
+            row.metrics["recall_at_1"] = metric_of("recall_at_1", np.repeat([0.0, 100.0], [k, PROMPTS - k]))
         found = difference(rows[:seeds], rows[seeds:], "recall_at_1")
         exact = binomtest(k, k).pvalue if k else 1.0
         assert found.value == pytest.approx(-100 * k / PROMPTS) and found.excludes_zero == (exact < 0.05)
@@ -237,7 +219,7 @@ def test_paired_differences_are_from_obs_diff(tmp_path):
 
 
 def test_best_where_there_is_no_obs_diff(tmp_path):
-    rows = [row for row in world() if row["cell"]["method"] != "obs_diff"]
+    rows = [row for row in world() if row.cell.method != "obs_diff"]
     text, _, _ = written(tmp_path, rows)
     assert [(r["method"], r["minus"]) for r in lines_of(text, "Paired differences")] == [("random", "wanda uniform")]
 
@@ -248,7 +230,7 @@ def test_summary_has_a_row_a_configuration(tmp_path):
     assert len(table) == 5 and (table["seeds"] == 2).all() and (table["pictures"] == PROMPTS).all()
     for name in ("fid", "clip_score", "recall_at_1"):
         assert (table[f"{name}_low"] < table[name]).all() and (table[name] < table[f"{name}_high"]).all()
-        expected = [r["metrics"][name]["value"] for r in rows]
+        expected = [r.metrics[name].value for r in rows]
         assert table[name].tolist() == pytest.approx(np.reshape(expected, (5, 2)).mean(axis=1).tolist())
     write_tables(Analysis(rows[::2]), tmp_path / "one")
     with (tmp_path / "one/summary.csv").open() as file:
@@ -285,7 +267,7 @@ def test_metric_that_was_not_measured_everywhere_is_left_empty(tmp_path):
     text, table, _ = written(tmp_path, rows)
     assert "IMAGE_REWARD" not in text and "image_reward" not in table
     for row in rows[2:4]:
-        row["metrics"]["image_reward"] = record(cell("wanda"), image_reward=noise(1))["metrics"]["image_reward"]
+        row.metrics.update(record(cell("wanda"), image_reward=noise(1)).metrics)
     text, table, _ = written(tmp_path, rows)
     column = [row["IMAGE_REWARD (u) ↑"] for row in lines_of(text, "Quality")]
     assert [bool(value) for value in column] == [False, True, False, False, False]
@@ -296,7 +278,8 @@ def test_warnings_are_footnotes(tmp_path):
     rows = world()
     assert "†" not in written(tmp_path, rows)[0]
     for row in rows:
-        row["metrics"]["fid"]["warning"] = "covariance rank-deficient: 128 pictures in 2048 dimensions"
+        warning = "covariance rank-deficient: 128 pictures in 2048 dimensions"
+        row.metrics["fid"] = replace(row.metrics["fid"], warning=warning)
     text, _, _ = written(tmp_path, rows)
     assert text.count("† FID of m: covariance rank-deficient: 128 pictures in 2048 dimensions.") == 1
     assert "FID (u) ↓ †" in lines_of(text, "Quality")[0]

@@ -1,5 +1,6 @@
 """Contracts of the figures, over all entries, on records that are made up."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -65,9 +66,9 @@ def test_dense_cells_alone_show_their_pictures(tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_records_without_intervals_deviation_or_pictures_are_no_error(name, tmp_path):
     records = sweep(("obs_diff", "wanda"), (0.5,), (0,), dense=False, intervals=False)
+    records = [replace(record, deviation=None) for record in records]
     for record in records:
-        record["deviation"] = None
-        del record["metrics"]["fid"], record["metrics"]["block_speedup"]
+        del record.metrics["fid"], record.metrics["block_speedup"]
     drawn = registry.load("eval.figures", name).draw(Analysis(records), [tmp_path] * len(records)) is not None
     assert drawn == (name in ("quality", "latency", "tradeoff", "weightings"))
 
@@ -101,14 +102,14 @@ def test_settings_are_lines_of_what_compares():
     one, other = Analysis([record_of(cell) for cell in cells]).settings
     assert (one.pattern, other.pattern) == ("unstructured", "2:4") and one.sparsities == [0.3, 0.5]
     assert list(one.lines) == list(other.lines) == ["obs_diff"] and list(one.lines["obs_diff"]) == [0.3, 0.5]
-    assert [r["cell"]["seed"] for r in one.lines["obs_diff"][0.5]] == [0, 1] and len(one.dense) == len(other.dense) == 2
+    assert [r.cell.seed for r in one.lines["obs_diff"][0.5]] == ["0", "1"] and len(one.dense) == len(other.dense) == 2
     more = [record_of(cell) for cell in (*cells, cell_of("obs_diff", 0.5, weighting="linear_increase"))]
     assert list(Analysis(more).settings[0].lines) == ["obs_diff log_decrease", "obs_diff linear_increase"]
 
 
 def test_bars_are_intervals_else_the_widest_quartiles():
     records = [record_of(cell_of("wanda", 0.5, seed)) for seed in (0, 1)]
-    records[1]["metrics"]["denoiser_ms"]["quartiles"] = [8.0, 10.5]
+    records[1].metrics["denoiser_ms"] = replace(records[1].metrics["denoiser_ms"], quartiles=[8.0, 10.5])
     assert point(Configuration(records), "denoiser_ms") == (9.5, 8.0, 11.0)
     assert point(Configuration(records), "speedup") == (1.5, 1.5, 1.5)
     value, low, high = point(Configuration(records), "clip_score")

@@ -34,7 +34,7 @@ SUITE = (
     ("images",),
     ("networks",),
     ("profile",),
-    ("image_metrics",),
+    ("image_metrics", "results"),
     ("measure",),
     ("analysis",),
     ("figures", "report"),

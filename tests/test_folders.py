@@ -74,7 +74,7 @@ REFUSED = {
 def test_a_folder_that_is_not_ours_is_refused_before_any_weights(place, out, monkeypatch, capsys):
     before, pipe = everything(place), tiny()
     report = prune(pipe, spec_of("magnitude"))
-    for write in (lambda: save_pruned(pipe, out, report), lambda: export_pruned(pipe, out, report.as_dict())):
+    for write in (lambda: save_pruned(pipe, out, report), lambda: export_pruned(pipe, out, report)):
         with pytest.raises(SpecError, match=f"out: .*({REFUSED[out]})"):
             write()
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
@@ -99,16 +99,16 @@ def test_results_of_ours_are_written_over_and_no_others(place):
     report = prune(pipe, spec_of("magnitude", sparsity=0.7))
     for _ in range(2):
         save_pruned(pipe, "half", report)
-        export_pruned(pipe, "plain", report.as_dict())
+        export_pruned(pipe, "plain", report)
     with pytest.raises(SpecError, match="is a diffusers model"):
         save_pruned(pipe, "plain", report)
     with pytest.raises(SpecError, match="not an exported pipeline"):
-        export_pruned(pipe, "half", report.as_dict())
+        export_pruned(pipe, "half", report)
     for old in ("half", "plain"):  # of versions that had no lock files
         for lock in Path(old).glob(".*.lock"):
             lock.unlink()
     save_pruned(pipe, "half", report)
-    export_pruned(pipe, "plain", report.as_dict())
+    export_pruned(pipe, "plain", report)
 
 
 def test_a_folder_in_use_is_refused_and_one_where_nothing_was_written_goes(tmp_path):
@@ -129,7 +129,7 @@ def test_modes_follow_the_umask(tmp_path):
     try:
         for folder in ("first", "second"):  # the folder is made, then written over
             save_pruned(pipe, tmp_path / "half", report)
-            export_pruned(pipe, tmp_path / "plain", report.as_dict())
+            export_pruned(pipe, tmp_path / "plain", report)
             prune(tiny(), spec_of("obs_diff"), tmp_path / folder / "progress")
     finally:
         os.umask(before)
@@ -171,7 +171,7 @@ def test_what_is_left_out_is_named_where_diffusers_wants_it(tmp_path):
 def test_an_export_that_was_cut_short_does_not_look_whole(tmp_path, monkeypatch):
     """Whenever it is killed, there is the earlier one, no model_index.json, or the new one; then it can be redone."""
     one, other = tiny(), tiny()
-    first, second = (prune(p, spec_of("magnitude", sparsity=s)).as_dict() for p, s in ((one, 0.3), (other, 0.7)))
+    first, second = (prune(p, spec_of("magnitude", sparsity=s)) for p, s in ((one, 0.3), (other, 0.7)))
     export_pruned(one, tmp_path / "one", first)
     rename, seen = Path.replace, set()
     for moment in range(100):

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import count
 from PIL import Image
+from synthetic import manifest_of
 
 from eval.images.generate import DONE, alone, generate
-from eval.images.manifest import Manifest, drawn, read_manifest
+from eval.images.manifest import ImagesManifest, drawn, read_manifest
 from eval.images.saving import Saver
 from eval.measure import drawn_pictures
 from obsdiff import registry
@@ -26,7 +27,7 @@ from obsdiff.captions.prompts import Prompt, file_name
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import DamagedFile
 
-CHECKPOINT = {"base": "b", "weights_sha256": "w"}
+CHECKPOINT = manifest_of("random")
 PROMPTS = [Prompt(i, f"caption {i}") for i in ("0", "../../x", "A", "a", "val/0001")]
 BATCHES = 3
 
@@ -58,9 +59,16 @@ def pipe(monkeypatch):
     return Pipe()
 
 
-def draw(pipe, folder: Path, **more) -> Manifest:
-    checkpoint = CHECKPOINT | more.pop("checkpoint", {})
-    generate(pipe, checkpoint, PROMPTS, replace(SAMPLING, steps=1), more.pop("seed", 0), folder, **more)
+def draw(pipe, folder: Path, **more) -> ImagesManifest:
+    generate(
+        pipe,
+        more.pop("checkpoint", CHECKPOINT),
+        PROMPTS,
+        replace(SAMPLING, steps=1),
+        more.pop("seed", 0),
+        folder,
+        **more,
+    )
     return read_manifest(folder / "manifest.json")
 
 
@@ -185,9 +193,9 @@ def test_a_dense_model_that_draws_nothing_is_an_error(pipe, tmp_path, colour, fl
     count = 5 if flagged else 0
     message = rf"all 5 of the dense model in .* \({count} flagged by .*dtype: bfloat16 or .*without: \[safety_checker\]"
     with pytest.raises(SpecError, match=message):
-        draw(nothing, tmp_path, checkpoint={"spec": {"method": "dense"}})
+        draw(nothing, tmp_path, checkpoint=manifest_of("dense"))
     assert not (tmp_path / "manifest.json").exists()
-    assert draw(nothing, tmp_path, checkpoint={"spec": {"method": "random"}}).faults()["black"] == 5
+    assert draw(nothing, tmp_path, checkpoint=CHECKPOINT).faults()["black"] == 5
     with pytest.raises(SpecError, match=message):  # shards are not looked at one by one, but as the dense cell
         drawn_pictures(tmp_path, tmp_path, PROMPTS)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PROMPTS, SAMPLING, spec_of
 from safetensors.torch import load_file, save_file
+from synthetic import manifest_of
 
 from eval.images import generate
 from obsdiff import CheckpointError, SpecError, load_pruned, models, prune, registry, save_pruned
@@ -84,7 +85,7 @@ EDITS: dict[str, tuple[Callable[[Path, Source], Source], list[str]]] = {
 def pictures(source: Source, **more: object) -> str:
     """Identity of the pictures that a job would draw."""
     pipe = open_pipeline(source)
-    values = {"checkpoint": {"weights_sha256": "w"}, "prompts": CAPTIONS, "sampling": SAMPLING, "seed": 0} | more
+    values = {"checkpoint": manifest_of(), "prompts": CAPTIONS, "sampling": SAMPLING, "seed": 0} | more
     return generate.identity(identity_of_source(source, pipe), **values, family=models.family_of(pipe))
 
 
@@ -108,7 +109,7 @@ def test_an_edited_component_is_another_pipeline_and_gives_other_pictures(source
 def test_pictures_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(source, monkeypatch, tmp_path):
     first = pictures(source)
     others = [
-        pictures(source, checkpoint={"weights_sha256": "x"}),
+        pictures(source, checkpoint=manifest_of(weights_sha256="x" * 64)),
         pictures(source, prompts=CAPTIONS[:2]),
         pictures(source, sampling=replace(SAMPLING, guidance_scale=2.0)),
         pictures(source, seed=1),

@@ -279,14 +279,13 @@ def test_evaluator_refuses_what_is_neither_folder_nor_architecture(tmp_path):
 
 def test_record_of_a_cell(profiles, seen):
     """Numbers by what a metric is of, a warning where there is one, and no metric whose judge is not named."""
-    profile = profiles["random"].profile | {"machine": {}, "deviation": {}}
-    model = replace(profiles["random"], profile=profile, latency={})  # a mask is not timed
+    model = replace(profiles["random"], latency={})  # a mask is not timed
     cell = Path("m/random/unstructured/0.50/uniform/packages-1/options-plain/sampling-plain/calibration-plain/seed-0")
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
     names = set(entries("eval.image_metrics"))
     for judges in (dict(seen[1].judges), {}):
         record = measure(cell, replace(seen[1], judges=judges), model, prompts, {})
-        found = json.loads(json.dumps(record))["metrics"]
+        found = json.loads(json.dumps(record.as_dict()))["metrics"]
         needs = {name: image_metrics.traits(name).needs for name in names}
         assert names & set(found) == {name for name, need in needs.items() if need is None or need in judges}
         for name in names & set(found):

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import result_of
 
 from eval.report.paper import COLUMNS, latex, one_line, read_values, tidy, write_paper
 from eval.report.paper import join as joined
-from eval.sweep.cells import Cell, axes_of
+from eval.results import CellResult
+from eval.sweep.cells import Cell
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]
@@ -25,21 +27,17 @@ VALUES = """table,model,method,pattern,sparsity,weighting,packages,sampling,cali
 """
 
 
-def cell(method: str, sparsity: str, seed: int = 0, weighting: str = "uniform", **metrics: float) -> dict:
-    """A metrics.json record; what is not given is 0, ImageReward is not measured."""
+def cell(method: str, sparsity: str, seed: int = 0, weighting: str = "uniform", **metrics: float) -> CellResult:
+    """A measured cell; what is not given is 0, ImageReward is not measured."""
     pattern = "unstructured" if method == "dense" else "structured"
     axes = Cell("m", method, pattern, sparsity, weighting, "1", "exclude=ab", "plain", "plain", str(seed))
     values = dict.fromkeys(OURS - {"image_reward"}, 0.0) | metrics
-    return {
-        "cell": axes_of(axes),
-        "prompts": ["a", "b"],
-        "metrics": {name: {"value": value, "unit": "evaluator features"} for name, value in values.items()},
-        "provenance": {
-            "machine": {"device": "some GPU", "dtype": "float16"},
-            "reference": {"count": 7},
-            "evaluator": {"name": "judge"},
-        },
+    about = {
+        "machine": {"device": "some GPU", "dtype": "float16"},
+        "reference": {"count": 7},
+        "evaluator": {"name": "judge"},
     }
+    return result_of(axes, values, prompts=2, provenance=about)
 
 
 @pytest.fixture
@@ -99,11 +97,11 @@ def test_files(values, tmp_path):
     assert "mean nothing" not in (tmp_path / "full/paper.md").read_text()
 
 
-def calibrated(method: str, **changed: object) -> dict:
-    """The record of a cell that calibrated."""
+def calibrated(method: str, **changed: object) -> CellResult:
+    """A cell that calibrated."""
     made, sampling = cell(method, "0.20"), {"steps": 25, "guidance_scale": 7.0, "height": 512, "width": 512}
     spec = {"alpha_min": 0.8, "alpha_max": 1.2, "damping": 0.01, "prompts": "abcdef" * 10}
-    made["provenance"]["spec"] = spec | {"sampling": sampling | {"scheduler": "euler"} | changed}
+    made.provenance["spec"] = spec | {"sampling": sampling | {"scheduler": "euler"} | changed}
     return made
 
 

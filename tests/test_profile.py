@@ -15,7 +15,7 @@ from eval.profile.layers import layer_errors
 from eval.profile.work import Alive, flops, peak_bytes, zero_flops
 from obsdiff import models, registry
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.checkpoint import WEIGHTS, Pruned
 from obsdiff.checkpoints.swapping import swaps
 from obsdiff.surgery import State
 
@@ -44,7 +44,7 @@ def test_titles_of_model_metrics_differ():
 
 
 def test_zeros_are_multiplied_and_small_layers_are_not(profiles):
-    work = {name: model.profile["work"]["flops"] for name, model in profiles.items()}
+    work = {name: model.profile.work.flops for name, model in profiles.items()}
     assert work["dense"]["pruned"] == work["dense"]["ideal"] == work["dense"]["dense"]
     assert work["random"]["ideal"] < work["random"]["pruned"] == work["random"]["dense"]
     assert work["structured"]["ideal"] == work["structured"]["pruned"] < work["structured"]["dense"]
@@ -74,22 +74,23 @@ def test_memory_is_of_what_is_alive_at_once():
 
 
 def test_memory_falls_with_structure_alone(profiles):
-    memory = {name: model.profile["work"]["memory"] for name, model in profiles.items()}
+    memory = {name: model.profile.work.memory for name, model in profiles.items()}
     assert memory["random"]["pruned"] == memory["random"]["dense"] == memory["dense"]["pruned"]
     assert memory["structured"]["pruned"] < memory["structured"]["dense"]
 
 
-def test_bytes_in_memory_and_on_disk(profiles):
-    size = {name: model.profile["bytes"] for name, model in profiles.items()}
-    header = {name: model.checkpoint["header"] for name, model in profiles.items()}
-    assert size["dense"]["dense"] == 4 * profiles["dense"].profile["denoiser"]["total"]
+def test_bytes_in_memory_and_on_disk(profiles, saved):
+    starts = {name: (folder / WEIGHTS).read_bytes()[:8] for name, folder in saved.items()}
+    headers = {name: 8 + int.from_bytes(start, "little") for name, start in starts.items()}
+    size = {name: model.profile.bytes for name, model in profiles.items()}
+    assert size["dense"]["dense"] == 4 * profiles["dense"].profile.denoiser["total"]
     assert size["random"]["memory"] == size["random"]["dense"] == size["dense"]["memory"]
-    assert size["structured"]["memory"] == 4 * profiles["structured"].profile["denoiser"]["nonzero"]
+    assert size["structured"]["memory"] == 4 * profiles["structured"].profile.denoiser["nonzero"]
     for name in ("dense", "structured"):
-        assert size[name]["disk"] == size[name]["memory"] + header[name]
-    zeros = profiles["random"].profile["prunable"]["total"] - profiles["random"].profile["prunable"]["nonzero"]
-    masks = profiles["random"].profile["prunable"]["total"] // 8
-    assert size["random"]["disk"] == size["random"]["dense"] - 4 * zeros + masks + header["random"]
+        assert size[name]["disk"] == size[name]["memory"] + headers[name]
+    zeros = profiles["random"].profile.prunable["total"] - profiles["random"].profile.prunable["nonzero"]
+    masks = profiles["random"].profile.prunable["total"] // 8
+    assert size["random"]["disk"] == size["random"]["dense"] - 4 * zeros + masks + headers["random"]
 
 
 def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
@@ -99,7 +100,7 @@ def test_full_batch_is_timed_and_is_that_many_times_the_work(profiles):
             assert flops(calls[3][what]) == pytest.approx(3 * flops(calls[1][what]), rel=1e-3)
     record = profiles["structured"].latency
     assert record["batch"]["size"] == SAMPLING.batch_size > 1
-    alone = latency(pipe, Pruned({"sites": []}, {}), replace(SAMPLING, batch_size=1), **CHEAP)
+    alone = latency(pipe, Pruned({}), replace(SAMPLING, batch_size=1), **CHEAP)
     assert alone["batch"] == {"size": 1} | {key: alone[key] for key in alone["batch"] if key != "size"}
     assert alone["batch"].keys() == record["batch"].keys() >= {"block_ms", "block_speedup", "denoiser_ms", "speedup"}
 
@@ -130,7 +131,7 @@ def test_zeros_take_turns_and_leave_the_pipeline_dense(checkpoints):
     install["pruned"](), install["zeros"]()
     assert all(torch.equal(models.linear(pipe.transformer, n).weight, s.weight) for n, s in zeros.states.items())
     install["dense"]()
-    found = latency(pipe, Pruned({"sites": []}, {}), SAMPLING, zeros, **CHEAP)
+    found = latency(pipe, Pruned({}), SAMPLING, zeros, **CHEAP)
     assert found["zeros"].keys() == found.keys() - {"threads", "zeros"}
     assert all(torch.equal(before[key], value) for key, value in pipe.transformer.state_dict().items())
 
@@ -159,16 +160,16 @@ def test_catching_arguments_ends_the_run_and_leaves_no_hook():
 
 def test_measured_sparsity_is_the_asked_one(profiles):
     assert registry.load("eval.model_metrics", "measured_sparsity").compute(profiles["random"])[0] == 0.5
-    assert all(layer["sparsity"] == 0.5 for layer in profiles["random"].profile["layers"])
+    assert all(layer.sparsity == 0.5 for layer in profiles["random"].profile.layers)
 
 
 def test_structured_parameters_are_gone_and_readers_have_errors(profiles):
     dense, small = profiles["dense"].profile, profiles["structured"].profile
-    gone = sum(layer["removed"] for layer in profiles["structured"].checkpoint["layers"])
-    assert small["prunable"]["total"] - small["prunable"]["nonzero"] == gone
-    assert small["prunable"]["total"] == dense["prunable"]["total"]
-    assert 0 < len(small["layers"]) < len(dense["layers"])
-    assert all(layer["sparsity"] == 0.5 and 0 < layer["error"] < 2 for layer in small["layers"])
+    gone = sum(layer.removed for layer in profiles["structured"].checkpoint.layers)
+    assert small.prunable["total"] - small.prunable["nonzero"] == gone
+    assert small.prunable["total"] == dense.prunable["total"]
+    assert 0 < len(small.layers) < len(dense.layers)
+    assert all(layer.sparsity == 0.5 and 0 < layer.error < 2 for layer in small.layers)
 
 
 def test_layer_error_of_zeroed_layer_is_one_and_biases_count():
@@ -177,9 +178,9 @@ def test_layer_error_of_zeroed_layer_is_one_and_biases_count():
     name = family.units(pipe.transformer)[0][0][0]
     layer = pipe.transformer.get_submodule(name)
     nothing, prompts = torch.zeros_like(layer.weight), PROMPTS[:1]
-    errors = layer_errors(pipe, Pruned({"sites": []}, {name: State(nothing, None)}), prompts, SAMPLING, 0)
-    assert [e["error"] for e in errors if e["name"] == name] == [pytest.approx(1, rel=1e-4)]
-    assert all(e["error"] == 0 for e in errors if e["name"] != name)
+    errors = layer_errors(pipe, Pruned({name: State(nothing, None)}), prompts, SAMPLING, 0)
+    assert [e.error for e in errors if e.name == name] == [pytest.approx(1, rel=1e-4)]
+    assert all(e.error == 0 for e in errors if e.name != name)
     moved = State(layer.weight.detach(), layer.bias.detach() + 0.1)
-    errors = layer_errors(pipe, Pruned({"sites": []}, {name: moved}), prompts, SAMPLING, 0)
-    assert [e["name"] for e in errors if e["error"] > 0] == [name]
+    errors = layer_errors(pipe, Pruned({name: moved}), prompts, SAMPLING, 0)
+    assert [e.name for e in errors if e.error > 0] == [name]

@@ -158,7 +158,7 @@ def test_a_run_killed_at_any_write_goes_on(run, tmp_path, monkeypatch):
                 pass
         whole()
         pruned = read_pruned(folder)
-        assert not list(folder.rglob("*.tmp")) and pruned.manifest["layers"] == json.loads(
+        assert not list(folder.rglob("*.tmp")) and pruned.manifest.as_dict()["layers"] == json.loads(
             json.dumps([vars(layer) for layer in report.layers])
         )
         assert all(torch.equal(expected[f"{name}.weight"], state.weight) for name, state in pruned.states.items())

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from conftest import SAMPLING
 from PIL import Image
+from synthetic import manifest_of, metric_of, result_of
 
 from eval.__main__ import main
 from eval.images.generate import generate
 from eval.images.shards import merge
 from eval.report.compare import compare
 from eval.report.tables import frame
+from eval.results import CellResult
 from eval.sweep import cells
 from eval.sweep.config import read_sweep
 from obsdiff import registry
@@ -139,14 +141,14 @@ def test_sources_are_what_is_imported():
 def test_generation_goes_on_where_it_stopped(family, tmp_path):
     pipe = family.tiny()
     prompts = [Prompt(str(i), text) for i, text in enumerate(("a cat", "a dog", "a sun", "a moon", "a tree"))]
-    checkpoint = {"base": "b", "weights_sha256": "w"}
+    checkpoint = manifest_of()
     generate(pipe, checkpoint, prompts, SAMPLING, 0, tmp_path)
     first = (tmp_path / "manifest.json").read_text()
     kept = (tmp_path / "0.png").stat().st_mtime_ns
     (tmp_path / "3.png").unlink()
     generate(pipe, checkpoint, prompts, SAMPLING, 0, tmp_path)
     assert (tmp_path / "manifest.json").read_text() == first and (tmp_path / "0.png").stat().st_mtime_ns == kept
-    generate(pipe, checkpoint | {"weights_sha256": "x"}, prompts, SAMPLING, 0, tmp_path)
+    generate(pipe, manifest_of(weights_sha256="x" * 64), prompts, SAMPLING, 0, tmp_path)
     assert (tmp_path / "0.png").stat().st_mtime_ns != kept
     pictures = json.loads(first)["pictures"]
     assert json.loads((tmp_path / "manifest.json").read_text())["pictures"] == pictures
@@ -159,7 +161,7 @@ def test_generation_goes_on_where_it_stopped(family, tmp_path):
 
 def test_shards_draw_what_one_job_draws(family, tmp_path):
     """Byte by byte and whatever their number; a shard that was killed goes on; those of another run are refused."""
-    pipe, checkpoint = family.tiny(), {"base": "b", "weights_sha256": "w"}
+    pipe, checkpoint = family.tiny(), manifest_of()
     prompts = [Prompt(str(i), f"caption {i}") for i in range(7)]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     generate(pipe, checkpoint, prompts, SAMPLING, 0, whole)
@@ -171,7 +173,7 @@ def test_shards_draw_what_one_job_draws(family, tmp_path):
         assert (parts / "manifest.json").read_text() == (whole / "manifest.json").read_text()
         for path in (parts / "manifest.json", parts / "1.png", parts / "6.png"):
             path.unlink()
-    generate(pipe, checkpoint | {"weights_sha256": "x"}, prompts, SAMPLING, 0, parts, 1, 3)
+    generate(pipe, manifest_of(weights_sha256="x" * 64), prompts, SAMPLING, 0, parts, 1, 3)
     assert {p.name for p in parts.glob("*.png")} == {"0.png", "1.png"}
     with pytest.raises(SpecError, match="are not of one run; remove that folder and rerun"):
         merge(parts, prompts, 3)
@@ -184,29 +186,17 @@ def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
     prompts = [Prompt(str(i), text) for i, text in enumerate(("a cat", "a dog", "a sun"))]
     for size in (1, 3):
         sampling = replace(SAMPLING, batch_size=size)
-        generate(pipe, {"base": "b", "weights_sha256": "w"}, prompts, sampling, 0, tmp_path / str(size))
+        generate(pipe, manifest_of(), prompts, sampling, 0, tmp_path / str(size))
     for p in prompts:
         one, other = (np.asarray(Image.open(tmp_path / f / f"{p.id}.png")).astype(int) for f in ("1", "3"))
         assert abs(one - other).max() <= 1
 
 
-def record(cell: cells.Cell, value: float) -> dict:
-    about = {"title": "FID", "unit": "u", "higher_is_better": False}
-    names = ("fid", "kid", "clip_score", "recall_at_1", "cosine_to_dense", "psnr_to_dense", "layer_error")
-    names += ("nonzero_parameters", "checkpoint_mb", "speedup", "denoiser_ms", "pipeline_ms")
-    names += ("pruning_seconds", "pruning_memory")
-    metrics = {name: {"value": value} | about for name in names}
-    metrics["denoiser_ms"]["quartiles"] = [value - 1, value + 1]
-    spec = {"damping": 0.01, "sampling": {"steps": 3}, "prompts": "x"}
-    return {
-        "cell": cells.axes_of(cell),
-        "hash": cells.cell_hash({"cell": cell.path, "value": value}),
-        "provenance": {"spec": spec, "reference": {"count": 9}, "evaluator": {"name": "e"}},
-        "prompts": ["a", "b"],
-        "captions": ["a cat", "a dog"],
-        "metrics": metrics,
-        "layers": [{"name": "l", "error": 0.1, "sparsity": 0.5}] * 3,
-    }
+def record(cell: cells.Cell, value: float, **more: object) -> CellResult:
+    names = ("fid", "kid", "clip_score", "layer_error", "nonzero_parameters", "speedup", "pruning_seconds")
+    metrics = {name: metric_of(name, value, unit="u") for name in names}
+    metrics["denoiser_ms"] = metric_of("denoiser_ms", value, quartiles=[value - 1, value + 1])
+    return result_of(cell, {**metrics, **more}, prompts=200)
 
 
 def test_frame_has_a_row_a_cell():
@@ -217,10 +207,10 @@ def test_frame_has_a_row_a_cell():
     assert {"denoiser_ms_q1", "denoiser_ms_q3"} <= set(table.columns)
 
 
-def compare_files(tmp_path: Path, rows: list[dict]) -> str:
+def compare_files(tmp_path: Path, rows: list[CellResult]) -> str:
     """What `python -m eval compare` prints of the first record against the second."""
     for name, row in zip(("first", "second"), rows, strict=True):
-        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+        row.write(tmp_path / f"{name}.json")
     with redirect_stdout(StringIO()) as out:
         assert (
             main(["compare", "--first", str(tmp_path / "first.json"), "--second", str(tmp_path / "second.json")]) == 0
@@ -231,12 +221,11 @@ def compare_files(tmp_path: Path, rows: list[dict]) -> str:
 def test_compare_is_paired(tmp_path):
     """A constant shift has an interval of no width however much prompts differ; unpaired cells are refused."""
     cell = read_sweep(CONFIG).cells[0]
-    one, other = record(cell, 1.0), record(cell, 2.0)
-    spread = np.random.default_rng(0).normal(size=200).tolist()
-    for made in (one, other):
-        made["prompts"] = [str(i) for i in range(200)]
-    one["metrics"]["fid"]["samples"], other["metrics"]["fid"]["samples"] = spread, [x - 0.25 for x in spread]
-    one["metrics"]["kid"]["samples"], other["metrics"]["kid"]["samples"] = spread, [0.0] * 200
+    spread = np.random.default_rng(0).normal(size=200)
+    one, other = (
+        record(cell, value, fid=metric_of("fid", value, samples=fid.tolist()), kid=metric_of("kid", value, samples=kid))
+        for value, fid, kid in ((1.0, spread, spread.tolist()), (2.0, spread - 0.25, [0.0] * 200))
+    )
     table = compare([one], [other]).set_index("metric")
     assert list(table.columns) == ["first", "second", "difference", "low", "high"]
     assert table.loc["fid"].tolist() == pytest.approx([1, 2, -1, -1, -1])
@@ -244,8 +233,8 @@ def test_compare_is_paired(tmp_path):
     assert low < -1 < high and high - low == pytest.approx(2 * 1.96 / 200**0.5, rel=0.2)
     assert np.isnan(table.loc["layer_error", "low"]) and table.loc["layer_error", "difference"] == -1
     printed = compare_files(tmp_path, [one, other])
-    assert re.search(r"^FID \(u\) +1 +2 +-1 +-1 to -1 +yes, \w+$", printed, re.M)
+    assert re.search(r"^FID \(evaluator features\) +1 +2 +-1 +-1 to -1 +yes, \w+$", printed, re.M)
     with pytest.raises(SpecError, match="do not pair up"):
-        compare([one], [record(cell, 1.0)])
+        compare([one], [result_of(cell, {}, prompts=2)])
     with pytest.raises(SpecError, match="1 cells against 0"):
         compare([one], [])

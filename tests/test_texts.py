@@ -2,20 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from synthetic import folders_of, record_of, sweep
+from synthetic import folders_of, sweep
 
 from eval.analysis.analysis import Analysis
 from eval.figures import write_figures
-from eval.measure import refuse_not_finite, write_json
+from eval.measure import refuse_not_finite
 from eval.report import words
 from eval.report.page import command, inline, sections, write_report
 from eval.report.summary_page import markdown
 from eval.report.tables import read_cells, write_tables
-from eval.sweep.cells import cell_path, parse
+from eval.results import CellResult, write_record
 from obsdiff.errors import SpecError
 
 CAPTIONS = (
@@ -26,20 +27,17 @@ CAPTIONS = (
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def with_captions(records: list[dict]) -> list[dict]:
-    """Records whose captions are CAPTIONS, of models whose names hold signs too."""
-    for record in records:
-        record["captions"] = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(record["prompts"]))]
-    return records
+def with_captions(records: list[CellResult], first: int = 0) -> list[CellResult]:
+    """Cells whose captions are CAPTIONS, from one of them on."""
+    count = len(CAPTIONS)
+    return [replace(r, captions=[CAPTIONS[(first + i) % count] for i in range(len(r.prompts))]) for r in records]
 
 
 def test_every_caption_is_drawn_as_text_in_figures_that_are_xml(tmp_path):
     """Every caption in both figures that show some: the first six, and the ranked ones."""
-    records = with_captions(sweep(("wanda", "obs_diff"), (0.5,), (0,)))
     shown = set()
     for turn in range(3):
-        for record in records:
-            record["captions"] = record["captions"][5:] + record["captions"][:5]
+        records = with_captions(sweep(("wanda", "obs_diff"), (0.5,), (0,)), 5 * (turn + 1))
         root = tmp_path / str(turn)
         assert {"pictures", "prompts"} <= set(
             write_figures(Analysis(records), folders_of(records, root), root / "figures")
@@ -55,8 +53,7 @@ def test_every_caption_is_drawn_as_text_in_figures_that_are_xml(tmp_path):
 def test_names_with_signs_are_text_in_legends_titles_and_labels(tmp_path):
     """A model's name is in every figure's headings; two dollars there are no formula."""
     records = with_captions(sweep(("wanda", "obs_diff"), (0.3, 0.5), (0,)))
-    for record in records:
-        record["cell"]["model"] = "a$b_{$ **c** `d` | <e>"
+    records = [replace(r, cell=replace(r.cell, model="a$b_{$ **c** `d` | <e>")) for r in records]
     write_figures(Analysis(records), folders_of(records, tmp_path), tmp_path / "figures")
     texts = [
         "".join(node.itertext())
@@ -107,7 +104,7 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path):
         with pytest.raises(SpecError, match=r"metrics\.fid: (nan|inf) in m/random \(1 numbers are not finite\)"):
             refuse_not_finite("fid", value, more, cell)
     with pytest.raises(SpecError, match=r"x\.json: layers\.0\.error is not a finite number"):
-        write_json(tmp_path / "x.json", {"layers": [{"error": float("nan")}]})
+        write_record(tmp_path / "x.json", {"layers": [{"error": float("nan")}]})
     assert not list(tmp_path.iterdir())
 
 
@@ -116,15 +113,15 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path):
     [
         ("", "not JSON"),
         ('{"cell": ', "not JSON"),
-        ("[]", "is not of a cell, it has no cell"),
-        ('{"cell": {}, "metrics": {}, "prompts": [], "captions": [], "provenance": {}}', r"has no cell\.model"),
-        (json.dumps(record_of(parse(cell_path(sweep()[0]))) | {"metrics": {"fid": 3}}), r"has no metrics\.fid"),
+        ("[]", "is not of a cell, it is a list"),
+        (json.dumps(sweep()[0].as_dict() | {"cell": {}}), r"has no cell\.model"),
+        (json.dumps(sweep()[0].as_dict() | {"metrics": {"fid": 3}}), r"has no metrics\.fid"),
         ('{"a": NaN}', "NaN is not a JSON number"),
     ],
 )
 def test_a_damaged_metrics_file_is_named(content, message, tmp_path):
     (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(SpecError, match=rf"metrics\.json.*{message}.*; remove it and measure the cell again"):
+    with pytest.raises(SpecError, match=rf"metrics\.json.*{message}.*; remove it and run the sweep again"):
         read_cells([tmp_path / "metrics.json"])
     with pytest.raises(SpecError, match=r"none\.json' is not a file; measure the cell first"):
         read_cells([tmp_path / "none.json"])
@@ -132,16 +129,17 @@ def test_a_damaged_metrics_file_is_named(content, message, tmp_path):
 
 def test_pictures_that_show_nothing_and_files_passed_over_are_told():
     records = sweep(("wanda", "random"), (0.5,), (0, 1))
+    whole = {"count": 24, "black": 0, "flat": 0, "non_finite": 0, "flagged": 0}
     for record in records:
-        record["provenance"]["reference"]["passed_over"] = {"hidden": 2, "not pictures": 1}
-        record["pictures"] = {"count": 24, "black": 0, "flat": 0, "non_finite": 0, "flagged": 0}
-        if record["cell"]["method"] == "random":
-            record["pictures"] |= {"black": 3, "non_finite": 1}
+        record.provenance["reference"]["passed_over"] = {"hidden": 2, "not pictures": 1}
+        record.images.update(whole)
+        if record.cell.method == "random":
+            record.images.update({"black": 3, "non_finite": 1})
     text = markdown(Analysis(records))
     assert "9 real pictures (passed over 3: 2 hidden, 1 not pictures), evaluator" in text
     assert "‡ Not every picture shows something: random 0.50 6 black, 2 not finite. Black, of one colour" in text
     rows = [line for line in text.splitlines() if "2 × 24 ‡" in line]
     assert len(rows) == 2 and all(line.startswith("| random") for line in rows)  # of quality, and of similarity
     for record in records:
-        del record["pictures"]
+        record.images.clear()
     assert "‡" not in markdown(Analysis(records))

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -16,17 +17,23 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import synthetic
 from apart import forked, track_at
 from malformed import count
 from PIL import Image
+from synthetic import metric_of, result_of
 
 from eval.__main__ import main as suite
+from eval.results import CellResult, Deviation, LayerError
 from eval.sweep import cells
 from eval.tracking import content, store, sweep
 from eval.tracking.runs import MEASURED, SUPERSEDED, track
 from obsdiff import PruneSpec, Sampling
+from obsdiff.checkpoints.manifest import manifest_of
+from obsdiff.report import LayerReport, Report
+from obsdiff.storage.files import write_json
 
-PROMPTS = [str(i) for i in range(6)]
+PROMPTS = [f"p{i}" for i in range(6)]
 LAYERS, STEPS = 3, 4
 START_SECONDS = 300
 
@@ -37,26 +44,20 @@ def cell_of(method: str, sparsity: str, seed: str = "0", model: str = "emoji-sd3
     return cells.Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", seed)
 
 
-def record_of(cell: cells.Cell, value: float) -> dict:
-    """A metrics.json whose FID is `value` and whose CLIP score differs from prompt to prompt."""
-    axes = cells.axes_of(cell)
-    spec = PruneSpec(
-        method=cell.method,
-        sparsity=axes["sparsity"],
-        weighting=cell.weighting,
-        prompts=("a",),
-        sampling=Sampling(steps=STEPS),
-    )
-    samples = (np.linspace(0, 1, len(PROMPTS)) + value).tolist()
-    about = {"unit": "u", "higher_is_better": False}
-    spread = np.random.default_rng(0).normal(value, 0.1, size=500).tolist()
+def spec_of(cell: cells.Cell) -> PruneSpec:
+    about = {"weighting": cell.weighting, "prompts": ("a",), "sampling": Sampling(steps=STEPS), "packages": 1}
+    return PruneSpec(method=cell.method, sparsity=cell.amount, **about)
+
+
+def record_of(cell: cells.Cell, value: float) -> CellResult:
+    """A cell whose FID is `value` and whose CLIP score differs from prompt to prompt."""
     metrics = {
-        "fid": about | {"title": "FID", "value": value, "replicates": spread},
-        "clip_score": about | {"title": "CLIP score", "value": float(np.mean(samples)), "samples": samples},
-        "denoiser_ms": about | {"title": "step", "value": value, "quartiles": [value - 1, value + 1]},
+        "fid": (value, np.random.default_rng(0).normal(value, 0.1, size=500)),
+        "clip_score": np.linspace(0, 1, len(PROMPTS)) + value,
+        "denoiser_ms": metric_of("denoiser_ms", value, quartiles=[value - 1, value + 1]),
     }
     provenance = {
-        "spec": spec.canonical(),
+        "spec": spec_of(cell).canonical(),
         "reference": {"count": 9, "folder": "zoo/real", "sha256": "a" * 64},
         "prompts": {"count": len(PROMPTS), "sha256": "b" * 64},
         "evaluator": {"name": "e"},
@@ -65,16 +66,15 @@ def record_of(cell: cells.Cell, value: float) -> dict:
         "machine": {"device": "CPU"},
     }
     deviation = {"blocks": ["x", "y"], "by_block": [[0.0] * STEPS, [0.5] * STEPS], "latents": [0.25] * STEPS}
-    return {
-        "cell": axes,
-        "hash": cells.cell_hash({"cell": cell.path, "value": value}),
-        "provenance": provenance,
-        "prompts": PROMPTS,
-        "captions": PROMPTS,
-        "metrics": metrics,
-        "layers": [{"name": f"l{i}", "error": 0.1 * i, "sparsity": 0.5} for i in range(LAYERS)],
-        "deviation": deviation,
-    }
+    return result_of(
+        cell,
+        metrics,
+        hash=cells.cell_hash({"cell": cell.path, "value": value}),
+        provenance=provenance,
+        prompts=len(PROMPTS),
+        layers=[LayerError(name=f"l{i}", error=0.1 * i, sparsity=0.5) for i in range(LAYERS)],
+        deviation=Deviation(**deviation),
+    )
 
 
 def write(root: Path, cell: cells.Cell, value: float) -> Path:
@@ -83,9 +83,12 @@ def write(root: Path, cell: cells.Cell, value: float) -> Path:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for prompt in PROMPTS:
         Image.new("RGB", (4, 4)).save(folder / "images" / f"{prompt}.png")
-    layers = [{"name": f"l{i}", "weight_error": 0.2, "calibration_error": None, "damping": None} for i in range(LAYERS)]
-    (folder / "checkpoint" / "manifest.json").write_text(json.dumps({"layers": layers}))
-    (folder / "metrics.json").write_text(json.dumps(record_of(cell, value)))
+    removed = round(100 * cell.amount)
+    layers = [LayerReport(f"l{i}", (10, 10), removed, 0.2) for i in range(LAYERS) if cell.amount]
+    names = [[layer.name for layer in layers]] if layers else []
+    report = Report(spec_of(cell), {"pipeline": "c" * 64}, layers=layers, packages=names)
+    write_json(folder / "checkpoint" / "manifest.json", manifest_of(report, "float32", "d" * 64, 10).as_dict())
+    record_of(cell, value).write(folder / "metrics.json")
     return folder / "metrics.json"
 
 
@@ -164,11 +167,12 @@ def test_params_and_metrics_are_what_filters_and_charts_take():
     params = content.params(record)
     asked = {"method": "obs_diff", "sparsity": "0.50", "compensate": "true", "sampling.steps": str(STEPS), "seed": "0"}
     assert params.items() >= asked.items() and "prompts" not in params
-    record["provenance"]["spec"]["layer_sparsity"] = {f"layer.{i}": 0.5 for i in range(2000)}
+    record.provenance["spec"]["layer_sparsity"] = {f"layer.{i}": 0.5 for i in range(2000)}
     assert max(map(len, content.params(record).values())) == content.LONGEST_PARAM
     scalars = {name: value for name, value, _ in content.scalars(record)}
     assert scalars["fid_low"] < scalars["fid"] == 3.0 < scalars["fid_high"] and scalars["denoiser_ms_q1"] == 2.0
-    points = list(content.curves(record, {"layers": [{"weight_error": 0.2}] * LAYERS}))
+    layers = [LayerReport(f"l{i}", (4, 4), 8, 0.2) for i in range(LAYERS)]
+    points = list(content.curves(record, synthetic.manifest_of(layers=layers)))
     curves = {name: [v for n, v, _ in points if n == name] for name, _, _ in points}
     assert {name: len(values) for name, values in curves.items()} == {
         **dict.fromkeys(("layers/error", "layers/sparsity", "layers/weight_error"), LAYERS),
@@ -178,7 +182,7 @@ def test_params_and_metrics_are_what_filters_and_charts_take():
     assert curves["steps/alpha"][0] == pytest.approx(1.2) and curves["steps/alpha"][-1] == pytest.approx(0.8)
     assert curves["blocks/deviation"] == [0.0, 0.5] and curves["steps/block_deviation"] == [0.25] * STEPS
     dense = record_of(cell_of("dense", "0.00"), 1.0)
-    assert not content.alphas(dense["provenance"]["spec"])
+    assert not content.alphas(dense.spec)
     assert all(len(d.dataset.digest) <= content.LONGEST_DIGEST for d in content.data(record, {}))
     assert [d.tags[0].value for d in content.data(dense, {})] == ["evaluation", "reference"]
 
@@ -220,15 +224,16 @@ def malformed(record: dict) -> Iterator[tuple[tuple, dict]]:
 def test_malformed_record_is_carried_or_refused_by_name(tmp_path):
     path = write(tmp_path, cell_of("obs_diff", "0.50"), 1.0)
     chance, accepted, refused = random.Random(1), 0, 0
-    for _, record in chance.sample(list(malformed(record_of(cell_of("obs_diff", "0.50"), 1.0))), 400):
+    for _, record in chance.sample(list(malformed(record_of(cell_of("obs_diff", "0.50"), 1.0).as_dict())), 400):
         path.write_text(json.dumps(record))
         try:
-            sweep.said([content.read(path, content.KEYS)], [path])
-            content.said(path.parent, record, {})
+            found = CellResult.read(path)
+            sweep.said([found], [path])
+            content.said(path.parent, found, {})
             accepted += 1
             count("metrics.json", "read right")
         except store.SpecError as error:
-            assert str(error).startswith(f"metrics: {path} ")
+            assert re.match(f"metrics: '?{path}'? ", str(error))
             refused += 1
             count("metrics.json", "refused")
     assert accepted > 20 and refused > 100
@@ -330,15 +335,15 @@ def test_damaged_or_incomplete_record_is_refused_before_anything_is_logged(tmp_p
         whole.replace('"value": 1.0', '"value": -Infinity', 1): "-Infinity is not a JSON number",
         whole[: len(whole) // 2]: "not JSON",
         "": "it is empty",
-        "[]": "lacks cell, hash, layers",
-        whole.replace('"metrics"', '"metric"', 1): "lacks metrics",
+        "[]": "is not of a cell",
+        whole.replace('"metrics"', '"metric"', 1): "has no metrics",
     }
     for content_of, message in broken.items():
         paths[1].write_text(content_of)
-        with pytest.raises(store.SpecError, match=f"metrics: {paths[1]}.*{message}.*run the sweep again"):
+        with pytest.raises(store.SpecError, match=f"metrics: '?{paths[1]}.*{message}.*run the sweep again"):
             track(paths, "sweep", "test", [], tmp_path, tmp_path / "out.json")
     paths[1].unlink()
-    with pytest.raises(store.SpecError, match=r"metrics\.json is not there"):
+    with pytest.raises(store.SpecError, match=r"metrics\.json' is not a file"):
         track(paths, "sweep", "test", [], tmp_path, tmp_path / "out.json")
     assert not (tmp_path / "mlflow.db").exists()
 
@@ -393,7 +398,7 @@ def test_compare_takes_folders_files_and_run_ids(served, capsys):
         and "second  emoji-sd3 magnitude 0.50" in printed[0]
     )
     row = next(line for line in printed[0].splitlines() if line.startswith("CLIP score"))
-    assert row.split() == ["CLIP", "score", "(u)", "4.5", "2.5", "2", "2", "to", "2", "yes,", "worse"]
+    assert row.split() == ["CLIP", "score", "(cosine)", "4.5", "2.5", "2", "2", "to", "2", "yes,", "better"]
     assert suite(["compare", str(one), str(one)]) == 0
     same = capsys.readouterr().out
     assert next(line for line in same.splitlines() if line.startswith("CLIP score")).endswith("no")
@@ -408,7 +413,7 @@ def test_compare_says_what_it_cannot_find_or_pair(served, capsys, tmp_path, monk
     cases = {
         "nowhere": "run: 'nowhere' is not a file, a folder or a run id; give a cell's folder",
         str(tmp_path): "metrics.json' is not a file; give a cell's folder",
-        str(tmp_path / "other.json"): "is not the metrics.json of a cell (KeyError('cell')); measure it again",
+        str(tmp_path / "other.json"): "is not of a cell, it has no cell; remove it and run the sweep again",
         "0" * 32: "is not in the store of MLFLOW_TRACKING_URI",
         parent: "(one) carries no metrics.json; give that of a cell",
         seeded: "do not pair up",

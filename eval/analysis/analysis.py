@@ -8,18 +8,18 @@ from functools import cached_property
 
 from eval.analysis.comparisons import Comparison, comparisons
 from eval.analysis.configurations import Configurations, by_configuration
-from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting, settings
+from eval.results import CellResult
 
 
 class Analysis:
     """Of the records of a sweep.
 
     Args:
-        records: metrics.json records, in the order of the rows.
+        records: measured cells, in the order of the rows.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[CellResult]) -> None:
         self.records = list(records)
 
     @cached_property

@@ -50,7 +50,7 @@ def best_of(group: Sequence[Cell], configurations: Configurations, name: str) ->
     known = [cell for cell in group if measured(configurations[cell], name)]
     if len(known) < 2:
         return None
-    higher = configurations[known[0]][0]["metrics"][name]["higher_is_better"]
+    higher = configurations[known[0]][0].metrics[name].higher_is_better
     if higher is None:
         return None
 

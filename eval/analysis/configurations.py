@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 from eval.analysis import estimates
-from eval.analysis.estimates import Estimate, Record
-from eval.sweep.cells import Cell, cell_path, parse
+from eval.analysis.estimates import Estimate
+from eval.results import CellResult
+from eval.sweep.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,25 @@ class Paired:
         return self.difference.excludes_zero
 
 
-class Configuration(Sequence[Record]):
+class Configuration(Sequence[CellResult]):
     """The records of one configuration, a seed each, in the order of their seeds."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[CellResult]) -> None:
         self.records = list(records)
         self.estimates: dict[str, Estimate | None] = {}
         self.paired: dict[tuple[Configuration, str], Paired | None] = {}
 
     @overload
-    def __getitem__(self, place: int) -> Record: ...
+    def __getitem__(self, place: int) -> CellResult: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Record]: ...
-    def __getitem__(self, place: int | slice) -> Record | list[Record]:
+    def __getitem__(self, place: slice) -> list[CellResult]: ...
+    def __getitem__(self, place: int | slice) -> CellResult | list[CellResult]:
         return self.records[place]
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[CellResult]:
         return iter(self.records)
 
     def estimate(self, name: str) -> Estimate | None:
@@ -63,7 +64,7 @@ class Configuration(Sequence[Record]):
 
     def subtracted(self, other: "Configuration", name: str) -> Paired | None:
         one, two = estimates.paired(self.records, other.records)
-        if not one or any(a["prompts"] != b["prompts"] for a, b in zip(one, two, strict=True)):
+        if not one or any(a.prompts != b.prompts for a, b in zip(one, two, strict=True)):
             return None
         found = estimates.difference(one, two, name)
         if found is None or found.interval is None:
@@ -76,8 +77,8 @@ Configurations = dict[Cell, Configuration]
 """by the cell without its seed, in the order of the first of each"""
 
 
-def by_configuration(records: Sequence[Record]) -> Configurations:
-    found: dict[Cell, list[Record]] = {}
+def by_configuration(records: Sequence[CellResult]) -> Configurations:
+    found: dict[Cell, list[CellResult]] = {}
     for record in records:
-        found.setdefault(replace(parse(cell_path(record)), seed=""), []).append(record)
-    return {cell: Configuration(sorted(group, key=lambda r: int(r["cell"]["seed"]))) for cell, group in found.items()}
+        found.setdefault(replace(record.cell, seed=""), []).append(record)
+    return {cell: Configuration(sorted(group, key=lambda r: int(r.cell.seed))) for cell, group in found.items()}

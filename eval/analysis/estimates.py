@@ -6,7 +6,6 @@ over seeds, two or more; readings of a clock have quartiles instead.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,8 @@ from scipy import stats
 
 from eval import bootstrap as resampling
 from eval.analysis.shown import is_share
+from eval.results import CellResult
 from obsdiff.errors import SpecError
-
-Record = dict[str, Any]
-"""of a metrics.json"""
 
 
 @dataclass(frozen=True)
@@ -32,23 +29,23 @@ class Estimate:
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
-def replicates(records: Sequence[Record], name: str) -> NDArray[np.float64] | None:
+def replicates(records: Sequence[CellResult], name: str) -> NDArray[np.float64] | None:
     """Replicates of a metric's mean over seeds, (REPLICATES,); None where it has none."""
     found = []
     for record in records:
-        metric = record["metrics"][name]
-        if "replicates" in metric:
-            found.append(np.asarray(metric["replicates"], dtype=float))
-        elif "samples" in metric:
-            found.append(resampling.means(metric["samples"]))
+        metric = record.metrics[name]
+        if metric.replicates is not None:
+            found.append(np.asarray(metric.replicates, dtype=float))
+        elif metric.samples is not None:
+            found.append(resampling.means(metric.samples))
         else:
             return None
     return resampling.over_seeds(found)
 
 
-def values(records: Sequence[Record], name: str) -> NDArray[np.float64]:
+def values(records: Sequence[CellResult], name: str) -> NDArray[np.float64]:
     """A metric of every seed, (seeds,)."""
-    return np.array([record["metrics"][name]["value"] for record in records], dtype=float)
+    return np.array([record.metrics[name].value for record in records], dtype=float)
 
 
 def students(numbers: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -59,15 +56,15 @@ def students(numbers: NDArray[np.float64]) -> tuple[float, float] | None:
     return float(numbers.mean() - half), float(numbers.mean() + half)
 
 
-def measured(records: Sequence[Record], name: str) -> bool:
-    return all(name in record["metrics"] for record in records)
+def measured(records: Sequence[CellResult], name: str) -> bool:
+    return all(name in record.metrics for record in records)
 
 
-def clocked(records: Sequence[Record], name: str) -> bool:
-    return any("quartiles" in record["metrics"][name] for record in records)
+def clocked(records: Sequence[CellResult], name: str) -> bool:
+    return any(record.metrics[name].quartiles is not None for record in records)
 
 
-def estimate(records: Sequence[Record], name: str) -> Estimate | None:
+def estimate(records: Sequence[CellResult], name: str) -> Estimate | None:
     """A metric over the seeds of one configuration; None where a seed has not measured it."""
     if not measured(records, name):
         return None
@@ -77,11 +74,11 @@ def estimate(records: Sequence[Record], name: str) -> Estimate | None:
         return Estimate(mean, None if clocked(records, name) else students(each))
     if not is_share(name):
         return Estimate(mean, resampling.interval(mean, found))
-    low, high = resampling.interval(mean, found + resampling.one_each_way(len(records[0]["prompts"])))
+    low, high = resampling.interval(mean, found + resampling.one_each_way(len(records[0].prompts)))
     return Estimate(mean, (max(low, 0.0), min(high, 100.0)))
 
 
-def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> Estimate | None:
+def difference(first: Sequence[CellResult], second: Sequence[CellResult], name: str) -> Estimate | None:
     """first − second, paired by prompt and seed; None where either has not measured it.
 
     Args:
@@ -101,20 +98,20 @@ def difference(first: Sequence[Record], second: Sequence[Record], name: str) -> 
         return Estimate(mean, None if clocked(both, name) else students(each))
     apart = a - b
     if is_share(name):
-        apart = apart + resampling.one_each_way(len(first[0]["prompts"]))
+        apart = apart + resampling.one_each_way(len(first[0].prompts))
     return Estimate(mean, resampling.interval(mean, apart))
 
 
-def paired(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+def paired(first: Sequence[CellResult], second: Sequence[CellResult]) -> tuple[list[CellResult], list[CellResult]]:
     """The records of the seeds that both configurations have, in one order."""
-    one, other = ({record["cell"]["seed"]: record for record in records} for records in (first, second))
+    one, other = ({record.cell.seed: record for record in records} for records in (first, second))
     shared = [seed for seed in one if seed in other]
     return [one[seed] for seed in shared], [other[seed] for seed in shared]
 
 
-def check_pairs(first: Sequence[Record], second: Sequence[Record]) -> None:
+def check_pairs(first: Sequence[CellResult], second: Sequence[CellResult]) -> None:
     if len(first) != len(second):
         raise SpecError(f"seeds: {len(first)} cells against {len(second)}; give equally many")
     for a, b in zip(first, second, strict=True):
-        if a["prompts"] != b["prompts"] or a["cell"]["seed"] != b["cell"]["seed"]:
+        if a.prompts != b.prompts or a.cell.seed != b.cell.seed:
             raise SpecError("cells: the two do not pair up; give the same prompts and seeds in the same order")

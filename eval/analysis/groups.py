@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from eval.analysis.configurations import Configuration, Configurations
-from eval.analysis.estimates import Record
+from eval.results import CellResult, Metric
 from eval.sweep.cells import PLAIN, Cell, chosen, named
 
 FLOOR = "random"
@@ -79,12 +79,12 @@ def point(group: Configuration, name: str) -> Point | None:
     if found is None:
         return None
     low, high = found.interval or (found.value, found.value)
-    quartiles = [r["metrics"][name]["quartiles"] for r in group if "quartiles" in r["metrics"][name]]
+    quartiles = [q for r in group if (q := r.metrics[name].quartiles) is not None]
     if found.interval is None and quartiles:
         low, high = min(q[0] for q in quartiles), max(q[1] for q in quartiles)
     return Point(found.value, min(low, found.value), max(high, found.value))
 
 
-def about(records: Iterable[Record], name: str) -> Record | None:
-    """Title, unit and direction of a metric; None where no cell has measured it."""
-    return next((record["metrics"][name] for record in records if name in record["metrics"]), None)
+def about(records: Iterable[CellResult], name: str) -> Metric | None:
+    """A metric of the first cell that has measured it, for its title, unit and direction; None if none has."""
+    return next((record.metrics[name] for record in records if name in record.metrics), None)

@@ -1,14 +1,13 @@
 """`python -m eval compare`."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from eval.analysis.estimates import Record
 from eval.report.compare_runs import described
+from eval.results import CellResult
 from obsdiff.errors import SpecError
 from obsdiff.spec import require
 
@@ -37,29 +36,23 @@ def run(
     print(described(*([read_run(run, results) for run in side] for side in pair)))
 
 
-def read_run(run: str, results: Path) -> Record:
-    """The metrics.json of a cell.
+def read_run(run: str, results: Path) -> CellResult:
+    """What was measured of a cell.
 
     Args:
         run: the cell's folder, its metrics.json, or the id of its MLflow run, in MLFLOW_TRACKING_URI.
         results: whose mlflow.db is looked in where that is not set.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is none, or it is not of a cell.
     """
     path = Path(run)
     file = path / "metrics.json" if path.is_dir() else path
     if file.is_file():
-        try:
-            record: Record = json.loads(file.read_text())
-            return {key: record[key] for key in ("cell", "prompts", "metrics")} | record
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpecError(
-                f"run: {str(file)!r} is not the metrics.json of a cell ({error!r}); measure it again"
-            ) from None
+        return CellResult.read(file)
     if re.fullmatch(RUN_ID, run):
-        from eval.tracking.store import record_of
+        from eval.tracking.store import result_of
 
-        return record_of(run, results)
+        return result_of(run, results)
     what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is not a file, a folder or a run id"
     raise SpecError(f"run: {what}; give a cell's folder, its metrics.json, or the id of its MLflow run (32 digits)")

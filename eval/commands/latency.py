@@ -27,10 +27,10 @@ def run(
 
     import torch
 
-    from eval.measure import write_json
     from eval.profile.latency import ZEROED, zeroed
     from eval.profile.latency import latency as timed
     from eval.profile.machine import machine
+    from eval.results import write_record
     from obsdiff.checkpoints.checkpoint import Pruned, read_for
     from obsdiff.pipelines.identity import identity_of_source
     from obsdiff.pipelines.loading import open_pipeline, place
@@ -43,6 +43,6 @@ def run(
         record = timed(pipe, pruned, sampling)
     else:
         place(pipe, source)
-        record = timed(pipe, Pruned({"sites": []}, {}), sampling, zeroed(pipe))
+        record = timed(pipe, Pruned({}), sampling, zeroed(pipe))
         record["zeros"] |= {"share": ZEROED}
-    write_json(out, record | {"machine": machine(source)})
+    write_record(out, record | {"machine": machine(source)})

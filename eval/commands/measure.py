@@ -43,9 +43,9 @@ def run(
 
     import torch
 
-    from eval.measure import drawn_pictures, load_pictures, write_json
+    from eval.measure import drawn_pictures, load_pictures
     from eval.measure import measure as compute
-    from eval.model_metrics import Model
+    from eval.model_metrics import Model, Profile
     from eval.networks.features import Evaluator
     from eval.networks.inception import Inception
     from obsdiff.captions.prompts import read_prompts
@@ -58,7 +58,7 @@ def run(
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
     own, files, dense_files = drawn_pictures(images, dense, chosen)
     pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
-    model = Model(read_manifest(checkpoint), read_json(profile), read_json(latency) if latency else {})
+    model = Model(read_manifest(checkpoint), Profile.of(read_json(profile)), read_json(latency) if latency else {})
     provenance = {
         "pictures": own.identity,
         "prompts": pictures.about["captions"],
@@ -66,4 +66,4 @@ def run(
         "fid_features": {"name": inception.name, "sha256": inception.weights} if inception else None,
         "reference": {k: v for k, v in pictures.about["reference"].items() if k != "passed_over"},
     }
-    write_json(out, compute(out.parent, pictures, model, chosen, provenance, own.faults()))
+    compute(out.parent, pictures, model, chosen, provenance, own.faults()).write(out)

@@ -1,5 +1,6 @@
 """`python -m eval profile`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from eval.commands import Sampling_, Source_
@@ -28,11 +29,12 @@ def run(
 
     import torch
 
-    from eval.measure import write_json
+    from eval.model_metrics import Profile
     from eval.profile.deviation import deviation
     from eval.profile.layers import counts, layer_errors
     from eval.profile.machine import machine
     from eval.profile.work import work
+    from eval.results import write_record
     from obsdiff.captions.prompts import read_prompts
     from obsdiff.checkpoints.checkpoint import read_for
     from obsdiff.pipelines.identity import identity_of_source
@@ -43,10 +45,11 @@ def run(
     pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
     place(pipe, source)
     chosen = read_prompts(prompts_file)[:prompts]
-    record = {
-        "layers": layer_errors(pipe, pruned, chosen, sampling, seed),
-        "deviation": deviation(pipe, pruned, chosen, sampling, seed),
-        "work": work(pipe, pruned, sampling),
-        "machine": machine(source),
-    }
-    write_json(out, record | counts(pipe, pruned))
+    found = Profile(
+        layers=layer_errors(pipe, pruned, chosen, sampling, seed),
+        deviation=deviation(pipe, pruned, chosen, sampling, seed),
+        work=work(pipe, pruned, sampling),
+        machine=machine(source),
+        **counts(pipe, pruned),
+    )
+    write_record(out, asdict(found))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from eval.analysis.analysis import Analysis
 from eval.analysis.configurations import Configuration
-from eval.analysis.estimates import Record
 from eval.analysis.groups import FLOOR, Point, Setting, about, point
+from eval.results import Metric
 
 MARKERS = "osD^vPX*<>"
 STROKES = ("-", "--", ":", "-.")
@@ -37,9 +37,9 @@ def style(i: int, count: int) -> dict[str, Any]:
     }
 
 
-def titled(metric: Record) -> str:
-    arrow = {True: "\nhigher is better", False: "\nlower is better", None: ""}[metric["higher_is_better"]]
-    return f"{metric['title']} ({metric['unit']}){arrow}"
+def titled(metric: Metric) -> str:
+    arrow = {True: "\nhigher is better", False: "\nlower is better", None: ""}[metric.higher_is_better]
+    return f"{metric.title} ({metric.unit}){arrow}"
 
 
 def label_of(setting: Setting) -> str:
@@ -126,7 +126,7 @@ def level(line: Any, span: Any, group: Configuration, name: str, dense: float | 
 
 def spanned(setting: Setting, name: str, dense: float | None, read: Reading) -> tuple[float, float] | None:
     """Limits of an axis that shows all but the floor; None where that is a single value."""
-    kept = [(t, s) for t, line in setting.lines.items() for s, g in line.items() if g[0]["cell"]["method"] != FLOOR]
+    kept = [(t, s) for t, line in setting.lines.items() for s, g in line.items() if g[0].cell.method != FLOOR]
     points = [p for label, sparsity in kept if (p := read(setting, label, sparsity, name))]
     if dense is None and (own := point(setting.dense, name)):
         points.append(own)

@@ -90,9 +90,9 @@ def tables(setting: Setting) -> dict[str, tuple[list[str], np.ndarray]]:
     """Label → names of the blocks and (blocks, steps) errors of a line's highest sparsity, averaged over seeds."""
     found = {}
     for label, line in setting.lines.items():
-        made = [r["deviation"] for r in line[max(line)] if r.get("deviation")]
+        made = [r.deviation for r in line[max(line)] if r.deviation]
         if made:
-            found[label] = (made[0]["blocks"], np.mean([m["by_block"] for m in made], axis=0))
+            found[label] = (made[0].blocks, np.mean([m.by_block for m in made], axis=0))
     return found
 
 

@@ -25,7 +25,7 @@ TRAITS = Traits(
 
 def base_of(setting: Setting) -> str | None:
     """The label of the setting's first OBS-Diff configuration; None where there is none."""
-    own = (label for label, line in setting.lines.items() if next(iter(line.values()))[0]["cell"]["method"] == BASE)
+    own = (label for label, line in setting.lines.items() if next(iter(line.values()))[0].cell.method == BASE)
     return next(own, None)
 
 

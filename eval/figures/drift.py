@@ -25,7 +25,7 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     for setting in analysis.settings:
         curves = {}
         for label, line in setting.lines.items():
-            made = [r["deviation"]["latents"] for r in line[max(line)] if r.get("deviation")]
+            made = [r.deviation.latents for r in line[max(line)] if r.deviation]
             if made:
                 curves[label] = (np.mean(made, axis=0), max(line))
         if curves:

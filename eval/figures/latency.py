@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from eval.analysis.analysis import Analysis
 from eval.analysis.groups import Setting
+from eval.analysis.timings import stands_with_dense
 from eval.figures import Traits, _panels
-from eval.sweep.clocked import stands_with_dense
 
 TRAITS = Traits(
     title="Latency against sparsity",

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eval.analysis.analysis import Analysis
-from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting
 from eval.figures import Traits, strip
 from eval.report.words import line
-from eval.sweep.cells import cell_path, decimal
+from eval.results import CellResult
+from eval.sweep.cells import decimal
 
 TRAITS = Traits(
     title="The same prompts and noise",
@@ -30,13 +30,13 @@ ACROSS = 3
 def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     found = analysis.settings
     alike = [s for s in found if (s.model, s.sampling) == (found[0].model, found[0].sampling)]
-    places = {cell_path(r): f for r, f in zip(analysis.records, folders, strict=True) if (f / "images").is_dir()}
-    if not found[0].dense or cell_path(found[0].dense[0]) not in places:
+    places = {r.cell.path: f for r, f in zip(analysis.records, folders, strict=True) if (f / "images").is_dir()}
+    if not found[0].dense or found[0].dense[0].cell.path not in places:
         return None
     dense, fields = found[0].dense[0], fields_of(alike)
     rows = list(dict.fromkeys(label for label, _ in fields))
     columns = list(dict.fromkeys(sorted((column for _, column in fields), key=order(alike))))
-    prompts, captions = dense["prompts"][:PROMPTS_SHOWN], [line(c) for c in dense["captions"][:PROMPTS_SHOWN]]
+    prompts, captions = dense.prompts[:PROMPTS_SHOWN], [line(c) for c in dense.captions[:PROMPTS_SHOWN]]
     figure, axes = plt.subplots(
         len(rows) + 1,
         max(len(columns), 1),
@@ -49,7 +49,7 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
         axis.patch.set_visible(False)  # the captions run over the empty fields
-    own = strip(places[cell_path(dense)], prompts, ACROSS)
+    own = strip(places[dense.cell.path], prompts, ACROSS)
     for axis in axes[1:].flat:
         axis.imshow(np.full_like(own, 255))  # a field without a cell is as large as one with
     axes[0][0].imshow(own)
@@ -61,7 +61,7 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     else:
         axes[0][0].set_title("\n".join(captions), fontsize=7)
     for (label, column), record in fields.items():
-        if (folder := places.get(cell_path(record))) is not None:
+        if (folder := places.get(record.cell.path)) is not None:
             axes[rows.index(label) + 1][columns.index(column)].imshow(strip(folder, prompts, ACROSS))
     for axis, row in zip(axes[1:, 0], rows, strict=True):
         axis.set_ylabel(row.replace(" ", "\n", 1), fontsize=8)
@@ -72,8 +72,8 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     return figure
 
 
-def fields_of(alike: Sequence[Setting]) -> dict[tuple[str, tuple[str, float]], Record]:
-    """(row, (pattern, sparsity)) → record of the first seed."""
+def fields_of(alike: Sequence[Setting]) -> dict[tuple[str, tuple[str, float]], CellResult]:
+    """(row, (pattern, sparsity)) → result of the first seed."""
     return {
         (label, (setting.pattern, sparsity)): group[0]
         for setting in alike

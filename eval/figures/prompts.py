@@ -12,7 +12,6 @@ from eval.analysis.analysis import Analysis
 from eval.analysis.groups import FLOOR
 from eval.figures import Traits, picture
 from eval.report.words import line
-from eval.sweep.cells import cell_path
 
 TRAITS = Traits(
     title="Worst, median and best prompts",
@@ -27,19 +26,19 @@ EACH = 2
 
 
 def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
-    setting, places = analysis.settings[0], {cell_path(r): f for r, f in zip(analysis.records, folders, strict=True)}
+    setting, places = analysis.settings[0], {r.cell.path: f for r, f in zip(analysis.records, folders, strict=True)}
     if not setting.lines or not setting.dense:
         return None
     highest = setting.sparsities[-1]
     rows = {"dense": setting.dense[0]} | {label: group[0] for label, group in setting.at(highest).items()}
-    own = {label: places[cell_path(record)] for label, record in rows.items()}
-    measured = {label: r["metrics"].get(RANKED_BY, {}).get("samples") for label, r in rows.items()}
-    if not all(measured.values()) or not all((folder / "images").is_dir() for folder in own.values()):
+    own = {label: places[record.cell.path] for label, record in rows.items()}
+    measured = {label: m.samples for label, r in rows.items() if (m := r.metrics.get(RANKED_BY)) and m.samples}
+    if measured.keys() != rows.keys() or not all((folder / "images").is_dir() for folder in own.values()):
         return None
-    if len({tuple(record["prompts"]) for record in rows.values()}) > 1:
+    if len({tuple(record.prompts) for record in rows.values()}) > 1:
         return None
     pruned = {k: v for k, v in rows.items() if k != "dense"}
-    ranking = [k for k, r in pruned.items() if r["cell"]["method"] != FLOOR] or list(pruned)
+    ranking = [k for k, r in pruned.items() if r.cell.method != FLOOR] or list(pruned)
     order = np.argsort(np.mean([measured[label] for label in ranking], axis=0), kind="stable")
     columns = chosen(len(order))
     figure, axes = plt.subplots(
@@ -52,12 +51,12 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     for row, (label, record) in zip(axes, rows.items(), strict=True):
         for axis, (kind, place) in zip(row, columns, strict=True):
             i = int(order[place])
-            axis.imshow(picture(own[label], record["prompts"][i]))
+            axis.imshow(picture(own[label], record.prompts[i]))
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
             if label == "dense":
-                axis.set_title(f"{kind}\n{fill(line(record['captions'][i]), 22)}", fontsize=7)
+                axis.set_title(f"{kind}\n{fill(line(record.captions[i]), 22)}", fontsize=7)
             else:
                 axis.set_xlabel(f"{measured[label][i]:.1f} dB", fontsize=7, labelpad=2)
         row[0].set_ylabel(label.replace(" ", "\n", 1), fontsize=8)

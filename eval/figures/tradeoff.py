@@ -50,10 +50,10 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
                 axis.plot([x.value for x, _ in points], [y.value for _, y in points], zorder=1, **thin)
                 if name in LOGARITHMIC and all(x.value > 0 for x, _ in points):
                     axis.set_xscale("log")
-            axis.set_xlabel(f"{metric['title']} ({metric['unit']})", fontsize=9)
+            axis.set_xlabel(f"{metric.title} ({metric.unit})", fontsize=9)
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.3)
-        line[0].set_ylabel(f"{named['title']} ({named['unit']})", fontsize=9)
+        line[0].set_ylabel(f"{named.title} ({named.unit})", fontsize=9)
         line[0].set_title(_panels.label_of(setting), fontsize=9, loc="left", fontweight="bold")
         line[-1].legend(*line[0].get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure

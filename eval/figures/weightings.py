@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eval.analysis.analysis import Analysis
-from eval.analysis.estimates import Record
 from eval.figures import Traits, _panels
+from eval.results import CellResult
 from obsdiff import methods, weightings
 
 TRAITS = Traits(
@@ -24,7 +24,7 @@ TRAITS = Traits(
 
 
 def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
-    specs = [r["provenance"]["spec"] for r in analysis.records if weighted(r)]
+    specs = [r.spec for r in analysis.records if weighted(r)]
     curves = {text: values for spec in specs for text, values in [curve(spec)]}
     if not curves:
         return None
@@ -40,8 +40,8 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     return figure
 
 
-def weighted(record: Record) -> bool:
-    return methods.traits(record["cell"]["method"]).weighted
+def weighted(record: CellResult) -> bool:
+    return methods.traits(record.cell.method).weighted
 
 
 def curve(spec: dict[str, Any]) -> tuple[str, list[float]]:

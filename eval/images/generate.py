@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval.images.manifest import MANIFEST, Entry, Manifest, read_manifest, refuse_nothing
+from eval.images.manifest import MANIFEST, Entry, ImagesManifest, read_manifest, refuse_nothing
 from eval.images.saving import Saver, save
 from eval.images.shards import record_of, share
 from eval.sweep.cells import cell_hash
 from obsdiff import models, registry
 from obsdiff.captions.prompts import Prompt, prompts_hash
+from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.identity import LIBRARIES, Identity, code_identity, identity_of
@@ -34,7 +35,7 @@ DONE = "batches"
 
 
 def identity(
-    drawn: Identity, checkpoint: dict[str, Any], prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any
+    drawn: Identity, checkpoint: Manifest, prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any
 ) -> str:
     """Hash of all that defines the pictures.
 
@@ -48,7 +49,7 @@ def identity(
     return cell_hash(
         {
             "pipeline": drawn,
-            "weights": checkpoint["weights_sha256"],
+            "weights": checkpoint.weights_sha256,
             "prompts": prompts_hash(prompts),
             "sampling": str(sampling),
             "seed": seed,
@@ -61,7 +62,7 @@ def identity(
 @torch.no_grad()
 def generate(
     pipe: Any,
-    checkpoint: dict[str, Any],
+    checkpoint: Manifest,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     seed: int,
@@ -99,8 +100,8 @@ def generate(
                 if finished(folder, stamp, batch) is None:
                     pictures, flags = sampled(pipe, family, batch, sampling, seed)
                     saver.give(save_batch, folder, stamp, batch, pictures, flags)
-        made = Manifest(stamp, collected(folder, mine))
-        if shards == 1 and checkpoint.get("spec", {}).get("method") == "dense":
+        made = ImagesManifest(stamp, collected(folder, mine))
+        if shards == 1 and checkpoint.spec["method"] == "dense":
             refuse_nothing(made, folder)
         made.write(record)
 
@@ -125,7 +126,7 @@ def sampled(
 def save_batch(folder: Path, stamp: str, batch: Sequence[Prompt], pictures: np.ndarray, flags: Sequence[bool]) -> None:
     rows = zip(batch, pictures, flags, strict=True)
     entries = {prompt.id: save(folder, prompt, picture, bool(flag)) for prompt, picture, flag in rows}
-    Manifest(stamp, entries).write(done(folder, batch))
+    ImagesManifest(stamp, entries).write(done(folder, batch))
 
 
 def done(folder: Path, batch: Sequence[Prompt]) -> Path:
@@ -133,7 +134,7 @@ def done(folder: Path, batch: Sequence[Prompt]) -> Path:
     return folder / DONE / f"{prompts_hash(batch)[:32]}.json"
 
 
-def finished(folder: Path, stamp: str, batch: Sequence[Prompt]) -> Manifest | None:
+def finished(folder: Path, stamp: str, batch: Sequence[Prompt]) -> ImagesManifest | None:
     """The record of a batch that was drawn in this run and is whole; says on standard error where it no longer is."""
     path = done(folder, batch)
     try:

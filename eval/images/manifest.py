@@ -47,7 +47,7 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ImagesManifest:
     """The pictures of one run, by prompt id."""
 
     identity: str
@@ -79,8 +79,8 @@ class Manifest:
         return None
 
 
-def read_manifest(path: Path) -> Manifest:
-    """A record as Manifest.write() made it.
+def read_manifest(path: Path) -> ImagesManifest:
+    """A record as ImagesManifest.write() made it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -91,10 +91,10 @@ def read_manifest(path: Path) -> Manifest:
     if isinstance(error, ValidationError):
         key = ".".join(map(str, error.absolute_path))
         raise DamagedFile(f"{path}: not a manifest of pictures, format {FORMAT} ({key and f'{key}: '}{error.message})")
-    return Manifest(record["identity"], record["pictures"])
+    return ImagesManifest(record["identity"], record["pictures"])
 
 
-def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
+def drawn(folder: Path, prompts: Sequence[Prompt]) -> ImagesManifest:
     """The manifest of a folder of generated pictures, with every picture there and as it was drawn.
 
     Raises:
@@ -122,7 +122,7 @@ def drawn(folder: Path, prompts: Sequence[Prompt]) -> Manifest:
     return manifest
 
 
-def refuse_nothing(dense: Manifest, folder: Path) -> None:
+def refuse_nothing(dense: ImagesManifest, folder: Path) -> None:
     """Raise SpecError where the dense model draws nothing: no comparison with it would mean anything."""
     entries = dense.pictures.values()
     if not entries or not all({"black", "non_finite"} & set(entry.get("faults", ())) for entry in entries):

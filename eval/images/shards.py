@@ -6,7 +6,7 @@ A shard is a run of whole batches, so that every picture is drawn in the same ba
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.images.manifest import MANIFEST, Manifest, read_manifest
+from eval.images.manifest import MANIFEST, ImagesManifest, read_manifest
 from obsdiff.captions.prompts import Prompt
 from obsdiff.errors import SpecError
 from obsdiff.spec import require
@@ -40,4 +40,4 @@ def merge(folder: Path, prompts: Sequence[Prompt], shards: int) -> None:
     identities = {record.identity for record in records}
     if len(identities) > 1 or pictures.keys() != {p.id for p in prompts}:
         raise SpecError(f"shards: those in {folder / 'shards'} are not of one run; remove that folder and rerun")
-    Manifest(identities.pop(), {p.id: pictures[p.id] for p in prompts}).write(folder / MANIFEST)
+    ImagesManifest(identities.pop(), {p.id: pictures[p.id] for p in prompts}).write(folder / MANIFEST)

@@ -1,9 +1,13 @@
 """Metrics of a cell's model. A metric is one file; its stem is the column of the tables."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from obsdiff import registry
+
+if TYPE_CHECKING:
+    from obsdiff.checkpoints.manifest import Manifest
 
 Value = tuple[float, tuple[float, float] | None]
 
@@ -31,18 +35,92 @@ class Traits:
 
 
 @dataclass(frozen=True)
+class LayerError:
+    """Relative squared output error of one layer, alone, on the dense model's inputs; and its sparsity."""
+
+    name: str
+    error: float
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Relative squared errors against the dense model (eval/profile/deviation.py).
+
+    Attributes:
+        blocks: names in order of execution.
+        by_block: of each block's output, a number per step.
+        latents: of the latents after each step.
+    """
+
+    blocks: list[str]
+    by_block: list[list[float]]
+    latents: list[float]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of a denoiser call for one prompt, guidance included.
+
+    Attributes:
+        flops: dense, pruned, and ideal (of the pruned one without products with zeros).
+        memory: peak bytes, the denoiser's weights included, dense and pruned.
+    """
+
+    flops: dict[str, int]
+    memory: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a pruned model is beside its images and its time: profile.json.
+
+    Attributes:
+        layers: errors in order of execution.
+        prunable, denoiser: parameters of the prunable layers' weights and of the whole denoiser, `total` of the dense
+            model and `nonzero` after pruning.
+        bytes: of the denoiser's parameters, all in the pipeline's dtype: `dense`; `memory`, pruned, as dense kernels
+            need them, zeros included; `disk`, the pruned layers' file and the parameters that are not in it.
+        paper_flops: of the pruned denoiser as the paper counts (obsdiff/planning/counting.py).
+        machine: device, dtype, and whether float32 products may be TF32.
+    """
+
+    layers: list[LayerError]
+    deviation: Deviation
+    work: Work
+    prunable: dict[str, int]
+    denoiser: dict[str, int]
+    bytes: dict[str, int]
+    paper_flops: int
+    machine: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Profile":
+        """From the content of a profile.json."""
+        layers = [LayerError(**layer) for layer in record["layers"]]
+        own = {"layers": layers, "deviation": Deviation(**record["deviation"]), "work": Work(**record["work"])}
+        return cls(**{**record, **own})
+
+
+@dataclass(frozen=True)
 class Model:
     """What model metrics see.
 
     Attributes:
         checkpoint: the pruned checkpoint's manifest.
-        profile: record of `python -m eval profile`: layer errors, parameters, bytes, FLOPs, memory.
+        profile: what `python -m eval profile` wrote.
         latency: record of `python -m eval latency`; empty of a cell that is not timed.
     """
 
-    checkpoint: dict[str, Any]
-    profile: dict[str, Any]
+    checkpoint: "Manifest"
+    profile: Profile
     latency: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_times(cls, latency: dict[str, Any]) -> "Model":
+        """One that has timings alone, which is all that clocked metrics read."""
+        nothing: Any = None
+        return cls(nothing, nothing, latency)
 
 
 class ModelMetric(Protocol):

@@ -12,4 +12,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.checkpoint["weights_bytes"] / 1e6, None
+    return model.checkpoint.weights_bytes / 1e6, None

@@ -13,5 +13,5 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    size = model.profile["bytes"]
+    size = model.profile.bytes
     return size["dense"] / size["disk"], None

@@ -10,4 +10,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["bytes"]["memory"] / 1e6, None
+    return model.profile.bytes["memory"] / 1e6, None

@@ -15,4 +15,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["work"]["memory"]["pruned"] / 2**20, None
+    return model.profile.work.memory["pruned"] / 2**20, None

@@ -10,4 +10,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["work"]["flops"]["pruned"] / 1e12, None
+    return model.profile.work.flops["pruned"] / 1e12, None

@@ -13,4 +13,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["work"]["flops"]["ideal"] / 1e12, None
+    return model.profile.work.flops["ideal"] / 1e12, None

@@ -15,5 +15,5 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    errors = [layer["error"] for layer in model.profile["layers"]]
+    errors = [layer.error for layer in model.profile.layers]
     return sum(errors) / len(errors), None

@@ -10,5 +10,5 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    prunable = model.profile["prunable"]
+    prunable = model.profile.prunable
     return 1 - prunable["nonzero"] / prunable["total"], None

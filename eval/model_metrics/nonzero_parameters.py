@@ -12,4 +12,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["denoiser"]["nonzero"] / 1e6, None
+    return model.profile.denoiser["nonzero"] / 1e6, None

@@ -14,4 +14,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.profile["paper_flops"] / 1e12, None
+    return model.profile.paper_flops / 1e12, None

@@ -13,4 +13,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.checkpoint["peak_memory_bytes"] / 2**20, None
+    return model.checkpoint.peak_memory_bytes / 2**20, None

@@ -16,5 +16,5 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    seconds = model.checkpoint["seconds"]
+    seconds = model.checkpoint.seconds
     return seconds["total"] + seconds.get("shared", 0.0), None

@@ -16,4 +16,4 @@ TRAITS = Traits(
 
 
 def compute(model: Model) -> Value:
-    return model.checkpoint["seconds"].get("shared", 0.0), None
+    return model.checkpoint.seconds.get("shared", 0.0), None

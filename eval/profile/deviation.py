@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.trajectories import Batch, encoded
+from eval.model_metrics import Deviation
 from obsdiff import models
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import Pruned
@@ -78,7 +79,7 @@ class Watch:
 
 @stated_precision()
 @torch.no_grad()
-def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> dict[str, Any]:
+def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Deviation:
     """Relative squared errors ‖pruned − dense‖² / ‖dense‖² of blocks and latents, summed over prompts before dividing.
 
     A block's error at a step is that of its output (all streams of it) when the whole pruned denoiser gets the inputs
@@ -89,8 +90,7 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
         pipe: the dense pipeline; it is dense again afterwards.
 
     Returns:
-        blocks: names in order of execution; by_block: a list a block, a number a step, first step first; latents: a
-        number a step, after it. A step is a turn of the sampling loop.
+        Numbers per step, first step first; a step is a turn of the sampling loop.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     names = family.blocks(denoiser)
@@ -102,11 +102,11 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
         for batch in batches:
             compare(pipe, swaps, batch, names, sums, sampling, seed)
     steps = range(pipe.num_timesteps)
-    return {
-        "blocks": names,
-        "by_block": [[ratio(sums[name, step]) for step in steps] for name in names],
-        "latents": [ratio(sums["latents", step]) for step in steps],
-    }
+    return Deviation(
+        blocks=list(names),
+        by_block=[[ratio(sums[name, step]) for step in steps] for name in names],
+        latents=[ratio(sums["latents", step]) for step in steps],
+    )
 
 
 def compare(

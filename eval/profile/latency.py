@@ -39,7 +39,7 @@ def zeroed(pipe: Any, share: float = ZEROED) -> Pruned:
     """
     denoiser = models.denoiser_of(pipe)
     layers = packages.layers(models.family_of(pipe).units(denoiser))
-    return Pruned({"sites": []}, {name: without_smallest(models.linear(denoiser, name), share) for name in layers})
+    return Pruned({name: without_smallest(models.linear(denoiser, name), share) for name in layers})
 
 
 def without_smallest(layer: nn.Linear, share: float) -> State:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.trajectories import encoded
+from eval.model_metrics import LayerError
 from eval.profile.work import nbytes
 from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.checkpoint import Checkpoint, Pruned
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising
 from obsdiff.planning.counting import paper_flops
@@ -22,7 +23,7 @@ from obsdiff.surgery import State
 @torch.no_grad()
 def layer_errors(
     pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int
-) -> list[dict[str, Any]]:
+) -> list[LayerError]:
     """Relative squared output error of every layer whose inputs lost weights, alone, on the dense model's inputs.
 
     Where heads or neurons were removed these are the layers that read them; those that make them have no error of
@@ -32,7 +33,7 @@ def layer_errors(
         pipe: the dense pipeline.
 
     Returns:
-        [{name, error, sparsity}] in order of execution; error = Σ‖Wx + b − Ŵx − b̂‖² / Σ‖Wx‖² over prompts, steps,
+        In order of execution; error = Σ‖Wx + b − Ŵx − b̂‖² / Σ‖Wx‖² over prompts, steps,
         tokens.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
@@ -54,11 +55,11 @@ def layer_errors(
             for handle in handles:
                 handle.remove()
     return [
-        {
-            "name": name,
-            "error": float(sums[name][0] / sums[name][1]) if sums[name][1] > 0 else 0.0,
-            "sparsity": float((changed[name].weight == 0).double().mean()) if name in changed else 0.0,
-        }
+        LayerError(
+            name,
+            error=float(sums[name][0] / sums[name][1]) if sums[name][1] > 0 else 0.0,
+            sparsity=float((changed[name].weight == 0).double().mean()) if name in changed else 0.0,
+        )
         for name in names
     ]
 
@@ -89,17 +90,14 @@ def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int:
     return paper_flops(family, denoiser)
 
 
-def counts(pipe: Any, pruned: Pruned) -> dict[str, Any]:
+def counts(pipe: Any, pruned: Checkpoint) -> dict[str, Any]:
     """Parameters and bytes, the dense model's and after pruning.
 
     Args:
         pipe: the dense pipeline; it is pruned afterwards.
 
     Returns:
-        prunable, denoiser: parameters of the prunable layers' weights and of the whole denoiser, `total` of the dense
-        model and `nonzero` after pruning. bytes: of the denoiser's parameters, all in the pipeline's dtype: `dense`;
-        `memory`, pruned, as dense kernels need them, zeros included; `disk`, the pruned layers' file and the parameters
-        that are not in it. paper_flops: of the pruned denoiser as the paper counts (planning/counting.py).
+        prunable, denoiser, bytes, paper_flops: as Profile has them.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     names = packages.layers(family.units(denoiser))
@@ -113,7 +111,7 @@ def counts(pipe: Any, pruned: Pruned) -> dict[str, Any]:
     replaced += [layer.bias for layer, state in layers.items() if layer.bias is not None and state.bias is not None]
     paper = as_the_paper_counts(pipe, pruned)
     size = {"dense": nbytes(denoiser.parameters())}
-    size["disk"] = size["dense"] - nbytes(replaced) + pruned.manifest["weights_bytes"]
+    size["disk"] = size["dense"] - nbytes(replaced) + pruned.manifest.weights_bytes
     pruned.install(family, denoiser)
     size["memory"] = nbytes(denoiser.parameters())
     return {

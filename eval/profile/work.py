@@ -1,7 +1,7 @@
 """Work of one call, counted rather than timed: FLOPs that kernels do, FLOPs without zeros, memory."""
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.model_metrics import Work
 from eval.profile.calls import PROMPT, ready
 from obsdiff import devices, models
 from obsdiff.checkpoints.checkpoint import Pruned
@@ -101,15 +102,11 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
 
 @devices.stated_precision()
 @torch.no_grad()
-def work(pipe: Any, pruned: Pruned, sampling: Sampling) -> dict[str, Mapping[str, int]]:
+def work(pipe: Any, pruned: Pruned, sampling: Sampling) -> Work:
     """Work of a denoiser call for one prompt, guidance included.
 
     Args:
         pipe: the dense pipeline; it is dense again afterwards.
-
-    Returns:
-        flops: dense, pruned, and ideal (of the pruned one without products with zeros). memory: peak bytes, the
-        denoiser's weights included, dense and pruned.
     """
     done: dict[str, int] = {}
     memory: dict[str, int] = {}
@@ -121,4 +118,4 @@ def work(pipe: Any, pruned: Pruned, sampling: Sampling) -> dict[str, Mapping[str
             done[which] = flops(call)
             memory[which] = nbytes(denoiser.parameters()) + peak_bytes(call, denoiser.device)
         done["ideal"] = done["pruned"] - zero_flops(denoiser, pruned.states, call)
-    return {"flops": done, "memory": memory}
+    return Work(done, memory)

@@ -38,16 +38,16 @@ def axes_shown(cells: Sequence[Cell]) -> list[str]:
 
 
 def measured_names(cells: Sequence[Cell], configurations: Configurations, names: Sequence[str]) -> list[str]:
-    return [n for n in names if any(n in r["metrics"] for cell in cells for r in configurations[cell])]
+    return [n for n in names if any(n in r.metrics for cell in cells for r in configurations[cell])]
 
 
 def title(cells: Sequence[Cell], configurations: Configurations, name: str) -> str:
     """`FID (evaluator features) ↓`, with a mark where a value of it has a warning."""
-    found = [r["metrics"][name] for cell in cells for r in configurations[cell] if name in r["metrics"]]
-    arrow = {True: " ↑", False: " ↓", None: ""}[found[0]["higher_is_better"]]
-    units = " or ".join(dict.fromkeys(metric["unit"] for metric in found))
-    warned = f" {WARNED}" if any("warning" in metric for metric in found) else ""
-    return f"{found[0]['title']} ({units}){arrow}{warned}"
+    found = [r.metrics[name] for cell in cells for r in configurations[cell] if name in r.metrics]
+    arrow = {True: " ↑", False: " ↓", None: ""}[found[0].higher_is_better]
+    units = " or ".join(dict.fromkeys(metric.unit for metric in found))
+    warned = f" {WARNED}" if any(metric.warning for metric in found) else ""
+    return f"{found[0].title} ({units}){arrow}{warned}"
 
 
 def formatted(value: float) -> str:

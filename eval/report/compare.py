@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from eval.analysis.estimates import Record, check_pairs, difference, values
+from eval.analysis.estimates import check_pairs, difference, values
+from eval.results import CellResult
 
 COLUMNS = ("metric", "first", "second", "difference", "low", "high")
 
 
-def compare(first: Sequence[Record], second: Sequence[Record]) -> pd.DataFrame:
+def compare(first: Sequence[CellResult], second: Sequence[CellResult]) -> pd.DataFrame:
     """Means over seeds of both, and first − second with its 95 % interval.
 
     Args:
-        first, second: metrics.json records, equally many, seed by seed of the same prompts.
+        first, second: measured cells, equally many, seed by seed of the same prompts.
 
     Returns:
         Columns metric, first, second, difference, low, high, in the order of the first record's metrics; an interval
@@ -24,7 +25,7 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> pd.DataFrame:
     """
     check_pairs(first, second)
     rows = []
-    for name in first[0]["metrics"] if first else ():
+    for name in first[0].metrics if first else ():
         found = difference(first, second, name)
         if found is not None:
             each = (float(values(records, name).mean()) for records in (first, second))

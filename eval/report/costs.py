@@ -1,15 +1,20 @@
 """The table of what configurations cost, and what zeros were measured to take on dense kernels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from eval.analysis import shown
 from eval.analysis.configurations import Configuration, Configurations
+from eval.analysis.timings import AS_DENSE, as_dense, zeros_of
 from eval.model_metrics import Model
 from eval.report.columns import axes_columns, formatted, measured_names, table, title
 from eval.report.words import marked
 from eval.sweep.cells import PLAIN, Cell
-from eval.sweep.clocked import AS_DENSE, Record, as_dense, clocked_names, zeros_of
+from eval.sweep.clocked import clocked_names
 from obsdiff import registry
+
+Zeros = dict[str, Any]
+"""what zeros_of() returns"""
 
 NOTE = (
     "Dense kernels multiply zeros (unstructured, N:M) like other numbers: such cells take the dense model's time, are "
@@ -43,29 +48,29 @@ def text_of(records: Configuration, name: str) -> str:
     return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
 
 
-def zeros_shown(cells: Sequence[Cell], configurations: Configurations) -> dict[Cell, Record]:
+def zeros_shown(cells: Sequence[Cell], configurations: Configurations) -> dict[Cell, Zeros]:
     """Dense configurations beside which others stand as dense → what was measured of zeros on them."""
     masked = [cell for cell in cells if any(as_dense(configurations[cell], name) for name in clocked_names())]
     shown = {(cell.model, cell.sampling) for cell in masked}
     return {c: zeros for c in cells if (c.model, c.sampling) in shown and (zeros := zeros_of(configurations[c]))}
 
 
-def zeros_axis(axis: str, cell: Cell, zeros: Record) -> str:
+def zeros_axis(axis: str, cell: Cell, zeros: Zeros) -> str:
     own = {"method": f"dense, {100 * zeros['share']:.0f} % zeros"}
     return own.get(axis, marked(getattr(cell, axis)) if axis in ("model", "sampling") else "")
 
 
-def zeros_text(zeros: Record, name: str) -> str:
+def zeros_text(zeros: Zeros, name: str) -> str:
     return formatted(zeros_value(zeros, name)[0]) if name in clocked_names() else ""
 
 
-def zeros_value(zeros: Record, name: str) -> tuple[float, tuple[float, float]]:
+def zeros_value(zeros: Zeros, name: str) -> tuple[float, tuple[float, float]]:
     """A metric of a clock of the zeroed weights, with its quartiles."""
-    value, quartiles = registry.load("eval.model_metrics", name).compute(Model({}, {}, zeros))
+    value, quartiles = registry.load("eval.model_metrics", name).compute(Model.of_times(zeros))
     return float(value), quartiles
 
 
-def zeros_note(cell: Cell, zeros: Record, several: bool) -> str:
+def zeros_note(cell: Cell, zeros: Zeros, several: bool) -> str:
     """What was measured of zeros, in a sentence."""
     parts = []
     for name, what in (("speedup", "with a full batch"), ("latency_speedup", "with one prompt")):

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from eval.analysis import shown
 from eval.analysis.configurations import Configuration
-from eval.analysis.estimates import Record
 from eval.analysis.groups import Setting, about, point
+from eval.analysis.timings import as_dense
 from eval.report.columns import formatted
-from eval.sweep.clocked import as_dense
+from eval.results import CellResult
 
 
 class Table(NamedTuple):
@@ -52,9 +52,9 @@ def lead(groups: Mapping[str, Configuration], name: str) -> Lead | None:
     """The configuration with the best value of a metric; None if none has one."""
     values = {label: p.value for label, group in groups.items() if (p := point(group, name))}
     metric = about([record for group in groups.values() for record in group], name)
-    if not values or metric is None or metric["higher_is_better"] is None:
+    if not values or metric is None or metric.higher_is_better is None:
         return None
-    best = (max if metric["higher_is_better"] else min)(values, key=lambda label: values[label])
+    best = (max if metric.higher_is_better else min)(values, key=lambda label: values[label])
     stand: dict[str, list[str]] = {"behind": [], "alike": [], "unknown": []}
     for label in values:
         if label != best:
@@ -63,7 +63,7 @@ def lead(groups: Mapping[str, Configuration], name: str) -> Lead | None:
             if found is None:
                 stand["unknown"].append(label)
                 continue
-            ahead = found.significant and (found.difference.value > 0) == metric["higher_is_better"]
+            ahead = found.significant and (found.difference.value > 0) == metric.higher_is_better
             stand["behind" if ahead else "alike"].append(label)
     return Lead(best, values[best], **stand)
 
@@ -90,7 +90,7 @@ def leaders(setting: Setting) -> Table | None:
     for sparsity in setting.sparsities:
         found = [lead(setting.at(sparsity), name) for name in known]
         rows.append([f"{sparsity:g}", *(lead_text(one) if one else "" for one in found)])
-    return Table(f"Best at each sparsity: {setting.name}", ["sparsity", *(m["title"] for m in known.values())], rows)
+    return Table(f"Best at each sparsity: {setting.name}", ["sparsity", *(m.title for m in known.values())], rows)
 
 
 def lead_sentence(setting: Setting) -> str:
@@ -102,8 +102,8 @@ def lead_sentence(setting: Setting) -> str:
     name, best = found
     metric = about(setting.at(sparsity)[best.label], name)
     assert metric is not None
-    value = f"{formatted(best.value)} {metric['unit']}"
-    text = f"At sparsity {sparsity:g}, {best.label} has the best {metric['title']} ({value})"
+    value = f"{formatted(best.value)} {metric.unit}"
+    text = f"At sparsity {sparsity:g}, {best.label} has the best {metric.title} ({value})"
     if not (best.behind or best.alike or best.unknown):
         return f"{text}; no other method was run there."
     if best.alike:
@@ -131,7 +131,7 @@ def break_sentence(setting: Setting) -> str:
     """From which sparsity on a method is worse than dense, in CLIP score or R@1."""
     if not setting.dense:
         return "There is no dense cell to compare the pruned ones with."
-    metrics = [m["title"] for name in shown.broken_by() if (m := about(setting.dense, name))]
+    metrics = [m.title for name in shown.broken_by() if (m := about(setting.dense, name))]
     grouped: dict[str, list[str]] = {}
     for label, line in setting.lines.items():
         comparable, sparsity = first_break(setting, label)
@@ -164,7 +164,7 @@ def breaks(setting: Setting) -> Table | None:
         rows.append(row)
     return Table(
         f"First sparsity significantly below dense: {setting.name}",
-        ["", *(m["title"] for m in metrics.values())],
+        ["", *(m.title for m in metrics.values())],
         rows,
     )
 
@@ -212,8 +212,8 @@ def sentences(setting: Setting) -> list[str]:
     return [s for s in (lead_sentence(setting), break_sentence(setting), bought_sentence(setting)) if s]
 
 
-def count_of(records: Sequence[Record]) -> str:
+def count_of(records: Sequence[CellResult]) -> str:
     """`256 pictures a cell`, or a range where cells differ."""
-    found = sorted({len(record["prompts"]) for record in records})
+    found = sorted({len(record.prompts) for record in records})
     number_of = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
     return f"{number_of} picture{'' if found == [1] else 's'} a cell"

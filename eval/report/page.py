@@ -13,12 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from eval.analysis.analysis import Analysis
-from eval.analysis.estimates import Record
 from eval.figures import ordered, traits
 from eval.report.findings import Table, breaks, count_of, leaders, sentences
 from eval.report.summary_page import IN_SHORT
 from eval.report.words import plain
-from eval.sweep.cells import AXES, PLAIN, cell_path
+from eval.results import CellResult
+from eval.sweep.cells import AXES, PLAIN, axes_of
 from obsdiff import methods
 from obsdiff.storage.files import write_text
 
@@ -67,27 +67,28 @@ def write_report(
         figures=inlined(tables / "figures"),
         ablations=[(path.parent.name, sections(path.read_text())) for path in others],
         provenance=provenance(records),
-        cells=Table("Cells and their hashes", ["cell", "hash"], [[cell_path(r), r["hash"]] for r in records]),
+        cells=Table("Cells and their hashes", ["cell", "hash"], [[r.cell.path, r.hash] for r in records]),
         command=command(sweep, scale),
     )
     write_text(out, plain(page))
 
 
-def what_was_run(records: Sequence[Record], paths: Sequence[Path]) -> list[tuple[str, str]]:
+def what_was_run(records: Sequence[CellResult], paths: Sequence[Path]) -> list[tuple[str, str]]:
     """Names and values: how many cells, of which axes, when."""
     rows = [("cells", f"{len(records)}, {count_of(records)}")]
+    cells = [record.cell for record in records]
     for axis in AXES:
-        values = list(dict.fromkeys(record["cell"][axis] for record in records))
+        values = list(dict.fromkeys(axes_of(cell)[axis] for cell in cells))
         if axis == "sparsity":
             values = sorted(value for value in values if value > 0)
         if axis in ("weighting", "packages"):
-            used = [record["cell"] for record in records if methods.traits(record["cell"]["method"]).uses(axis)]
-            values = list(dict.fromkeys(cell[axis] for cell in used))
+            used = [cell for cell in cells if methods.traits(cell.method).uses(axis)]
+            values = list(dict.fromkeys(getattr(cell, axis) for cell in used))
         if axis == "pattern":
-            values = list(dict.fromkeys(r["cell"][axis] for r in records if r["cell"]["sparsity"] > 0))
+            values = list(dict.fromkeys(cell.pattern for cell in cells if cell.amount > 0))
         if values and values != [PLAIN]:
             rows.append((axis, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)))
-    models = {r["cell"]["model"]: r["reach"] for r in records if "reach" in r}
+    models = {r.cell.model: r.reach for r in records if r.reach}
     rows += [(f"prunable in {model}", text) for model, text in models.items()]
     days = sorted(datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d") for path in paths)
     return [*rows, ("measured", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")]
@@ -114,7 +115,7 @@ def inlined(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def provenance(records: Sequence[CellResult]) -> list[tuple[str, list[str]]]:
     """What the numbers are of: versions, machines and hashes, each once."""
     rows: dict[str, list[str]] = {}
 
@@ -123,11 +124,11 @@ def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             rows[name].append(text)
 
     for record in records:
-        about = record["provenance"]
+        about = record.provenance
         add("versions", ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items()))
         add("machine", ", ".join(machine_words(about.get("machine", {}))))
-        add("dense weights", f"{record['cell']['model']}: SHA-256 {about.get('base', 'unknown')}")
-        add("calibration captions", hashed(about["spec"].get("prompts")) if record["cell"]["sparsity"] > 0 else "")
+        add("dense weights", f"{record.cell.model}: SHA-256 {about.get('base', 'unknown')}")
+        add("calibration captions", hashed(about["spec"].get("prompts")) if record.cell.amount > 0 else "")
         for name, key in (("benchmark captions", "prompts"), ("real pictures", "reference")):
             add(name, hashed(about.get(key)))
         for name, key in (("evaluator", "evaluator"), ("network of FID and KID", "fid_features")):
@@ -135,7 +136,7 @@ def provenance(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     return [(name, values) for name, values in rows.items() if values]
 
 
-def machine_words(machine: Record) -> list[str]:
+def machine_words(machine: dict[str, Any]) -> list[str]:
     """`NVIDIA A100`, `float32`, `TF32 off`."""
     return [f"TF32 {'on' if value else 'off'}" if key == "tf32" else str(value) for key, value in machine.items()]
 

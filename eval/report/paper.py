@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
-from eval.report.tables import Cell
-from eval.sweep.cells import AXES, PLAIN, cell_path, named, parse
-from eval.sweep.clocked import AS_DENSE, as_dense
+from eval.analysis.timings import AS_DENSE, as_dense
+from eval.results import CellResult
+from eval.sweep.cells import AXES, PLAIN, named
 from obsdiff.errors import SpecError
 
 VALUES = Path("config/paper/values.csv")
@@ -91,14 +91,14 @@ def read_values(table: int, path: Path = VALUES) -> list[Row]:
     return list(found.values())
 
 
-def join(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
+def join(rows: Sequence[Row], cells: Sequence[CellResult]) -> list[Row]:
     """The paper's rows with our values, then our own rows.
 
     A paper's row takes the first cell that has its axes; cells that differ from it in their seed alone are averaged.
     """
-    waiting = [(vars(parse(cell_path(cell))), cell) for cell in cells]
+    waiting = [(vars(cell.cell), cell) for cell in cells]
 
-    def take(axes: Mapping[str, str]) -> tuple[dict[str, str], list[Cell]]:
+    def take(axes: Mapping[str, str]) -> tuple[dict[str, str], list[CellResult]]:
         first = next((own for own, _ in waiting if axes.items() <= own.items()), None)
         unseeded = {k: v for k, v in first.items() if k != "seed"} if first else {"model": ""}
         same = [entry for entry in waiting if unseeded.items() <= entry[0].items()]
@@ -113,7 +113,7 @@ def join(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Row]:
     stated = {axis for row in rows for axis in row.axes} - {"method"}
     while waiting:
         axes, mine = take(waiting[0][0])
-        name = named(parse(cell_path(mine[0])), "seed", *stated)
+        name = named(mine[0].cell, "seed", *stated)
         found.append(Row(axes, name, {}, ours(mine, metrics), dense_times(mine, metrics)))
     return found
 
@@ -124,18 +124,18 @@ def metrics_of(rows: Sequence[Row]) -> list[str]:
     return [each for name in found for each in (name, COLUMNS[name].beside) if each]
 
 
-def ours(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, float]:
+def ours(cells: Sequence[CellResult], metrics: Sequence[str]) -> dict[str, float]:
     """Means over cells of what they measured, in the paper's units."""
     found = {}
     for name in metrics:
         column = COLUMNS[name]
-        values = [c["metrics"][column.ours]["value"] for c in cells if column.ours in c["metrics"]]
+        values = [c.metrics[column.ours].value for c in cells if column.ours in c.metrics]
         if values:
             found[name] = column.factor * sum(values) / len(values)
     return found
 
 
-def dense_times(cells: Sequence[Cell], metrics: Sequence[str]) -> set[str]:
+def dense_times(cells: Sequence[CellResult], metrics: Sequence[str]) -> set[str]:
     """Those of the metrics that are times of the dense model for all of these cells."""
     return {name for name in metrics if cells and as_dense(cells, COLUMNS[name].ours)}
 
@@ -187,7 +187,7 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return axes + titles, lines
 
 
-def circumstances(cells: Sequence[Cell], scale: str) -> Iterator[str]:
+def circumstances(cells: Sequence[CellResult], scale: str) -> Iterator[str]:
     """What our numbers are of, a sentence each."""
     if scale == "tiny":
         yield "**Randomly initialised tiny models: these numbers exercise the code and mean nothing.**"
@@ -195,31 +195,31 @@ def circumstances(cells: Sequence[Cell], scale: str) -> Iterator[str]:
     def all_of(values: Iterable[str]) -> str:
         return " and ".join(dict.fromkeys(values))
 
-    machines = all_of(f"{m['device']}, {m['dtype']}" for m in (cell["provenance"]["machine"] for cell in cells))
-    seeds = all_of(str(seed) for seed in sorted({cell["cell"]["seed"] for cell in cells}))
-    yield f"Ours: {machines}; {all_of(str(len(cell['prompts'])) for cell in cells)} prompts; seed {seeds}."
+    machines = all_of(f"{m['device']}, {m['dtype']}" for m in (cell.provenance["machine"] for cell in cells))
+    seeds = all_of(str(seed) for seed in sorted({int(cell.cell.seed) for cell in cells}))
+    yield f"Ours: {machines}; {all_of(str(len(cell.prompts)) for cell in cells)} prompts; seed {seeds}."
     yield from calibrations(cells)
-    real = all_of(str(cell["provenance"]["reference"]["count"]) for cell in cells)
-    yield f"FID on {all_of(cell['metrics']['fid']['unit'] for cell in cells)} against {real} real pictures."
-    yield f"CLIP score by `{all_of(cell['provenance']['evaluator']['name'] for cell in cells)}`."
+    real = all_of(str(cell.provenance["reference"]["count"]) for cell in cells)
+    yield f"FID on {all_of(cell.metrics['fid'].unit for cell in cells)} against {real} real pictures."
+    yield f"CLIP score by `{all_of(cell.provenance['evaluator']['name'] for cell in cells)}`."
     yield "docs/paper.md says which choices are ours."
     yield "The paper's: one RTX 4090 with 48 GB (Flux: A100 with 80 GB), 5,000 prompts (ablations: 1,000)."
-    if not any("image_reward" in cell["metrics"] for cell in cells):
+    if not any("image_reward" in cell.metrics for cell in cells):
         yield "ImageReward was not measured: no model file names its environment (`evaluation.image_reward`)."
 
 
-def calibrations(cells: Sequence[Cell]) -> Iterator[str]:
+def calibrations(cells: Sequence[CellResult]) -> Iterator[str]:
     """How the cells that calibrate did, a sentence for each way."""
     found: dict[str, list[str]] = {}
     for cell in cells:
-        spec = cell["provenance"].get("spec") or {}
+        spec = cell.provenance.get("spec") or {}
         if sampling := spec.get("sampling"):
             size = "×".join(str(sampling[key]) for key in ("width", "height") if sampling.get(key)) or "own size"
             guidance, sampler = sampling["guidance_scale"], sampling.get("scheduler") or "its own sampler"
             run = f"{sampling['steps']} steps, guidance {guidance:g}, {size}, {sampler}"
             captions = f"captions {spec['prompts'][:12]} (SHA-256)"
             weights = f"α in [{spec['alpha_min']:g}, {spec['alpha_max']:g}], damping {spec['damping']:g}"
-            who = f"{cell['cell']['model']} {cell['cell']['method']}"
+            who = f"{cell.cell.model} {cell.cell.method}"
             found.setdefault(f"{run}; {captions}; {weights}", []).append(who)
     for how, several in found.items():
         yield f"Calibrated ({', '.join(dict.fromkeys(several))}): {how}."
@@ -238,11 +238,11 @@ def latex(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return table.replace(NONE, "--").replace("Δ", r"$\Delta$") + "\n"
 
 
-def write_paper(cells: Sequence[Cell], table: int, out: Path, scale: str = "full", values: Path = VALUES) -> None:
+def write_paper(cells: Sequence[CellResult], table: int, out: Path, scale: str = "full", values: Path = VALUES) -> None:
     """paper.md, paper.csv and paper.tex of a finished sweep.
 
     Args:
-        cells: metrics.json records.
+        cells: measured ones.
         table: the paper's number of it.
         out: folder, made if missing.
         scale: full or tiny, said in the head.

@@ -7,12 +7,12 @@ from eval.analysis import shown
 from eval.analysis.analysis import Analysis
 from eval.analysis.comparisons import Comparison, best_of, groups
 from eval.analysis.configurations import Configurations
-from eval.analysis.estimates import Record
 from eval.analysis.groups import constant
 from eval.images.manifest import FAULTS
 from eval.report.columns import WARNED, axes_columns, measured_names, table, title, with_interval
 from eval.report.costs import cost
 from eval.report.words import code, marked
+from eval.results import CellResult
 from eval.sweep.cells import Cell, named
 from obsdiff.captions.prompts import counts_text
 
@@ -54,13 +54,13 @@ def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
 
 def head(configurations: Configurations) -> Iterator[str]:
     first = next(iter(configurations.values()))[0]
-    about = first["provenance"]
+    about = first.provenance
     own = about.get("fid_features")
     network = f", FID and KID on the features of {code(own['name'])}" if own else ""
     real = about["reference"]
     passed = f" (passed over {counts_text(real['passed_over'])})" if real.get("passed_over") else ""
     yield (
-        f"Configurations: {len(configurations)}, of {len(first['prompts'])} pictures a seed, "
+        f"Configurations: {len(configurations)}, of {len(first.prompts)} pictures a seed, "
         f"{real['count']} real pictures{passed}, evaluator "
         f"{code(about['evaluator']['name'])}{network}. Pictures of all come from the same prompts and noise."
     )
@@ -70,11 +70,11 @@ def head(configurations: Configurations) -> Iterator[str]:
 def warnings(configurations: Configurations) -> Iterator[str]:
     """What metrics of a model warn of, once each."""
     found = {
-        f"{WARNED} {metric['title']} of {marked(record['cell']['model'])}: {metric['warning']}."
+        f"{WARNED} {metric.title} of {marked(record.cell.model)}: {metric.warning}."
         for records in configurations.values()
         for record in records
-        for metric in record["metrics"].values()
-        if "warning" in metric
+        for metric in record.metrics.values()
+        if metric.warning
     }
     yield from sorted(found)
     unsound = [(cell, counts) for cell, records in configurations.items() if (counts := faults(records))]
@@ -86,11 +86,11 @@ def warnings(configurations: Configurations) -> Iterator[str]:
         )
 
 
-def faults(records: Sequence[Record]) -> dict[str, int]:
+def faults(records: Sequence[CellResult]) -> dict[str, int]:
     """How many pictures of a configuration have each fault, over its seeds; empty where none has any."""
     found = Counter[str]()
     for record in records:
-        found.update({kind: count for kind, count in record.get("pictures", {}).items() if kind in FAULTS})
+        found.update({kind: count for kind, count in record.images.items() if kind in FAULTS})
     return {kind: found[kind] for kind in FAULTS if found[kind]}
 
 
@@ -160,8 +160,8 @@ def differences(cells: Sequence[Cell], configurations: Configurations, found: Se
     yield table(axes_columns(rows, configurations) | columns)
 
 
-def pictures(records: Sequence[Record]) -> str:
+def pictures(records: Sequence[CellResult]) -> str:
     """`256`, or `3 × 256` of three seeds, with a mark where some show nothing."""
-    count = len(records[0]["prompts"])
+    count = len(records[0].prompts)
     mark = f" {UNSOUND}" if faults(records) else ""
     return (f"{len(records)} × {count}" if len(records) > 1 else str(count)) + mark

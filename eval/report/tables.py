@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,53 +9,32 @@ import pandas as pd
 from eval.analysis.analysis import Analysis
 from eval.analysis.comparisons import tidy
 from eval.analysis.configurations import Configurations
+from eval.analysis.timings import stands_with_dense
 from eval.report.findings import sentences
 from eval.report.summary_page import markdown
 from eval.report.words import marked
-from eval.sweep.cells import AXES
-from eval.sweep.clocked import CELL, DENSE, stands_with_dense
-from obsdiff.errors import SpecError
-from obsdiff.storage.files import DamagedFile, read_json, write_text
-
-Cell = dict[str, Any]
-KEYS: dict[str, type] = {"cell": dict, "metrics": dict, "prompts": list, "captions": list, "provenance": dict}
-"""what every metrics.json has"""
+from eval.results import CellResult
+from eval.sweep.cells import axes_of
+from eval.sweep.clocked import CELL, DENSE
+from obsdiff.storage.files import write_text
 
 
-def read_cells(paths: Sequence[Path]) -> list[Cell]:
+def read_cells(paths: Sequence[Path]) -> list[CellResult]:
     """metrics.json files; SpecError, by name, where one is missing, damaged or not of a cell."""
-    return [read_cell(path) for path in paths]
+    return [CellResult.read(path) for path in paths]
 
 
-def read_cell(path: Path) -> Cell:
-    again = "remove it and measure the cell again"
-    try:
-        record = read_json(path)
-    except FileNotFoundError:
-        raise SpecError(f"metrics: {str(path)!r} is not a file; measure the cell first") from None
-    except (OSError, DamagedFile) as error:
-        raise SpecError(f"metrics: {error}; {again}") from None
-    missing = [key for key in KEYS if not isinstance(record, dict) or not isinstance(record.get(key), KEYS[key])]
-    if not missing:
-        missing = [f"cell.{axis}" for axis in AXES if axis not in record["cell"]]
-        missing += [f"metrics.{k}" for k, m in record["metrics"].items() if not isinstance(m, dict) or "value" not in m]
-    if missing:
-        raise SpecError(f"metrics: {str(path)!r} is not of a cell, it has no {missing[0]}; {again}")
-    found: Cell = record
-    return found
-
-
-def frame(cells: Sequence[Cell]) -> pd.DataFrame:
+def frame(cells: Sequence[CellResult]) -> pd.DataFrame:
     """One row a cell: the axes, then every metric, then the quartiles of what is timed.
 
     A metric that a cell has no number of is NaN, such as a time of one that stands with the dense model.
     """
     rows = []
     for cell in cells:
-        row = {axis: cell["cell"][axis] for axis in AXES} | {k: m["value"] for k, m in cell["metrics"].items()}
-        for name, metric in cell["metrics"].items():
-            if "quartiles" in metric:
-                row[f"{name}_q1"], row[f"{name}_q3"] = metric["quartiles"]
+        row = axes_of(cell.cell) | {k: m.value for k, m in cell.metrics.items()}
+        for name, metric in cell.metrics.items():
+            if metric.quartiles:
+                row[f"{name}_q1"], row[f"{name}_q3"] = metric.quartiles
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -70,18 +48,18 @@ def summary(configurations: Configurations) -> pd.DataFrame:
     rows = []
     for records in configurations.values():
         first = records[0]
-        row = {axis: first["cell"][axis] for axis in AXES if axis != "seed"}
-        row |= {"seeds": len(records), "pictures": len(first["prompts"])}
+        row = {axis: value for axis, value in axes_of(first.cell).items() if axis != "seed"}
+        row |= {"seeds": len(records), "pictures": len(first.prompts)}
         row |= {"timed_as": DENSE if all(map(stands_with_dense, records)) else CELL}
-        for name in first["metrics"]:
+        for name in first.metrics:
             found = records.estimate(name)
             if found is None:
                 continue
             row[name] = found.value
             if found.interval is not None:
                 row[f"{name}_low"], row[f"{name}_high"] = found.interval
-            quartiles = [record["metrics"][name].get("quartiles") for record in records]
-            if None not in quartiles:
+            quartiles = [q for record in records if (q := record.metrics[name].quartiles)]
+            if len(quartiles) == len(records):
                 row[f"{name}_q1"], row[f"{name}_q3"] = (float(q) for q in np.mean(quartiles, axis=0))
         rows.append(row)
     return pd.DataFrame(rows)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -42,6 +42,11 @@ class Cell:
         """
         values = asdict(self) | {"pattern": self.pattern.replace(":", "of")}
         return PATTERN.format(**values)
+
+    @property
+    def amount(self) -> float:
+        """The sparsity as a number."""
+        return float(self.sparsity)
 
     def dense(self) -> "Cell":
         """The dense cell of the same model, sampling and seed."""
@@ -143,10 +148,9 @@ def listed(files: Iterable[Path]) -> list[Path]:
     return found
 
 
-def cell_path(record: dict[str, Any]) -> str:
-    """The path of a metrics.json record's cell."""
-    axes = record["cell"] | {"sparsity": decimal(record["cell"]["sparsity"]), "seed": str(record["cell"]["seed"])}
-    return Cell(**axes).path
+def cell_of_axes(axes: Mapping[str, Any]) -> Cell:
+    """axes_of() back into a cell."""
+    return Cell(**{**axes, "sparsity": decimal(axes["sparsity"]), "seed": str(axes["seed"])})
 
 
 def flags(values: dict[str, Any]) -> Iterator[str]:

@@ -6,19 +6,15 @@ same weights with many of them zeroed, to show just that; cells whose layers hav
 others are *as dense*, and say so wherever a time or a speed-up would stand.
 """
 
-from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 from eval import model_metrics
 from eval.sweep.cells import Cell
 from obsdiff import methods, patterns, registry
 
-AS_DENSE = "as dense"
-Record = dict[str, Any]
-"""of a metrics.json"""
 CELL, DENSE = "cell", "dense"
-"""values of a record's latency.of: who was timed"""
+"""values of CellResult.latency's `of`: who was timed"""
 
 
 def timed_as(cell: Cell) -> Literal["cell", "dense"]:
@@ -33,18 +29,3 @@ def clocked_names() -> frozenset[str]:
     """The metrics that come from a cell's own timings."""
     names = registry.names("eval.model_metrics")
     return frozenset(name for name in names if model_metrics.traits(name).clocked)
-
-
-def as_dense(records: Sequence[Record], name: str) -> bool:
-    """Whether a metric of a configuration is the dense model's, as no record of it was timed."""
-    return name in clocked_names() and all(stands_with_dense(record) for record in records)
-
-
-def stands_with_dense(record: Record) -> bool:
-    return bool(record.get("latency", {}).get("of") == DENSE)
-
-
-def zeros_of(records: Sequence[Record]) -> Record | None:
-    """What was measured of zeros on the dense model: {share, and what profile/latency.py returns of them}."""
-    found = (record.get("latency", {}).get("zeros") for record in records)
-    return next((zeros for zeros in found if zeros), None)

@@ -19,7 +19,7 @@ def share(checkpoint: Path, out: Path) -> None:
     Raises:
         CheckpointError: the copied weights are not those of the manifest.
     """
-    expected = read_manifest(checkpoint)["weights_sha256"]
+    expected = read_manifest(checkpoint).weights_sha256
     for name in (WEIGHTS, MANIFEST):
         with replacing(out / name) as side:
             shutil.copyfile(checkpoint / name, side)

@@ -11,22 +11,20 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from PIL import Image
 
 from eval.analysis import shown
-from eval.analysis.estimates import Record, estimate
+from eval.analysis.estimates import estimate
+from eval.analysis.timings import AS_DENSE, stands_with_dense, zeros_of
 from eval.figures import strip
 from eval.report.columns import formatted
-from eval.sweep.cells import decimal
-from eval.sweep.clocked import AS_DENSE, stands_with_dense, zeros_of
+from eval.results import AGAIN, CellResult
+from eval.sweep.cells import axes_of
 from eval.tracking.store import Point
 from obsdiff import methods, weightings
+from obsdiff.checkpoints.manifest import Manifest, read_manifest
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import DamagedFile, read_json
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""
 GRID_PICTURES = 36
-KEYS = {"cell", "hash", "provenance", "prompts", "metrics", "layers"}
-"""of a metrics.json, that a run cannot be made without"""
-AGAIN = "remove it and run the sweep again, which makes it anew"
 
 
 class Said(NamedTuple):
@@ -39,16 +37,16 @@ class Said(NamedTuple):
     pictures: Image.Image
 
 
-def said(folder: Path, record: Record, sources: Mapping[str, str]) -> Said:
+def said(folder: Path, record: CellResult, sources: Mapping[str, str]) -> Said:
     """Of a cell's folder, with metrics.json, images/ and checkpoint/, and the content of metrics.json.
 
     Raises:
         SpecError: a file is missing or damaged, or a value is not of a cell.
     """
-    manifest = read(folder / "checkpoint" / "manifest.json", {"layers"})
+    manifest = read_manifest(folder / "checkpoint")
     with of_a_cell(folder / "metrics.json"):
         points = [*scalars(record), *curves(record, manifest)]
-        pictures = Image.fromarray(strip(folder, record["prompts"][:GRID_PICTURES], columns=12))
+        pictures = Image.fromarray(strip(folder, record.prompts[:GRID_PICTURES], columns=12))
         return Said(params(record), points, tags(record), data(record, sources), pictures)
 
 
@@ -62,52 +60,33 @@ def of_a_cell(path: Path) -> Iterator[None]:
         raise SpecError(f"metrics: {path} {what}; {AGAIN}") from error
 
 
-def read(path: Path, keys: set[str]) -> dict[str, Any]:
-    """A cell's file that holds these keys.
-
-    Raises:
-        SpecError: it is missing, damaged, holds NaN or infinity, or lacks a key.
-    """
-    try:
-        record = read_json(path)
-    except FileNotFoundError:
-        raise SpecError(f"metrics: {path} is not there; run the sweep again") from None
-    except DamagedFile as error:
-        raise SpecError(f"metrics: {error}; {AGAIN}") from None
-    lacking = sorted(keys - record.keys() if isinstance(record, dict) else keys)
-    if lacking:
-        raise SpecError(f"metrics: {path} lacks {', '.join(lacking)}; {AGAIN}")
-    return dict(record)
-
-
 def text(value: Any) -> str:
     """A param's value as config files have it: `true`, `0.01`, `[1, 0.5]`."""
     return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_PARAM]
 
 
-def params(record: Record) -> dict[str, str]:
+def params(record: CellResult) -> dict[str, str]:
     """The axes, the spec's other fields, `sampling.<field>` of the calibration, and what judged the pictures."""
-    cell, provenance = record["cell"], record["provenance"]
-    spec = {k: v for k, v in provenance["spec"].items() if k not in ("prompts", "sampling")}
-    sampling = {f"sampling.{k}": v for k, v in provenance["spec"]["sampling"].items()}
-    judges = {k: (provenance.get(k) or {}).get("name") for k in ("evaluator", "fid_features")}
-    own = {"sparsity": decimal(cell["sparsity"]), "pictures": len(record["prompts"])}
-    found = spec | sampling | cell | own | {k: v for k, v in judges.items() if v}
+    spec = {k: v for k, v in record.spec.items() if k not in ("prompts", "sampling")}
+    sampling = {f"sampling.{k}": v for k, v in record.spec["sampling"].items()}
+    judges = {k: (record.provenance.get(k) or {}).get("name") for k in ("evaluator", "fid_features")}
+    own = axes_of(record.cell) | {"sparsity": record.cell.sparsity, "pictures": len(record.prompts)}
+    found = spec | sampling | own | {k: v for k, v in judges.items() if v}
     return {k: text(v) for k, v in found.items()}
 
 
-def scalars(record: Record) -> Iterator[Point]:
+def scalars(record: CellResult) -> Iterator[Point]:
     """Every metric, its 95 % interval over prompts as `_low` and `_high`, a timing's quartiles as `_q1` and `_q3`."""
-    for name, metric in record["metrics"].items():
-        yield name, float(metric["value"]), 0
+    for name, metric in record.metrics.items():
+        yield name, float(metric.value), 0
         made = estimate([record], name)
         ends = made.interval if made else None
-        for suffixes, values in ((("low", "high"), ends), (("q1", "q3"), metric.get("quartiles"))):
+        for suffixes, values in ((("low", "high"), ends), (("q1", "q3"), metric.quartiles)):
             for suffix, value in zip(suffixes, values or (), strict=False):
                 yield f"{name}_{suffix}", float(value), 0
 
 
-def curves(record: Record, manifest: Mapping[str, Any]) -> Iterator[Point]:
+def curves(record: CellResult, manifest: Manifest) -> Iterator[Point]:
     """Metrics over layers and blocks (the step is the place in order of execution) and over denoising steps.
 
     layers/error, layers/sparsity          of the profile
@@ -116,19 +95,19 @@ def curves(record: Record, manifest: Mapping[str, Any]) -> Iterator[Point]:
     steps/deviation, steps/block_deviation, blocks/deviation   from the dense model: of the latents, and of the blocks'
                                            outputs, averaged over blocks and over steps; where the record has it
     """
-    for depth, layer in enumerate(record["layers"]):
-        yield "layers/error", float(layer["error"]), depth
-        yield "layers/sparsity", float(layer["sparsity"]), depth
-    for depth, layer in enumerate(manifest.get("layers", ())):
+    for depth, layer in enumerate(record.layers):
+        yield "layers/error", float(layer.error), depth
+        yield "layers/sparsity", float(layer.sparsity), depth
+    for depth, pruned in enumerate(manifest.layers):
         for key in ("weight_error", "calibration_error", "damping"):
-            if layer.get(key) is not None:
-                yield f"layers/{key}", float(layer[key]), depth
-    for step, alpha in enumerate(alphas(record["provenance"]["spec"])):
+            if (value := getattr(pruned, key)) is not None:
+                yield f"layers/{key}", float(value), depth
+    for step, alpha in enumerate(alphas(record.spec)):
         yield "steps/alpha", alpha, step
-    if found := record.get("deviation"):
-        by_block = np.asarray(found["by_block"], dtype=float)
+    if found := record.deviation:
+        by_block = np.asarray(found.by_block, dtype=float)
         series = {
-            "steps/deviation": found["latents"],
+            "steps/deviation": found.latents,
             "steps/block_deviation": by_block.mean(axis=0),
             "blocks/deviation": by_block.mean(axis=1),
         }
@@ -152,9 +131,9 @@ def alphas(spec: Mapping[str, Any]) -> list[float]:
     return [float(alpha) for alpha in found]
 
 
-def tags(record: Record) -> dict[str, str]:
+def tags(record: CellResult) -> dict[str, str]:
     """What a rerun may change, and so is no param: where the cell was measured; and a description."""
-    provenance = record["provenance"]
+    provenance = record.provenance
     found = {f"obsdiff.{k}": text(v) for k, v in provenance.get("machine", {}).items()}
     found |= {f"obsdiff.version.{k}": text(v) for k, v in provenance.get("versions", {}).items()}
     if stands_with_dense(record):
@@ -162,17 +141,17 @@ def tags(record: Record) -> dict[str, str]:
     return found | {"mlflow.note.content": description(record)}
 
 
-def description(record: Record) -> str:
+def description(record: CellResult) -> str:
     """The headline metrics with their intervals, as Markdown."""
     lines = [
-        f"{len(record['prompts'])} pictures of `{record['cell']['model']}`, the first of them in `pictures.png`.",
+        f"{len(record.prompts)} pictures of `{record.cell.model}`, the first of them in `pictures.png`.",
         "",
     ]
     lines += ["| | | 95 % interval |", "|:--|--:|:--|"]
-    for name in (n for n in shown.measured() if n in record["metrics"]):
-        about, made = record["metrics"][name], estimate([record], name)
+    for name in (n for n in shown.measured() if n in record.metrics):
+        about, made = record.metrics[name], estimate([record], name)
         ends = f"{formatted(made.interval[0])} to {formatted(made.interval[1])}" if made and made.interval else ""
-        lines.append(f"| {about['title']} ({about['unit']}) | {formatted(about['value'])} | {ends} |")
+        lines.append(f"| {about.title} ({about.unit}) | {formatted(about.value)} | {ends} |")
     if stands_with_dense(record):
         lines.append(f"| times and speed-ups | {AS_DENSE} | dense kernels multiply zeros too |")
     elif zeros := zeros_of([record]):
@@ -182,7 +161,7 @@ def description(record: Record) -> str:
     return "\n".join(lines)
 
 
-def data(record: Record, sources: Mapping[str, str]) -> list[DatasetInput]:
+def data(record: CellResult, sources: Mapping[str, str]) -> list[DatasetInput]:
     """The calibration prompts (of a method that calibrates), the benchmark's prompts and the real pictures.
 
     Args:
@@ -192,13 +171,13 @@ def data(record: Record, sources: Mapping[str, str]) -> list[DatasetInput]:
     Returns:
         With our SHA-256 as digest, as many digits as MLflow takes; the profile has all, and the count.
     """
-    cell, provenance = record["cell"], record["provenance"]
+    cell, provenance = record.cell, record.provenance
     found = []
     if provenance["spec"]["sampling"]:
-        key = f"{cell['model']}/calibration-{cell['calibration']}"
+        key = f"{cell.model}/calibration-{cell.calibration}"
         found.append(dataset("calibration", sources.get(key, key), {"sha256": provenance["spec"]["prompts"]}))
     if "prompts" in provenance:
-        key = f"{cell['model']}/evaluation"
+        key = f"{cell.model}/evaluation"
         found.append(dataset("evaluation", sources.get(key, key), provenance["prompts"]))
     real = provenance["reference"]
     if "sha256" in real:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.analysis import shown
-from eval.analysis.estimates import Record
-from eval.sweep.cells import decimal
+from eval.results import CellResult
 from eval.tracking import database, store
 from obsdiff.errors import SpecError
 
@@ -30,9 +29,9 @@ def chart(metric: str) -> dict[str, Any]:
     return own | {"type": "BAR", "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
 
 
-def views(records: Sequence[Record]) -> dict[str, str]:
+def views(records: Sequence[CellResult]) -> dict[str, str]:
     """Experiment tags: the view `cells`, and `quality-<sparsity>` of each sparsity."""
-    measured = [name for name in shown.measured() if any(name in record["metrics"] for record in records)]
+    measured = [name for name in shown.measured() if any(name in record.metrics for record in records)]
     columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{m}`" for m in ("fid_low", "fid_high", *measured)]
     listed = {"searchFilter": CURRENT, "orderByKey": "metrics.`fid`", "orderByAsc": True, "selectedColumns": columns}
     section = {"uuid": SECTION, "name": "quality", "display": True}
@@ -44,7 +43,7 @@ def views(records: Sequence[Record]) -> dict[str, str]:
         "runsVisibilityMode": "SHOWALL",
     }
     found = {CELLS: listed}
-    for value in sorted({decimal(record["cell"]["sparsity"]) for record in records}):
+    for value in sorted({record.cell.sparsity for record in records}):
         found[f"{SECTION}-{value}"] = listed | drawn | {"searchFilter": f"{CURRENT} and params.sparsity = '{value}'"}
     return {VIEW + key: json.dumps(state) for key, state in found.items()}
 

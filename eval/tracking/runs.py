@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from tqdm import tqdm
 
+from eval.results import CellResult
 from eval.sweep.cells import cell_hash
 from eval.tracking import content, store, sweep
 from eval.tracking.pages import page_of
@@ -17,23 +17,23 @@ SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.pa
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
 
 
-def log_cell(client: MlflowClient, run: Run, folder: Path, cell: dict[str, Any], sources: Mapping[str, str]) -> None:
+def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sources: Mapping[str, str]) -> None:
     """Carry one cell into its run, unless it is there.
 
     Args:
         folder: the cell's.
-        cell: the content of metrics.json.
+        cell: what was measured of it.
         sources: as content.data has it.
     """
-    identity, measured = run.info.run_id, cell_hash(cell)
+    identity, measured = run.info.run_id, cell_hash(cell.as_dict())
     if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
         return
     found = content.said(folder, cell, sources)
     store.log(client, run, found.params, found.points, found.tags)
     store.insist(client.log_inputs, identity, found.data)
     client.log_image(identity, found.pictures, "pictures.png")
-    provenance = cell["provenance"]
-    client.log_dict(identity, provenance["spec"], "spec.json")
+    provenance = cell.provenance
+    client.log_dict(identity, cell.spec, "spec.json")
     client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
     for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
         client.log_artifact(identity, str(file))
@@ -52,7 +52,7 @@ def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: 
 def log_sweep(
     client: MlflowClient,
     parent: Run,
-    records: list[dict],
+    records: list[CellResult],
     points: Sequence[store.Point],
     files: Sequence[Path],
     folder: Path,
@@ -91,14 +91,14 @@ def track(
         SpecError: a file is damaged, before anything is logged; or the store cannot be used.
     """
     paths, runs = sorted(paths), {}  # sorted, so that sums over cells are the same bits, whoever tracks them
-    records = [content.read(path, content.KEYS) for path in paths]
+    records = [CellResult.read(path) for path in paths]
     found = sweep.said(records, paths)
     with store.opened(results, experiment) as (client, home):
         parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {})
         progress = tqdm(paths, desc="tracking", unit="cell", mininterval=2)
         for path, cell, (place, called) in zip(progress, records, found.names, strict=True):
             more = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: place, ROLE: "cell"}
-            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell["hash"]}, more)
+            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell.hash}, more)
             log_cell(client, run, path.parent, cell, sources or {})
             supersede(client, home, {SWEEP: name, AXES_TAG: place}, run)
             if run.info.run_name != called:

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from eval.results import CellResult
 from eval.tracking import database
 from obsdiff.errors import SpecError
 from obsdiff.jobs import user
@@ -220,8 +221,8 @@ def news(client: MlflowClient, run: Run, points: Sequence[Point]) -> list[Metric
     return found
 
 
-def record_of(run: str, results: Path) -> dict[str, Any]:
-    """The metrics.json that a run carries.
+def result_of(run: str, results: Path) -> CellResult:
+    """What the metrics.json of a run says.
 
     Raises:
         SpecError: no such run, or it carries none.
@@ -233,7 +234,7 @@ def record_of(run: str, results: Path) -> dict[str, Any]:
         raise SpecError(f"run: {run!r} cannot be looked up, {path} is not there; set MLFLOW_TRACKING_URI")
     client = client_of(results)
     with answering(uri):
-        return carried(client, run, where)
+        return CellResult.of(carried(client, run, where))
 
 
 def carried(client: MlflowClient, run: str, where: str) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.analysis import shown
-from eval.analysis.estimates import Record
 from eval.report.columns import formatted
 from eval.report.tables import frame
-from eval.sweep.cells import AXES, cell_path, decimal, named, parse
+from eval.results import CellResult
+from eval.sweep.cells import AXES, decimal, named
 from eval.tracking.content import of_a_cell
 from eval.tracking.pages import SECTION, view_page, views
 from eval.tracking.store import Point
@@ -28,7 +28,7 @@ class Said(NamedTuple):
     views: dict[str, str]
 
 
-def said(records: Sequence[Record], paths: Sequence[Path]) -> Said:
+def said(records: Sequence[CellResult], paths: Sequence[Path]) -> Said:
     """Of the content of metrics.json files.
 
     Raises:
@@ -45,25 +45,23 @@ def said(records: Sequence[Record], paths: Sequence[Path]) -> Said:
         raise
 
 
-def whole(records: Sequence[Record]) -> Said:
+def whole(records: Sequence[CellResult]) -> Said:
     several = several_models(records)
-    if not all(isinstance(record["hash"], str) for record in records):
-        raise TypeError("hash is not text")
-    names = [(cell_path(record), name_of(record, several)) for record in records]
+    names = [(record.cell.path, name_of(record, several)) for record in records]
     return Said(names, list(summary(records)), views(records))
 
 
-def several_models(records: Sequence[Record]) -> bool:
-    return len({record["cell"]["model"] for record in records}) > 1
+def several_models(records: Sequence[CellResult]) -> bool:
+    return len({record.cell.model for record in records}) > 1
 
 
-def name_of(record: Record, with_model: bool, *without: str) -> str:
+def name_of(record: CellResult, with_model: bool, *without: str) -> str:
     """What a person calls the cell: eval.sweep.cells.named, after the model where the sweep has several."""
-    cell = parse(cell_path(record))
-    return f"{cell.model} {named(cell, *without)}" if with_model else named(cell, *without)
+    called = named(record.cell, *without)
+    return f"{record.cell.model} {called}" if with_model else called
 
 
-def summary(records: Sequence[Record]) -> Iterator[Point]:
+def summary(records: Sequence[CellResult]) -> Iterator[Point]:
     """Metrics of a sweep whose step is the sparsity in percent, so that MLflow draws them against it.
 
     cells                      how many
@@ -72,33 +70,33 @@ def summary(records: Sequence[Record]) -> Iterator[Point]:
     """
     yield "cells", float(len(records)), 0
     table, models = frame(records), several_models(records)
-    about = {name: metric for record in records for name, metric in record["metrics"].items()}
+    about = {name: metric for record in records for name, metric in record.metrics.items()}
     table["line"] = [re.sub(r"[^\w./: -]", "-", name_of(r, models, "sparsity", "seed")) for r in records]
     table["percent"] = (100 * table["sparsity"]).round().astype(int)
     for name in (n for n in shown.measured() if n in table):
         lines = table.groupby(["line", "percent"], sort=False, as_index=False)[name].mean().dropna()
         for line, percent, value in zip(lines["line"], lines["percent"], lines[name], strict=True):
             yield f"{name}/{line}", float(value), int(percent)
-        best = "max" if about[name]["higher_is_better"] else "min"
+        best = "max" if about[name].higher_is_better else "min"
         bests = table[table["sparsity"] > 0].groupby("percent", as_index=False)[name].agg(best).dropna()
         for percent, value in zip(bests["percent"], bests[name], strict=True):
             yield f"best/{name}", float(value), int(percent)
 
 
-def description(records: Sequence[Record], experiment: str) -> str:
+def description(records: Sequence[CellResult], experiment: str) -> str:
     """What was run, the best FID by sparsity, and links to charts of the cells of each sparsity, as Markdown."""
     table, models = frame(records), several_models(records)
     varied = {axis: [str(v) for v in dict.fromkeys(table[axis])] for axis in AXES}
-    lines = [f"{len(records)} cells, {len(records[0]['prompts'])} pictures each.", ""]
+    lines = [f"{len(records)} cells, {len(records[0].prompts)} pictures each.", ""]
     lines += [f"- {axis}: {', '.join(values)}" for axis, values in varied.items() if len(values) > 1 or axis == "model"]
     lines += ["", "| sparsity | | lowest FID | |", "|:--|:--|--:|:--|"]
     for sparsity in sorted(set(table["sparsity"])):
-        rows = [r for r in records if r["cell"]["sparsity"] == sparsity and "fid" in r["metrics"]]
+        rows = [r for r in records if r.cell.amount == sparsity and "fid" in r.metrics]
         if rows:
-            best = min(rows, key=lambda r: r["metrics"]["fid"]["value"])
+            best = min(rows, key=lambda r: r.metrics["fid"].value)
             link = view_page(experiment, f"{SECTION}-{decimal(sparsity)}")
             lines.append(
-                f"| {sparsity:g} | {name_of(best, models)} | {formatted(best['metrics']['fid']['value'])} "
+                f"| {sparsity:g} | {name_of(best, models)} | {formatted(best.metrics['fid'].value)} "
                 f"| [chart by method]({link}) |"
             )
     lines += ["", "Metrics of this run are drawn against sparsity in percent (the step): `fid/…`, `best/fid`."]

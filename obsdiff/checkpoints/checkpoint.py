@@ -7,7 +7,7 @@
 A checkpoint is applied to the same dense pipeline it was made from; nothing is pickled.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import models, patterns, surgery
-from obsdiff.checkpoints.manifest import MANIFEST, manifest_of, read_manifest
+from obsdiff.checkpoints.manifest import MANIFEST, Manifest, manifest_of, read_manifest
 from obsdiff.checkpoints.packing import coded, pack, unpack
 from obsdiff.errors import CheckpointError
 from obsdiff.pipelines import guard
 from obsdiff.pipelines.identity import ABSENT, SCHEDULER, Identity, different, identity_of
-from obsdiff.report import Report
+from obsdiff.report import LayerReport, Report, SiteReport
 from obsdiff.storage.files import DamagedFile, file_hash, json_text, replacing
 from obsdiff.storage.folders import CHECKPOINT, claimed
 from obsdiff.storage.tensors import read_tensors, save_beside
@@ -32,17 +32,17 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Pruned:
-    """A checkpoint's content.
+    """Weights that replace a dense denoiser's.
 
     Attributes:
-        manifest: as written, see manifest.py.
         states: layer → its parameters, at their small shapes; bias None where pruning left it.
         refitted: the same of layers that lost no weights, and were fitted to the dense model's outputs.
+        kept: heads and neurons that stay, where any were removed.
     """
 
-    manifest: dict[str, Any]
     states: dict[str, State]
     refitted: dict[str, State] = field(default_factory=dict)
+    kept: list[SiteReport] = field(default_factory=list)
 
     @property
     def changed(self) -> dict[str, State]:
@@ -51,7 +51,7 @@ class Pruned:
 
     def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
         """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
-        kept = {(site["layer"], site["kind"]): torch.tensor(site["kept"]) for site in self.manifest["sites"]}
+        kept = {(site.layer, site.kind): torch.tensor(site.kept) for site in self.kept}
         if not kept:
             return []
         named = [((site.layers[0], site.kind), site) for site in family.sites(denoiser)]
@@ -77,9 +77,16 @@ class Pruned:
         surgery.install(denoiser, self.changed, heads)
 
 
-def n_m(record: Mapping[str, Any]) -> dict[str, int]:
-    """The packing's n and m of a manifest's pattern."""
-    return patterns.resolve(record["spec"]["pattern"]).arguments
+@dataclass(frozen=True)
+class Checkpoint(Pruned):
+    """Pruned weights that were read from a folder, and its manifest."""
+
+    manifest: Manifest = field(kw_only=True)
+
+
+def n_m(pattern: str) -> dict[str, int]:
+    """The packing's n and m of a spec's pattern."""
+    return patterns.resolve(pattern).arguments
 
 
 def save_pruned(pipe: Any, folder: str | Path, report: Report) -> Path:
@@ -101,11 +108,11 @@ def save_pruned(pipe: Any, folder: str | Path, report: Report) -> Path:
 
 def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
     """save_pruned() into a folder that is claimed already."""
-    denoiser, record = models.denoiser_of(pipe), report.as_dict()
+    denoiser = models.denoiser_of(pipe)
     tensors: dict[str, Tensor] = {}
-    for layer in record["layers"]:
-        tensors |= packed(layer, surgery.state_of(models.linear(denoiser, layer["name"])), record)
-    for name in record["refitted"]:
+    for layer in report.layers:
+        tensors |= packed(layer, surgery.state_of(models.linear(denoiser, layer.name)), report)
+    for name in report.refitted:
         state = surgery.state_of(models.linear(denoiser, name))
         tensors |= {f"{name}.{part}": tensor for part, tensor in state._asdict().items() if tensor is not None}
     with replacing(folder / MANIFEST) as manifest, replacing(folder / WEIGHTS) as weights:
@@ -113,90 +120,90 @@ def write_pruned(pipe: Any, folder: Path, report: Report) -> Path:
         dtype = str(denoiser.dtype).removeprefix("torch.")
         about = manifest_of(report, dtype, file_hash(weights), weights.stat().st_size)
         try:
-            manifest.write_text(json_text(about, folder / MANIFEST, indent=1))
+            manifest.write_text(json_text(about.as_dict(), folder / MANIFEST, indent=1))
         except ValueError as error:
             raise CheckpointError(f"{error}; the pruned weights are of no use, look at the model's weights") from None
     return folder
 
 
-def packed(layer: Mapping[str, Any], state: State, record: Mapping[str, Any]) -> dict[str, Tensor]:
+def packed(layer: LayerReport, state: State, report: Report) -> dict[str, Tensor]:
     """A layer's tensors by their names in the file.
 
     Raises:
-        CheckpointError: the layer is not pruned as its entry in the manifest says.
+        CheckpointError: the layer is not pruned as its report says.
     """
-    name, (rows, columns) = layer["name"], layer["shape"]
-    small = bool(record["sites"])
+    name, (rows, columns) = layer.name, layer.shape
+    small = bool(report.sites)
     left = state.weight.numel() if small else int(state.weight.count_nonzero())
-    if left > rows * columns - layer["removed"]:
+    if left > rows * columns - layer.removed:
         raise CheckpointError(
-            f"{name}: {left} weights, and {rows * columns - layer['removed']} should be left of {rows * columns}; "
+            f"{name}: {left} weights, and {rows * columns - layer.removed} should be left of {rows * columns}; "
             "give save_pruned the pipeline that prune() pruned, and the report that it returned"
         )
-    parts = {"weight": state.weight} if small else pack(state.weight.cpu(), **n_m(record))
-    if state.bias is not None and (small or layer["bias_moved"]):
+    parts = {"weight": state.weight} if small else pack(state.weight.cpu(), **n_m(report.spec.pattern))
+    if state.bias is not None and (small or layer.bias_moved):
         parts["bias"] = state.bias
     return {f"{name}.{part}": tensor for part, tensor in parts.items()}
 
 
-def read_pruned(folder: str | Path) -> Pruned:
+def read_pruned(folder: str | Path) -> Checkpoint:
     """A checkpoint, checked against its own manifest.
 
     Raises:
         CheckpointError: a file is missing, damaged or edited, or the two are not of one run.
     """
     folder = Path(folder)
-    record = read_manifest(folder)
+    manifest = read_manifest(folder)
     try:
-        tensors = read_tensors(folder / WEIGHTS, record["weights_sha256"])
+        tensors = read_tensors(folder / WEIGHTS, manifest.weights_sha256)
     except DamagedFile as error:
         raise CheckpointError(f"{error}; restore it or prune again") from None
     states = {}
-    for layer in record["layers"]:
+    for layer in manifest.layers:
         try:
-            states[layer["name"]] = taken(tensors, layer, record)
+            states[layer.name] = taken(tensors, layer, manifest)
         except (KeyError, ValueError) as error:
             what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-            raise CheckpointError(f"{folder / WEIGHTS}: {layer['name']!r}: {what}; prune again") from None
+            raise CheckpointError(f"{folder / WEIGHTS}: {layer.name!r}: {what}; prune again") from None
     refitted = {}
-    for name in record["refitted"]:
+    for name in manifest.refitted:
         if f"{name}.weight" not in tensors:
             raise CheckpointError(f"{folder / WEIGHTS}: {name!r}: {name}.weight is missing; prune again")
         refitted[name] = State(tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias", None))
     if tensors:
         names = ", ".join(repr(name) for name in sorted(tensors)[:3])
         raise CheckpointError(f"{folder / WEIGHTS}: holds {names} of no layer in {MANIFEST}; prune again")
-    return Pruned(record, states, refitted)
+    return Checkpoint(states, refitted, manifest.sites, manifest=manifest)
 
 
-def taken(tensors: dict[str, Tensor], layer: Mapping[str, Any], record: Mapping[str, Any]) -> State:
+def taken(tensors: dict[str, Tensor], layer: LayerReport, manifest: Manifest) -> State:
     """Take a layer's tensors out of a file's.
 
     Raises:
         KeyError: one is missing.
         ValueError: one does not fit the layer's entry in the manifest.
     """
-    name, (rows, columns) = layer["name"], layer["shape"]
-    left = rows * columns - layer["removed"]
-    if record["sites"]:
+    name, (rows, columns) = layer.name, layer.shape
+    left, packing = rows * columns - layer.removed, n_m(manifest.spec["pattern"])
+    if manifest.sites:
         weight = tensors.pop(f"{name}.weight")
         if weight.dim() != 2 or weight.numel() != left:
             raise ValueError(f"its weight is {tuple(weight.shape)}, and {left} weights should be left")
     else:
-        names = ("codes" if coded(**{"n": 0, "m": 0} | n_m(record)) else "mask", "values")
+        names = ("codes" if coded(**{"n": 0, "m": 0} | packing) else "mask", "values")
         parts = {part: tensors.pop(f"{name}.{part}") for part in names}
-        weight = unpack(parts, (rows, columns), **n_m(record))
+        weight = unpack(parts, (rows, columns), **packing)
         if int(weight.count_nonzero()) > left:
             raise ValueError(f"has {int(weight.count_nonzero())} weights, and {left} should be left")
-    moved = layer["bias_moved"] and not record["sites"]
-    bias = tensors.pop(f"{name}.bias") if moved else tensors.pop(f"{name}.bias", None) if record["sites"] else None
+    moved = layer.bias_moved and not manifest.sites
+    bias = tensors.pop(f"{name}.bias") if moved else tensors.pop(f"{name}.bias", None) if manifest.sites else None
     fits = bias is None or (bias.dtype, bias.shape) == (weight.dtype, weight.shape[:1])
     if not (weight.is_floating_point() and fits):
         raise ValueError("its weight is not floating-point, or its bias does not fit the weight")
     return State(weight, bias)
 
 
-def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False) -> Pruned:
+def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False) -> Checkpoint:
     """A checkpoint that was made from this dense pipeline.
 
     Args and errors: as load_pruned().
@@ -211,13 +218,13 @@ def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_co
     return pruned
 
 
-def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_components: bool) -> Iterator[str]:
+def mismatches(pipe: Any, manifest: Manifest, here: Identity, any_components: bool) -> Iterator[str]:
     """Why a pipeline is not the one that a checkpoint was made from; its scheduler is a choice of use."""
-    there, denoiser = manifest["base"], models.family_of(pipe).TRAITS.denoiser
+    there, denoiser = manifest.base, models.family_of(pipe).TRAITS.denoiser
     names = [name for name in different(here, there) if name != SCHEDULER]
     dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
-    if dtype != manifest["dtype"]:
-        yield f"made in {manifest['dtype']}, and this pipeline is in {dtype}; open it with dtype {manifest['dtype']}"
+    if dtype != manifest.dtype:
+        yield f"made in {manifest.dtype}, and this pipeline is in {dtype}; open it with dtype {manifest.dtype}"
     if denoiser not in there:
         yield f"made from a pipeline that has no {denoiser}; use the model it was made from"
     elif denoiser in names:
@@ -236,18 +243,18 @@ def mismatches(pipe: Any, manifest: Mapping[str, Any], here: Identity, any_compo
         )
 
 
-def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
+def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
     """Layers of a checkpoint that the denoiser does not have in that shape."""
     linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
-    for layer in pruned.manifest["layers"]:
-        if layer["name"] not in linear or list(linear[layer["name"]].weight.shape) != list(layer["shape"]):
-            yield f"this pipeline has no layer {layer['name']!r} of shape {layer['shape']}"
+    for layer in pruned.manifest.layers:
+        if layer.name not in linear or tuple(linear[layer.name].weight.shape) != layer.shape:
+            yield f"this pipeline has no layer {layer.name!r} of shape {list(layer.shape)}"
             return
     sites = pruned.sites(family, denoiser)
     groups = {(site.layers[0], site.kind): site.groups for site, _ in sites}
-    for site in pruned.manifest["sites"]:
-        if groups.get((site["layer"], site["kind"])) != site["groups"]:
-            yield f"this pipeline has no {site['groups']} {site['kind']} at {site['layer']!r}"
+    for site in pruned.kept:
+        if groups.get((site.layer, site.kind)) != site.groups:
+            yield f"this pipeline has no {site.groups} {site.kind} at {site.layer!r}"
             return
     dense = {name: linear[name] for site, _ in sites for name in site.layers}
     hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
@@ -264,9 +271,7 @@ def misfits(pruned: Pruned, family: Any, denoiser: nn.Module) -> Iterator[str]:
 
 
 @torch.no_grad()
-def load_pruned(
-    pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False
-) -> dict[str, Any]:
+def load_pruned(pipe: Any, folder: str | Path, base: Identity | None = None, any_components: bool = False) -> Manifest:
     """Apply a checkpoint to the dense pipeline it was made from, in place; returns the manifest.
 
     Args:
@@ -281,5 +286,5 @@ def load_pruned(
     pruned = read_for(pipe, folder, base, any_components)
     denoiser = models.denoiser_of(pipe)
     pruned.install(models.family_of(pipe), denoiser)
-    surgery.record(denoiser, pruned.manifest["sites"])
+    surgery.record(denoiser, pruned.kept)
     return pruned.manifest

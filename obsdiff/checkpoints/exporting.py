@@ -3,12 +3,13 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.errors import CheckpointError
 from obsdiff.pipelines.sources import INDEX
+from obsdiff.report import Report
 from obsdiff.spec import require
 from obsdiff.storage.files import SIDE, write_json
 from obsdiff.storage.folders import EXPORT, claimed
@@ -16,12 +17,12 @@ from obsdiff.storage.tensors import full_disks_told
 from obsdiff.typed import is_int
 
 
-def require_exportable(manifest: Mapping[str, Any]) -> None:
+def require_exportable(manifest: Manifest | Report) -> None:
     """Raise CheckpointError where an ordinary diffusers folder cannot hold the pruned model."""
-    for site in manifest["sites"]:
-        if len(site["kept"]) < site["groups"]:
+    for site in manifest.sites:
+        if len(site.kept) < site.groups:
             raise CheckpointError(
-                f"export: {site['layer']} has {len(site['kept'])} of {site['groups']} {site['kind']} left, which a "
+                f"export: {site.layer} has {len(site.kept)} of {site.groups} {site.kind} left, which a "
                 "diffusers config cannot say; keep the checkpoint, and open it with obsdiff.load_pruned"
             )
 
@@ -45,7 +46,7 @@ def opened_by(pipe: Any, folder: Path) -> str:
 
 
 def export_pruned(
-    pipe: Any, folder: str | Path, manifest: Mapping[str, Any], max_shard_size: int | str | None = None
+    pipe: Any, folder: str | Path, manifest: Manifest | Report, max_shard_size: int | str | None = None
 ) -> Path:
     """Write a pruned pipeline as an ordinary diffusers folder, which from_pretrained opens without this library.
 
@@ -56,7 +57,7 @@ def export_pruned(
     Args:
         pipe: pruned by load_pruned() or prune().
         folder: made if missing.
-        manifest: of the checkpoint.
+        manifest: what load_pruned() or prune() returned.
         max_shard_size: bytes, or a text such as "5GB", from which a component's weights are split into several files;
             diffusers' own by default (10GB).
 
@@ -76,7 +77,7 @@ def export_pruned(
         try:
             with full_disks_told(folder):
                 pipe.save_pretrained(side, max_shard_size=max_shard_size)
-            write_json(side / EXPORT.record, {**manifest, "opened_by": opened_by(pipe, folder)}, indent=1)
+            write_json(side / EXPORT.record, {**manifest.as_dict(), "opened_by": opened_by(pipe, folder)}, indent=1)
             follow_umask(side)
             move_in(side, folder)
         finally:

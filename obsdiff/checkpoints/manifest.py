@@ -4,7 +4,8 @@ It is the Report of the pruning run and, beside it, `format`, the denoiser's `dt
 SHA-256 of the weights' file, and `sha256`: the digest of the manifest itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from jsonschema import Draft202012Validator
 from obsdiff.checkpoints.schema import Schema, closed, schema_of
 from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.pipelines.identity import ABSENT, PIPELINE
-from obsdiff.report import Report
+from obsdiff.report import LayerReport, Report, SiteReport
 from obsdiff.sampling import Sampling
 from obsdiff.source import DTYPES
 from obsdiff.spec import PASSING, PruneSpec
@@ -27,6 +28,49 @@ FORMAT = 3
 VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself: the Report of the run that made it, and its files.
+
+    Attributes:
+        spec: canonical, the prompts as their hash.
+        dtype: the denoiser's.
+        versions: of the libraries that wrote it.
+        weights_sha256, weights_bytes: of the weights' file.
+        sha256: digest of the manifest itself.
+    """
+
+    spec: dict[str, Any]
+    base: dict[str, str]
+    reach: float
+    left_dense: dict[str, int]
+    layers: list[LayerReport]
+    sites: list[SiteReport]
+    refitted: list[str]
+    packages: list[list[str]]
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    statistics_bytes: int
+    tf32: bool
+    sparsity: float
+    format: int
+    dtype: str
+    versions: dict[str, str]
+    weights_sha256: str
+    weights_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Manifest":
+        """From the content of a manifest.json that has no problems()."""
+        layers = [LayerReport(**layer | {"shape": tuple(layer["shape"])}) for layer in record["layers"]]
+        return cls(**{**record, "layers": layers, "sites": [SiteReport(**site) for site in record["sites"]]})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of manifest.json."""
+        return asdict(self) | {"layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers]}
 
 
 @cache
@@ -53,9 +97,9 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(closed(report["properties"] | own))
 
 
-def manifest_of(report: Report, dtype: str, weights_sha256: str, weights_bytes: int) -> dict[str, Any]:
+def manifest_of(report: Report, dtype: str, weights_sha256: str, weights_bytes: int) -> Manifest:
     """The manifest of a run, with its digest."""
-    return seal(
+    record = seal(
         report.as_dict()
         | {
             "format": FORMAT,
@@ -65,9 +109,10 @@ def manifest_of(report: Report, dtype: str, weights_sha256: str, weights_bytes: 
             "weights_bytes": weights_bytes,
         }
     )
+    return Manifest.of(record)
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path) -> Manifest:
     """A checkpoint's manifest, checked field by field and against its own digest.
 
     Raises:
@@ -87,7 +132,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not the manifest of a pruned checkpoint, but a {type(record).__name__}")
     for problem in problems(record):
         raise CheckpointError(f"{path}: {problem}")
-    return record
+    return Manifest.of(record)
 
 
 def problems(record: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,8 @@ from torch import nn
 
 from obsdiff import models, surgery
 from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.manifest import Manifest
+from obsdiff.report import Report
 from obsdiff.surgery import State
 
 DENSE = "dense"
@@ -79,17 +81,16 @@ def swapping(pipe: Any, weights: Mapping[str, Pruned], resident: bool = False) -
         found[DENSE]()
 
 
-def taken_off(pipe: Any, change: Callable[[], Mapping[str, Any]]) -> Pruned:
+def taken_off(pipe: Any, change: Callable[[], Report | Manifest]) -> Pruned:
     """The weights that `change` puts into a dense pipeline, which is dense again afterwards.
 
     Args:
-        change: prunes the pipeline or loads a checkpoint into it, and returns the manifest.
+        change: prunes the pipeline or loads a checkpoint into it, and returns its report or manifest.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
     dense = Weights.present(family, denoiser, linear)
-    manifest = dict(change())
-    names = [layer["name"] for layer in manifest["layers"]]
-    layers = {name: surgery.state_of(models.linear(denoiser, name)) for name in names}
+    report = change()
+    layers = {layer.name: surgery.state_of(models.linear(denoiser, layer.name)) for layer in report.layers}
     dense.install(denoiser)
-    return Pruned(manifest, layers)
+    return Pruned(layers, kept=report.sites)

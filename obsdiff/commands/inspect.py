@@ -18,4 +18,4 @@ def run(checkpoint: Annotated[Path, tyro.conf.Positional], as_json: bool = False
     from obsdiff.checkpoints.inspection import describe
 
     pruned = read_pruned(checkpoint)
-    print(json.dumps(pruned.manifest, indent=1) if as_json else describe(checkpoint, pruned.manifest))
+    print(json.dumps(pruned.manifest.as_dict(), indent=1) if as_json else describe(checkpoint, pruned.manifest))
