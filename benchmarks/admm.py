@@ -37,7 +37,7 @@ def measure(rows: int, columns: int, device: str, repeats: int, eigen: bool) -> 
     """One shape's record for each pattern: seconds of each part, and the errors that are left.
 
     Args:
-        eigen: whether the eigendecomposition is timed; None stands in its place otherwise.
+        eigen: whether the eigendecomposition is timed; it is left out otherwise.
     """
     weight, hessian = problem(rows, columns, device)
     place = torch.device(device)
@@ -55,7 +55,8 @@ def measure(rows: int, columns: int, device: str, repeats: int, eigen: bool) -> 
         repeats,
         place,
     )
-    parts["eigen"] = fastest({"eigen": lambda: torch.linalg.eigh(scaled)}, 1, place)[0]["eigen"] if eigen else None
+    if eigen:
+        parts |= fastest({"eigen": lambda: torch.linalg.eigh(scaled)}, 1, place)[0]
     energy = obs.energy(weight, whole)
     records = []
     for name, project in PROJECTIONS.items():
@@ -85,7 +86,7 @@ def markdown(records: Sequence[dict[str, Any]], about: str) -> str:
         "|:--|:--|" + "--:|" * 11,
     ]
     for r in records:
-        eigen = "" if r["eigen"] is None else f"{1e3 * r['eigen']:.0f}"
+        eigen = f"{1e3 * r['eigen']:.0f}" if "eigen" in r else ""
         ms = {key: 1e3 * r[key] for key in ("floor", "factor", "sweep", "admm", "resolve", "inverse")}
         errors = " | ".join(f"{r[f'{key}_error']:.6f}" for key in ("sweep", "resolved_sweep", "resolved"))
         lines.append(

@@ -13,7 +13,8 @@ def fastest(
     calls: dict[str, Callable[[], Any]], repeats: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Fastest seconds of every call, interleaved, and what each returned last."""
-    times, results = dict.fromkeys(calls, float("inf")), {}
+    times = dict.fromkeys(calls, float("inf"))
+    results: dict[str, Any] = {}
     for _ in range(repeats):
         for name, call in calls.items():
             results.pop(name, None)

@@ -24,7 +24,7 @@ class Case(NamedTuple):
     size: int
     first: int
     groups: int
-    count: int
+    removed: int
     plain: int
     """removals of the plain elimination"""
 
@@ -74,21 +74,21 @@ def row(case: Case, device: torch.device, repeats: int) -> str:
     def run(solve: Callable[..., tuple[list[Tensor], Tensor]], count: int) -> Callable[[], Any]:
         return lambda: solve([layer], case.size, case.groups, count)
 
-    floor = case.count * case.size * case.columns * (case.columns + case.rows) / rate(device)
+    floor = case.removed * case.size * case.columns * (case.columns + case.rows) / rate(device)
     run(eliminate, 1)()
-    blocked = seconds(run(eliminate, case.count), device, repeats)[0]
+    blocked = seconds(run(eliminate, case.removed), device, repeats)[0]
     (made,), kept = run(eliminate, case.plain)()
     some, ((plain,), stay) = seconds(run(plain_elimination.eliminate, case.plain), device)
-    if case.plain == case.count:
+    if case.plain == case.removed:
         whole = some
     else:
         begun = seconds(run(plain_elimination.eliminate, 1), device)[0]
-        whole = begun + (some - begun) / (case.plain - 1) * (case.count - 1)
+        whole = begun + (some - begun) / (case.plain - 1) * (case.removed - 1)
     same = "the same" if torch.equal(kept, stay) else "other ones"
     off = float((made - plain).abs().max() / plain.abs().max())
     return (
         f"| {case.name} | {case.rows} × {case.columns} | {floor:.2f} | {blocked:.2f} | {blocked / floor:.1f} × "
-        f"| {whole:.1f}{'' if case.plain == case.count else ' *'} | {whole / blocked:.1f} × "
+        f"| {whole:.1f}{'' if case.plain == case.removed else ' *'} | {whole / blocked:.1f} × "
         f"| {same}, {case.plain} | {off:.0e} |"
     )
 

@@ -111,7 +111,7 @@ def rows_of(
         spec = spec_of(text)
         pruned = (shrunk if spec.resolved.structured else masked)(dense, family, spec)
         turns = {"dense": dense, "pruned": pruned}
-        times = in_turns({k: lambda m=m: {"": lambda: call(m)} for k, m in turns.items()}, rounds)
+        times = in_turns({k: partial(dict, {"": partial(call, m)}) for k, m in turns.items()}, rounds)
         if not rows:
             rows.append(["dense", "dense", shown(quartiles(times["dense", ""])), "", "", ""])
         gain = ratios(times["dense", ""], times["pruned", ""])

@@ -93,12 +93,15 @@ def judged(pipe: Any, weights: Mapping[str, Pruned], sampling: Sampling, size: i
         def output(module: Callable[..., Any]) -> torch.Tensor:
             return module(*args, **kwargs)[0]
 
+        def made(variant: str) -> Callable[[], torch.Tensor]:
+            return partial(output, VARIANTS[variant](denoiser))
+
         for name, begin in install.items():
             for variant in names:
                 begin()
                 verdict = judge(
                     partial(output, denoiser),
-                    lambda v=variant: partial(output, VARIANTS[v](denoiser)),
+                    partial(made, variant),
                     tolerance,
                     rounds,
                     0.1,
@@ -195,8 +198,8 @@ def main(
     devices.require(source.device)
     torch.set_num_threads(threads)
     pipe = load_pipeline(source, sampling)
-    weights = {text: taken_off(pipe, lambda s=spec: prune(pipe, s)) for text, spec in specs.items()}
-    weights |= {str(folder): taken_off(pipe, lambda f=folder: load_pruned(pipe, f)) for folder in checkpoints}
+    weights = {text: taken_off(pipe, partial(prune, pipe, spec)) for text, spec in specs.items()}
+    weights |= {str(folder): taken_off(pipe, partial(load_pruned, pipe, folder)) for folder in checkpoints}
     squares = [replace(sampling, height=side, width=side) for side in resolutions] or [sampling]
     libraries = {name: version(name) for name in ("torch", "diffusers", "obsdiff")}
     arguments = {"model": source.model, "arguments": shlex.join(sys.argv[1:])}

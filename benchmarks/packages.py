@@ -63,7 +63,7 @@ def main(
         for _ in range(rounds - 1):
             for name in names:
                 found[name].append(once(specs[name], shared[name]))
-    rows, base = [], [min(run[i] for run in found["1"]) for i in (0, 1)]
+    rows, base = [], (min(run[0] for run in found["1"]), min(run[1] for run in found["1"]))
     for name, runs in found.items():
         wall, cpu, report = min(run[0] for run in runs), min(run[1] for run in runs), min(runs, key=lambda r: r[0])[2]
         seconds = [report.seconds.get(key, 0.0) for key in ("sample", "calibrate", "solve")]

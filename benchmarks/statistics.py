@@ -10,6 +10,7 @@ The error is the largest difference from the sums in float64 over √(Hᵢᵢ H�
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,12 +60,14 @@ def rows_of(device: torch.device, repeats: int) -> Iterator[str]:
             served = products.served(device, dtype)
             sums = torch.zeros(columns, columns, device=device)
             whole(sums, x, served)
-            all_of_it = seconds(lambda s=sums, x=x, d=served: whole(s, x, d), device, repeats)[0]
+            all_of_it = seconds(partial(whole, sums, x, served), device, repeats)[0]
             del sums
             made = Hessian(columns, device)
             made.add(x[None], 1.0)
-            off = error(made.value(device).hessian / 2, x)
-            part = seconds(lambda m=made, x=x: m.add(x[None], 1.0), device, repeats)[0]
+            hessian = made.value(device).hessian
+            assert hessian is not None
+            off = error(hessian / 2, x)
+            part = seconds(partial(made.add, x[None], 1.0), device, repeats)[0]
             name, rate = str(dtype).removeprefix("torch."), 2e-12 * tokens * columns**2 / part
             yield (
                 f"| {name} | {columns} | {products.way(device.type, dtype, served)} | {1e3 * all_of_it:.2f} "

@@ -11,6 +11,7 @@ drifts does not pass for a speed-up.
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def pipeline() -> Any:
     """A pipeline of nothing but the transformer."""
     torch.manual_seed(0)
     width = HEADS * HEAD_SIZE
-    transformer = SD3Transformer2DModel(
+    transformer: Any = SD3Transformer2DModel(
         sample_size=LATENT,
         patch_size=2,
         in_channels=16,
@@ -49,7 +50,8 @@ def pipeline() -> Any:
         caption_projection_dim=width,
         pooled_projection_dim=width,
         pos_embed_max_size=LATENT,
-    ).eval()
+    )
+    transformer.eval()
     names = [f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")]
     none = dict.fromkeys((*names, "vae"))
     return StableDiffusion3Pipeline(transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), **none)
@@ -61,7 +63,7 @@ def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
     denoiser = pipe.transformer
     arguments = sd3.example(denoiser, LATENT, LATENT, Sampling(max_sequence_length=0))
     arguments = {name: torch.randn(value.shape, device=device) for name, value in arguments.items()}
-    weights = {text: taken_off(pipe, lambda t=text: prune(pipe, spec_of(t))) for text in PATTERNS}
+    weights = {text: taken_off(pipe, partial(prune, pipe, spec_of(text))) for text in PATTERNS}
     install = swaps(pipe, weights)
 
     def call() -> None:
@@ -71,7 +73,7 @@ def speed_ups(device: torch.device, rounds: int) -> Iterator[str]:
         install[name]()
         return {"call": call}
 
-    times = in_turns({name: lambda n=name: turn(n) for name in install}, rounds)
+    times = in_turns({name: partial(turn, name) for name in install}, rounds)
     yield "| weights | parameters, M | GFLOP | fewer FLOPs | ms | speed-up |"
     yield "|:--|--:|--:|--:|--:|--:|"
     whole = 0

@@ -69,12 +69,12 @@ def judge(
     except Exception as error:  # compilers raise what they like
         return Verdict(None, None, time.perf_counter() - begun, first_line(error))
     took = time.perf_counter() - begun
-    error = float((found - expected).norm() / expected.norm())
-    if not error <= tolerance:  # NaN is not
-        return Verdict(error, None, took, f"its output is off by {error:.2g}, more than {tolerance:g}")
+    off = float((found - expected).norm() / expected.norm())
+    if not off <= tolerance:  # NaN is not
+        return Verdict(off, None, took, f"its output is off by {off:.2g}, more than {tolerance:g}")
     times = in_turns({"eager": lambda: {"": eager}, "variant": lambda: {"": call}}, rounds, seconds)
     low, median, high = ratios(times["eager", ""], times["variant", ""])
-    return Verdict(error, (low, median, high), took)
+    return Verdict(off, (low, median, high), took)
 
 
 def first_line(error: Exception) -> str:

@@ -38,7 +38,7 @@ torch.set_num_threads(1)
 
 SAMPLING = Sampling(steps=3, guidance_scale=3.0, height=32, width=32, max_sequence_length=4, batch_size=2)
 PROMPTS = ("a cat", "two dogs", "the sun")
-CHEAP = {"rounds": 2, "seconds": 1e-3}  # of timings whose values do not matter
+CHEAP: dict[str, Any] = {"rounds": 2, "seconds": 1e-3}  # of timings whose values do not matter
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,10 +51,10 @@ def entries(package: str) -> list[str]:
     return registry.names(package)
 
 
-def spec_of(method: str, **more: object) -> PruneSpec:
+def spec_of(method: str, **more: Any) -> PruneSpec:
     """A spec of a few calibration prompts; the dense method at its only sparsity."""
     prunes = methods.traits(method).prunes
-    base = {"sparsity": None if prunes else 0.0, "prompts": PROMPTS, "sampling": SAMPLING}
+    base: dict[str, Any] = {"sparsity": None if prunes else 0.0, "prompts": PROMPTS, "sampling": SAMPLING}
     return PruneSpec(method=method, **(base | more))
 
 
@@ -87,7 +87,7 @@ def counted_once() -> Iterator[None]:
 
     def count_flops(family: Any, denoiser: torch.nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Any:
         shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
-        key = repr((type(denoiser), dict(denoiser.config), shapes, spec.sampling, vae))
+        key = repr((type(denoiser), str(denoiser.config), shapes, spec.sampling, vae))
         if key not in known:
             known[key] = count(family, denoiser, spec, vae)
         return known[key]
@@ -148,7 +148,7 @@ def profiles(checkpoints: dict) -> dict:
     for name, pruned in checkpoints.items():
         dense = registry.load("obsdiff.models", "sd3").tiny()
         before = {key: value.clone() for key, value in dense.transformer.state_dict().items()}
-        measured = {
+        measured: dict[str, Any] = {
             "layers": layer_errors(dense, pruned, prompts, SAMPLING, 0),
             "work": work(dense, pruned, SAMPLING),
             "deviation": Deviation([], [], []),

@@ -22,7 +22,7 @@ SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 LEFT_OUT = (".git", ".venv", ".snakemake", "results", "work", "__pycache__", "tests", ".*_cache", ".hypothesis")
 NASTY = "a b'c\"d$(touch X)`touch X`;&(é)*~"
 """of a folder or file; with {braces} where Snakemake need not read it as a pattern"""
-MODEL = {
+MODEL: dict[str, Any] = {
     "family": "sd3",
     "source": {"model": f"model {{x}} {NASTY}"},
     "sampling": {
@@ -116,7 +116,7 @@ class Project:
         assert (status == 0) == ok, said
         return said
 
-    def planned(self, **grid: list) -> dict[str, int]:
+    def planned(self, **grid: Any) -> dict[str, int]:
         """Rule → number of jobs that a run would do now."""
         rows = re.findall(r"^(\w+) +(\d+)$", self.plan(**grid), re.M)
         return {rule: int(count) for rule, count in rows if rule != "total"}

@@ -51,7 +51,7 @@ def metric_of(name: str, given: Any, **more: Any) -> Metric:
         more: other fields.
     """
     title, unit, higher = TITLES.get(name, (name.upper(), "u", not name.endswith(("_to_dense", "kid", "cmmd"))))
-    about = {"title": title, "unit": unit, "higher_is_better": higher}
+    about: dict[str, Any] = {"title": title, "unit": unit, "higher_is_better": higher}
     if isinstance(given, tuple):
         about |= {"value": float(given[0]), "replicates": np.asarray(given[1]).tolist()}
     elif isinstance(given, np.ndarray):
@@ -70,8 +70,11 @@ def result_of(cell: Cell, metrics: dict[str, Any], prompts: int = PROMPTS, **mor
         more: fields of the result that differ.
     """
     spec = {"weighting": cell.weighting, "alpha_min": 0.8, "alpha_max": 1.2, "alphas": [], "sampling": {"steps": 5}}
-    deviation = {"blocks": ["transformer_blocks.0", "transformer_blocks.1"], "latents": [cell.amount**2] * 5}
-    fields = {
+    deviation: dict[str, Any] = {
+        "blocks": ["transformer_blocks.0", "transformer_blocks.1"],
+        "latents": [cell.amount**2] * 5,
+    }
+    fields: dict[str, Any] = {
         "cell": cell,
         "hash": cell_hash({"path": cell.path}),
         "provenance": {

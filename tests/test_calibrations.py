@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import combinations
@@ -14,7 +15,7 @@ from eval.sweep.progress import read_config
 from obsdiff import PruneSpec
 
 
-def made(method: str, packages: str = "1", **more: object):
+def made(method: str, packages: str = "1", **more: Any):
     own = {"pattern": "unstructured", "weighting": "log_decrease"} | more
     spec = PruneSpec(method=method, packages=packages, **own)
     axes = {"pattern": spec.pattern, "weighting": spec.weighting, "packages": packages}

@@ -35,7 +35,7 @@ GRID = {"method": ["obs_diff"], "sparsity": [0.5], "pattern": ["unstructured"], 
     "calibration": [{"count": 8, "choice": "hash", "sampling": {"steps": 2}}],
     "seed": [0],
 }
-WRONG = (
+WRONG: tuple[Any, ...] = (
     "no such",
     "",
     5,

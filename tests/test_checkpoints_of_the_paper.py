@@ -1,6 +1,7 @@
 """The paper's models, from their configurations alone: parameters and FLOPs to the digit, and what fits where."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ COUNTS = [(hub, sparsity) for hub, column in BILLIONS.items() for sparsity in co
 
 
 @cache
-def structured(hub: str, sparsity: float, **sampling: object) -> Plan:
+def structured(hub: str, sparsity: float, **sampling: Any) -> Plan:
     spec = PruneSpec(
         method="magnitude",
         pattern="structured",

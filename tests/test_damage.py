@@ -19,7 +19,7 @@ from obsdiff.checkpoints.checkpoint import WEIGHTS, read_pruned
 from obsdiff.checkpoints.manifest import MANIFEST
 from obsdiff.storage.files import file_hash, seal
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "mask": {"bias": True, "method": "obs_diff", "packages": 1},
     "n_m": {"pattern": "2:4"},
     "structured": {"pattern": "structured"},
@@ -80,7 +80,7 @@ def edited(record: dict[str, Any], at: tuple, change: str, g: random.Random) -> 
     elif change == "twice" and isinstance(parent, dict):
         parent["\0twice"] = value
     else:
-        others = [None, True, -1, 0, 7.5, float("nan"), "x", [], {}, [value], str(value)]
+        others: list[Any] = [None, True, -1, 0, 7.5, float("nan"), "x", [], {}, [value], str(value)]
         others += [value + 1] if isinstance(value, int | float) else [f"{value}x"] if isinstance(value, str) else []
         parent[key] = g.choice([o for o in others if json.dumps(o) != json.dumps(value)])
     return json.dumps(record, indent=1).replace('"\\u0000twice"', json.dumps(key))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import SAMPLING, spec_of
 
+from eval.model_metrics import Deviation
 from eval.profile.deviation import compared, deviation
 from obsdiff import models, prune, save_pruned
 from obsdiff.captions.prompts import Prompt
@@ -14,7 +15,7 @@ from obsdiff.checkpoints.checkpoint import read_pruned
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "a dog"), Prompt("2", "a sun")]
 
 
-def measured(family, folder, **spec) -> tuple[dict, bool]:
+def measured(family, folder, **spec) -> tuple[Deviation, bool]:
     """What deviation() says of a checkpoint, and whether it left the pipeline as it was."""
     pipe, dense = family.tiny(), family.tiny()
     save_pruned(pipe, folder, prune(pipe, spec_of(**spec)))

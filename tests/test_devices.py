@@ -109,7 +109,9 @@ def flags() -> list:
     """What torch says of its precision, through both interfaces; their error where they disagree."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     reads = [torch.get_float32_matmul_precision, lambda: matmul.allow_tf32, lambda: cudnn.allow_tf32]
-    reads += [lambda p=p: p.fp32_precision for p in (matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)]
+    reads += [
+        partial(getattr, p, "fp32_precision") for p in (matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)
+    ]
     found: list = [cudnn.benchmark, cudnn.deterministic, matmul.allow_fp16_accumulation]
     for read in reads:
         try:

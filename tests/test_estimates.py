@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def cell(method: str, sparsity: str = "0.50", seed: int = 0, weighting: str = "u
     return Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", str(seed))
 
 
-def record(which: Cell, **numbers: object) -> CellResult:
+def record(which: Cell, **numbers: Any) -> CellResult:
     about = {"reference": {"count": 9}, "evaluator": {"name": "e"}}
     made = {name: metric_of(name, given, title=name.upper(), unit="u") for name, given in numbers.items()}
     return result_of(which, made, prompts=PROMPTS, provenance=about)
@@ -140,10 +141,11 @@ def test_intervals_cover():
     assert 0.92 <= covered / 300 <= 0.995
 
 
-def world() -> list[dict]:
+def world() -> list[CellResult]:
     """Two seeds each of: dense; obs_diff and its twin with another weighting, as good as dense in clip_score; a little
     worse wanda; random far off. FID tells them as clip_score does, R@1 tells none."""
-    prompts, rows = noise(0), []
+    prompts = noise(0)
+    rows: list[CellResult] = []
     for method, weighting, loss in (
         ("dense", "uniform", 0.0),
         ("wanda", "uniform", 0.5),
@@ -173,11 +175,10 @@ def lines_of(text: str, section: str) -> list[dict[str, str]]:
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
-def written(tmp_path: Path, rows: list[dict]) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+def written(tmp_path: Path, rows: list[CellResult]) -> tuple[str, pd.DataFrame, pd.DataFrame]:
     write_tables(Analysis(rows), tmp_path)
-    return (tmp_path / "summary.md").read_text(), *(
-        pd.read_csv(tmp_path / f"{n}.csv") for n in ("summary", "differences")
-    )
+    summary, differences = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("summary", "differences"))
+    return (tmp_path / "summary.md").read_text(), summary, differences
 
 
 def test_table_marks_the_best_and_what_is_not_distinguishable(tmp_path):

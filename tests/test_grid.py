@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,11 +26,11 @@ def in_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def sweep(grid: object, **more: object):
+def sweep(grid: object, **more: Any):
     return read_sweep(BASE | {"grid": grid} | more)
 
 
-def shipped(path: Path, **more: object):
+def shipped(path: Path, **more: Any):
     """A sweep's file as Snakemake reads it: over the default one."""
     config = BASE | yaml.safe_load(path.read_text())
     if isinstance(config["grid"], dict):

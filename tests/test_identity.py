@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from obsdiff.source import Source
 CAPTIONS = [Prompt(str(i), text) for i, text in enumerate(PROMPTS)]
 
 
-def edit_json(file: str, **values: object) -> Callable[[Path, Source], Source]:
+def edit_json(file: str, **values: Any) -> Callable[[Path, Source], Source]:
     def edit(folder: Path, source: Source) -> Source:
         record = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps(record | values))
@@ -82,7 +83,7 @@ EDITS: dict[str, tuple[Callable[[Path, Source], Source], list[str]]] = {
 }
 
 
-def pictures(source: Source, **more: object) -> str:
+def pictures(source: Source, **more: Any) -> str:
     """Identity of the pictures that a job would draw."""
     pipe = open_pipeline(source)
     values = {"checkpoint": manifest_of(), "prompts": CAPTIONS, "sampling": SAMPLING, "seed": 0} | more

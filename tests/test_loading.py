@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ WEIGHTS = (*ANY, lfs_pointer)
 # what belongs together and does not
 
 
-def edited(path: Path, **values: object) -> None:
+def edited(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
@@ -157,7 +158,8 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
                 for kind in (without_one, with_another, of_another_shape):
                     add(part, file.name, kind)
                 add(part, file.name, partial(sharded, lost="one"), "shard lost")
-                for other in ({}, [], {"weight_map": 3}, {"weight_map": {"a": 1}}):
+                others: tuple[Any, ...] = ({}, [], {"weight_map": 3}, {"weight_map": {"a": 1}})
+                for other in others:
                     add(part, file.name, partial(sharded, index=other), f"index {other}")
         if (folder / part / "config.json").is_file():
             for values in (
@@ -167,7 +169,7 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
                 {"num_attention_heads": 0, "norm_num_groups": 0},
             ):
                 add(part, "config.json", partial(edited, **values), f"edited {values}")
-        for entry in (
+        entries: tuple[Any, ...] = (
             [],
             ["diffusers"],
             "x",
@@ -175,8 +177,9 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
             ["os", "path"],
             ["diffusers", "NoSuchClass"],
             ["x", "y"],
-        ):
-            add("", "model_index.json", partial(edited, **{part: entry}), f"{part}: {entry}")
+        )
+        for entry in entries:
+            add("", "model_index.json", partial(edited, **dict([(part, entry)])), f"{part}: {entry}")
     for name in ("Nonsense", "StableDiffusionImg2ImgPipeline", 3, ["a", "b"], None, "UNet2DModel"):
         add("", "model_index.json", partial(edited, _class_name=name), f"class {name}")
     return found

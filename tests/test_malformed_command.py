@@ -15,7 +15,7 @@ from obsdiff.errors import SpecError
 JUNK = ("", " ", "banana", "nan", "inf", "-inf", "1e999", "-1", "1.5.2", "0x10", "[]", "{}", "🦊", "../..", "$(true)")
 FREE = {"model", "revision", "variant", "prompts", "seed", "exclude", "layer_sparsity", "without", "local_files_only"}
 """fields that take any text, several values, or no value"""
-COMPLETE = [("ui", []), ("progress", []), ("check", []), ("cost", [])]
+COMPLETE: list[tuple[str, list[str]]] = [("ui", []), ("progress", []), ("check", []), ("cost", [])]
 """commands that need no option"""
 
 

@@ -1,6 +1,7 @@
 """Laws of the column sweep, against a naive float64 Optimal Brain Surgeon."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -178,7 +179,7 @@ def test_mask_alone_moves_no_weight(seed, sparsity, block):
     assert torch.equal(keep, torch.cat(expected, dim=1))
 
 
-def spec(**more: object) -> PruneSpec:
+def spec(**more: Any) -> PruneSpec:
     return PruneSpec(**{"prompts": ("a",)} | more)
 
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -97,7 +98,7 @@ def test_files(values, tmp_path):
     assert "mean nothing" not in (tmp_path / "full/paper.md").read_text()
 
 
-def calibrated(method: str, **changed: object) -> CellResult:
+def calibrated(method: str, **changed: Any) -> CellResult:
     """A cell that calibrated."""
     made, sampling = cell(method, "0.20"), {"steps": 25, "guidance_scale": 7.0, "height": 512, "width": 512}
     spec = {"alpha_min": 0.8, "alpha_max": 1.2, "damping": 0.01, "prompts": "abcdef" * 10}

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def in_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def config(table: int, **more: object) -> dict:
+def config(table: int, **more: Any) -> dict:
     base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     own = yaml.safe_load((ROOT / f"config/paper/table{table}.yaml").read_text())
     grid = own["grid"]

@@ -5,6 +5,7 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,11 @@ RAMP = np.linspace(0, 255, 16 * 8).round().astype(np.uint8).reshape(16, 8)
 """a grey ramp, dark to light"""
 
 
-DEEP = {"I;16": RAMP.astype(np.uint16) * 257, "I": RAMP.astype(np.int32) * 257, "F": (RAMP / 255).astype(np.float32)}
+DEEP: dict[str, Any] = {
+    "I;16": RAMP.astype(np.uint16) * 257,
+    "I": RAMP.astype(np.int32) * 257,
+    "F": (RAMP / 255).astype(np.float32),
+}
 """the ramp in more bits, which PNG and TIFF alone can hold"""
 
 
@@ -35,7 +40,7 @@ def encoded(mode: str, kind: str) -> bytes | None:
         return None
     grey, file = Image.fromarray(DEEP.get(mode, RAMP)), BytesIO()
     picture = grey if mode in DEEP else (grey if mode == "P" else grey.convert("RGB")).convert(mode)
-    exact = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    exact: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
     try:
         picture.save(file, kind, **exact.get(kind, {}))
     except (OSError, ValueError, KeyError):

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def planned(folder: Path, spec: PruneSpec, **more: object) -> Plan:
+def planned(folder: Path, spec: PruneSpec, **more: Any) -> Plan:
     source = {key: more.pop(key) for key in ("device", "dtype", "offload") if key in more}
     return plan(Source(str(folder), **source), spec, **more)
 
@@ -160,7 +161,7 @@ def test_work_grows_with_what_it_is_made_of(folders):
 def test_memory_grows_with_what_it_is_made_of(folders):
     from dataclasses import replace
 
-    def peaks(device: str = "cuda", dtype: str = "float32", offload: str = "none", **more: object):
+    def peaks(device: str = "cuda", dtype: str = "float32", offload: str = "none", **more: Any):
         batch = replace(SAMPLING, batch_size=more.pop("batch", 2))
         spec = spec_of(**({"method": "obs_diff", "packages": 1, "sampling": batch} | more))
         return planned(folders["flux"], spec, device=device, dtype=dtype, offload=offload).memory

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
         assert abs(one - other).max() <= 1
 
 
-def record(cell: cells.Cell, value: float, **more: object) -> CellResult:
+def record(cell: cells.Cell, value: float, **more: Any) -> CellResult:
     names = ("fid", "kid", "clip_score", "layer_error", "nonzero_parameters", "speedup", "pruning_seconds")
     metrics = {name: metric_of(name, value, unit="u") for name in names}
     metrics["denoiser_ms"] = metric_of("denoiser_ms", value, quartiles=[value - 1, value + 1])

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -24,7 +25,8 @@ from PIL import Image
 from synthetic import metric_of, result_of
 
 from eval.__main__ import main as suite
-from eval.results import CellResult, Deviation, LayerError
+from eval.model_metrics import Deviation, LayerError
+from eval.results import CellResult
 from eval.sweep import cells
 from eval.tracking import content, store, sweep
 from eval.tracking.runs import MEASURED, SUPERSEDED, track
@@ -45,7 +47,12 @@ def cell_of(method: str, sparsity: str, seed: str = "0", model: str = "emoji-sd3
 
 
 def spec_of(cell: cells.Cell) -> PruneSpec:
-    about = {"weighting": cell.weighting, "prompts": ("a",), "sampling": Sampling(steps=STEPS), "packages": 1}
+    about: dict[str, Any] = {
+        "weighting": cell.weighting,
+        "prompts": ("a",),
+        "sampling": Sampling(steps=STEPS),
+        "packages": 1,
+    }
     return PruneSpec(method=cell.method, sparsity=cell.amount, **about)
 
 
@@ -65,7 +72,11 @@ def record_of(cell: cells.Cell, value: float) -> CellResult:
         "versions": {"torch": "2"},
         "machine": {"device": "CPU"},
     }
-    deviation = {"blocks": ["x", "y"], "by_block": [[0.0] * STEPS, [0.5] * STEPS], "latents": [0.25] * STEPS}
+    deviation: dict[str, Any] = {
+        "blocks": ["x", "y"],
+        "by_block": [[0.0] * STEPS, [0.5] * STEPS],
+        "latents": [0.25] * STEPS,
+    }
     return result_of(
         cell,
         metrics,
@@ -199,7 +210,7 @@ def test_sweep_is_summarised_against_sparsity():
     assert sweep.several_models([*records, other]) and sweep.name_of(other, True) == "other wanda 0.50 uniform"
 
 
-def leaves(record: object, path: tuple = ()) -> Iterator[tuple]:
+def leaves(record: Any, path: tuple = ()) -> Iterator[tuple]:
     """The paths to all values of a JSON record, of long lists to the first two."""
     yield path
     keys = list(record) if isinstance(record, dict) else range(min(len(record), 2)) if isinstance(record, list) else ()
@@ -210,7 +221,8 @@ def leaves(record: object, path: tuple = ()) -> Iterator[tuple]:
 def malformed(record: dict) -> Iterator[tuple[tuple, dict]]:
     """Every value of a record in turn left out, or of another type."""
     for path in list(leaves(record))[1:]:
-        for value in (None, "x", "", [], {}, -1, 1e300, True, [[1]], "left out"):
+        values: tuple[Any, ...] = (None, "x", "", [], {}, -1, 1e300, True, [[1]], "left out")
+        for value in values:
             changed = copy.deepcopy(record)
             place = functools.reduce(lambda inner, key: inner[key], path[:-1], changed)
             if value == "left out":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from malformed import count
@@ -66,19 +67,19 @@ class Place:
     def serve(self, *lines: str) -> None:
         self.server.write_text(SERVER + "\n".join(lines) + "\n" + SERVE)
 
-    def start(self, job: str, address: str = "socket", **more: object) -> subprocess.Popen:
+    def start(self, job: str, address: str = "socket", **more: Any) -> subprocess.Popen:
         env = os.environ | {"XDG_RUNTIME_DIR": str(self.folder / "run"), "OBSDIFF_WARM": address}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, str(self.folder / "client.py"), str(self.server), job]
         return subprocess.Popen(command, cwd=self.folder, env=env, **{**pipes, **more})
 
-    def run(self, job: str, **more: object) -> str:
+    def run(self, job: str, **more: Any) -> str:
         process = self.start(job, **more)
         out, err = process.communicate("", timeout=60)
         assert process.returncode == 0, err
         return out
 
-    def parent(self, **more: object) -> int:
+    def parent(self, **more: Any) -> int:
         """The process id of the server that forks."""
         return int(self.run("import os; print(os.getppid())", **more))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic import manifest_of
 
 from eval.images.generate import generate
 from eval.images.picture_files import PictureFiles
@@ -77,7 +78,7 @@ def test_generator_draws_what_it_is_asked(name, tmp_path):
         type(pipe).__name__
         == json.loads((ROOT / about["source"]["model"] / "model_index.json").read_text())["_class_name"]
     )
-    generate(pipe, {"base": "", "weights_sha256": ""}, prompts, Sampling(**about["sampling"]), 0, tmp_path)
+    generate(pipe, manifest_of("dense"), prompts, Sampling(**about["sampling"]), 0, tmp_path)
     paths = [tmp_path / f"{p.id}.png" for p in prompts]
     assert next(PictureFiles(paths).batches()).shape[2:] == (about["sampling"]["height"], about["sampling"]["width"])
     judge = Evaluator(about["evaluation"]["evaluator"], tmp_path / "cache")

@@ -52,7 +52,7 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Alive(TorchDispatchMode):
     """Bytes of the tensors that operations have made and nothing has freed yet; views add none.
 
     Attributes:

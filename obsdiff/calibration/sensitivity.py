@@ -129,7 +129,7 @@ def listening(
 
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             if output.requires_grad:
-                output.register_hook(note)  # type: ignore[no-untyped-call]
+                output.register_hook(note)
 
         handles.append(models.linear(denoiser, name).register_forward_hook(hook))
 

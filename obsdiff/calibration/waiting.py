@@ -23,7 +23,7 @@ from obsdiff.calibration.calls import Call
 from obsdiff.errors import LayerError
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(TorchDispatchMode):
     """Knows the storages that are made while it is on, for as long as they live."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(nested):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.made[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.made[storage._cdata] = StorageWeakRef(storage)
 
     def alive(self, lasting: set[int]) -> list[UntypedStorage]:
         """The storages that are still held, but for the lasting ones.
@@ -53,7 +53,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Args:
             lasting: of what outlives the call: weights, and inputs that calls share; by their address.
         """
-        self.made = {key: ref for key, ref in self.made.items() if not ref.expired()}  # type: ignore[no-untyped-call]
+        self.made = {key: ref for key, ref in self.made.items() if not ref.expired()}
         found = [UntypedStorage._new_with_weak_ptr(ref.cdata) for key, ref in self.made.items() if key not in lasting]
         return [storage for storage in found if storage is not None and storage.nbytes() and storage.resizable()]
 

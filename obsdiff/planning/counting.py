@@ -59,7 +59,7 @@ def outline(packet: Any, args: Any) -> Tensor | None:
     if packet in POINTWISE and all(isinstance(arg, Tensor) for arg in args):
         first, *others = args
         if all(other.dtype == first.dtype for other in others):
-            shape: torch.Size = torch.broadcast_shapes(*(arg.shape for arg in args))  # type: ignore[no-untyped-call]
+            shape: torch.Size = torch.broadcast_shapes(*(arg.shape for arg in args))
             return torch.empty(shape, dtype=first.dtype, device=first.device)
     return None
 

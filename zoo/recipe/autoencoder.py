@@ -6,6 +6,7 @@ python -m zoo.recipe.autoencoder [--steps N] [--batch N] [--device cuda]
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -45,14 +46,14 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: Tensor, batch: int = 256) -> Tensor:
+def encode(vae: Any, pictures: Tensor, batch: int = 256) -> Tensor:
     """uint8 (n, 3, 32, 32) → standardised float32 latents (n, 4, 16, 16) on the autoencoder's device."""
     means = [vae.encode(scaled(p).to(vae.device)).latent_dist.mean for p in pictures.split(batch)]
     return (torch.cat(means) - vae.config.shift_factor) * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, latents: Tensor, batch: int = 256) -> Tensor:
+def decode(vae: Any, latents: Tensor, batch: int = 256) -> Tensor:
     raw = latents / vae.config.scaling_factor + vae.config.shift_factor
     return torch.cat([vae.decode(z).sample.clamp(-1, 1) for z in raw.split(batch)])
 
@@ -60,7 +61,8 @@ def decode(vae: AutoencoderKL, latents: Tensor, batch: int = 256) -> Tensor:
 def fit(steps: int, batch: int, device: str) -> None:
     torch.manual_seed(0)
     pictures = data.load().pictures
-    vae = build().to(device)
+    vae: Any = build()
+    vae.to(device)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         x = scaled(pictures[indices(len(pictures), batch, step, 0)]).to(device)

@@ -25,8 +25,9 @@ from eval.images.generate import generate
 from eval.images.picture_files import PictureFiles
 from eval.networks.features import Evaluator
 from eval.sweep.config import read_model
-from obsdiff import Sampling, Source, load_pipeline, models
+from obsdiff import PruneSpec, Sampling, Source, load_pipeline, models, prune
 from obsdiff.captions.prompts import Prompt, read_prompts
+from obsdiff.checkpoints.manifest import manifest_of
 from zoo.recipe import autoencoder, data
 
 GENERATORS = ("emoji-sd3", "emoji-unet", "emoji-flux")
@@ -142,7 +143,10 @@ def generator_card(name: str, judge: Evaluator) -> None:
                 random = type(denoiser).from_config(denoiser.config).eval()
                 pipe.register_modules(**{models.family_of(pipe).TRAITS.denoiser: random})
             out = Path(work) / label
-            generate(pipe, {"base": label, "weights_sha256": label}, prompts, replace(sampling, batch_size=64), 0, out)
+            dense = manifest_of(
+                prune(pipe, PruneSpec("dense")), "float32", hashlib.sha256(label.encode()).hexdigest(), 0
+            )
+            generate(pipe, dense, prompts, replace(sampling, batch_size=64), 0, out)
             seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
             scores = [entry.compute(seen)[0] for entry in (recall_at_1, clip_score, fid, kid)]
             rows.append(

@@ -9,6 +9,7 @@ no guidance embedding and is drawn from without guidance: FluxPipeline guides di
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -69,7 +70,7 @@ class Generator(nn.Module):
 
     def __init__(self, clip_vocab: int, t5_vocab: int) -> None:
         super().__init__()
-        self.transformer = denoiser()
+        self.transformer: Any = denoiser()
         self.clip = CLIPTextModel(text_config(CLIP_WIDTH, clip_vocab))
         self.t5 = T5EncoderModel(
             T5Config(

@@ -8,6 +8,8 @@ are dropped for one picture in ten, so that classifier-free guidance works.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class Generator(nn.Module):
 
     def __init__(self, vocab: int) -> None:
         super().__init__()
-        self.transformer = denoiser()
+        self.transformer: Any = denoiser()
         self.text = nn.ModuleList(CLIPTextModelWithProjection(text_config(width, vocab)) for width in TEXT_WIDTHS)
 
     def forward(self, latents: Tensor, sigma: Tensor, ids: Tensor) -> Tensor:

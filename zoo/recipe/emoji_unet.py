@@ -8,6 +8,8 @@ The UNet and its text encoder learn together to predict the noise (Ho et al. 202
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
@@ -19,7 +21,12 @@ from zoo.recipe.training import command, train
 
 BATCH, STEPS = 64, 6000
 TEXT_WIDTH = 96
-NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+NOISE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 FOLDER = data.ZOO / "emoji-unet"
 KIND, OBJECTIVE, SAMPLER = "Stable Diffusion", "noise, min-SNR weighted", "DPM++ steps, guidance 3.0"
 USAGE = """```python
@@ -51,7 +58,7 @@ class Generator(nn.Module):
 
     def __init__(self, vocab: int) -> None:
         super().__init__()
-        self.unet = denoiser()
+        self.unet: Any = denoiser()
         self.text = CLIPTextModel(text_config(TEXT_WIDTH, vocab))
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:

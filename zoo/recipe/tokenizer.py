@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
@@ -31,7 +32,8 @@ def build(captions: list[str], merges: int, length: int) -> CLIPTokenizer:
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(c + END for c in alphabet), *("".join(p) for p in learnt), BOS, EOS]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=learnt, model_max_length=length)
+    pairs_learnt: Any = learnt  # pairs, which transformers takes and its annotation lacks
+    return CLIPTokenizer(vocab=vocab, merges=pairs_learnt, model_max_length=length)
 
 
 def merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:

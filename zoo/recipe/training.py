@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -99,7 +100,7 @@ def train(
     checkpoint = Checkpoint(work / f"{name}.safetensors", model, ema, optimizer)
     log_path = work / f"{name}.json"
     start = checkpoint.load()
-    log = json.loads(log_path.read_text()) if start else {"minutes": 0.0, "curve": []}
+    log: dict[str, Any] = json.loads(log_path.read_text()) if start else {"minutes": 0.0, "curve": []}
     log["curve"] = [row for row in log["curve"] if row[0] <= start]
     log |= {"steps": steps, "batch": batch, "pictures": steps * batch, "device": device_name(device)}
     since, running, before = time.monotonic(), [], log["minutes"]
