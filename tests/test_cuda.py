@@ -22,9 +22,10 @@ from obsdiff import models, prune, registry, save_pruned
 from obsdiff.calibration.runs import Calibration
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import read_pruned
+from obsdiff.pipelines.guard import offload_of
 from obsdiff.pipelines.identity import identity_of
 from obsdiff.pipelines.loading import place
-from obsdiff.pipelines.staging import denoising, offload_of
+from obsdiff.pipelines.staging import denoising
 from obsdiff.source import Source
 
 TWO = [Prompt("0", "a cat"), Prompt("1", "a dog")]

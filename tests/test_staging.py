@@ -5,7 +5,8 @@ import torch
 from conftest import SAMPLING, spec_of
 
 from obsdiff import SpecError, models, prune
-from obsdiff.pipelines.staging import Stage, offload_of
+from obsdiff.pipelines.guard import offload_of
+from obsdiff.pipelines.staging import Stage
 
 
 def test_a_run_under_model_offload_gives_the_same_weights_and_leaves_it_on(family):

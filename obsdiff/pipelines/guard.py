@@ -78,7 +78,6 @@ def check_network(family: ModuleType, denoiser: Any) -> None:
 
 def check_placement(pipe: Any, family: ModuleType) -> None:
     """The denoiser's weights are in memory, and no hook moves them layer by layer."""
-    from obsdiff.pipelines.staging import offload_of
 
     if getattr(pipe, "hf_device_map", None):
         raise SpecError("device_map: the pipeline is spread over devices; call pipe.reset_device_map() first")
@@ -93,6 +92,15 @@ def check_placement(pipe: Any, family: ModuleType) -> None:
             raise SpecError(
                 f"model: {family.TRAITS.denoiser}.{name} has no weights in memory (meta device); load them first"
             )
+
+
+def offload_of(pipe: Any) -> str:
+    """none, model or sequential, as in Source.offload."""
+    if getattr(pipe, "_all_hooks", None):
+        return "model"
+    components = [c for c in pipe.components.values() if isinstance(c, nn.Module)]
+    hooked = any(hasattr(module, "_hf_hook") for component in components for module in component.modules())
+    return "sequential" if hooked else "none"
 
 
 def compiled_apart(denoiser: nn.Module) -> Iterator[str]:

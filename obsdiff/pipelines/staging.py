@@ -19,15 +19,6 @@ from obsdiff.pipelines import guard
 Encoded = TypeVar("Encoded")
 
 
-def offload_of(pipe: Any) -> str:
-    """none, model or sequential, as in Source.offload."""
-    if getattr(pipe, "_all_hooks", None):
-        return "model"
-    components = [c for c in pipe.components.values() if isinstance(c, nn.Module)]
-    hooked = any(hasattr(module, "_hf_hook") for component in components for module in component.modules())
-    return "sequential" if hooked else "none"
-
-
 class Stage:
     """The components of a pipeline whose hooks are off.
 
@@ -63,7 +54,7 @@ def staged(pipe: Any) -> Iterator[Stage]:
     Raises:
         SpecError: sequential offload is on, which leaves no weights to prune or to profile.
     """
-    mode, device = offload_of(pipe), pipe._execution_device
+    mode, device = guard.offload_of(pipe), pipe._execution_device
     require_whole(mode)
     if mode == "model":
         pipe.remove_all_hooks()
