@@ -78,7 +78,6 @@ def check_network(family: ModuleType, denoiser: Any) -> None:
 
 def check_placement(pipe: Any, family: ModuleType) -> None:
     """The denoiser's weights are in memory, and no hook moves them layer by layer."""
-
     if getattr(pipe, "hf_device_map", None):
         raise SpecError("device_map: the pipeline is spread over devices; call pipe.reset_device_map() first")
     denoiser = models.denoiser_of(pipe)
