@@ -1,4 +1,4 @@
-"""Pipelines of the paper's models at their true widths, with random weights: costs are real, pictures are not.
+"""Pipelines of the paper's models at their true widths, with random weights: costs are real, images are not.
 
     python -m benchmarks.shapes --model sd3-medium --folder /tmp/sd3-medium
 

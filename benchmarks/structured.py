@@ -132,7 +132,7 @@ def main(
             "",
             "# Running without them",
             "",
-            f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} picture "
+            f"SD3 transformer, {BLOCKS} blocks of {HEADS} heads of {HEAD_SIZE}, {LATENT // 2}×{LATENT // 2} image "
             f"and {sd3.CLIP_TOKENS} text tokens, batch 2, float32; medians of {rounds} rounds in turns, the speed-up's "
             "25th and 75th percentile in brackets.",
             "",

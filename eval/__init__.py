@@ -1,1 +1,1 @@
-"""The benchmark suite: pictures of a cell, their metrics, tables, figures and MLflow runs."""
+"""The benchmark suite: images of a cell, their metrics, tables, figures and MLflow runs."""

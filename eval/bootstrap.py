@@ -1,7 +1,7 @@
 """The bootstrap over prompts: what a metric would have been had other prompts been drawn.
 
 Replicate b of every cell takes the same prompts, so replicates of two cells pair, and their difference has an interval
-without another look at the pictures. A replicate is told by how often it takes each prompt.
+without another look at the images. A replicate is told by how often it takes each prompt.
 """
 
 from collections.abc import Sequence

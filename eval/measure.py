@@ -32,10 +32,10 @@ TIMINGS = ("threads", "machine", "zeros")
 
 
 def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[ImagesManifest, list[Path], list[Path]]:
-    """A cell's manifest, its pictures and the dense model's in prompt order.
+    """A cell's manifest, its images and the dense model's in prompt order.
 
     Raises:
-        SpecError: as drawn(), or all of the dense model's pictures show nothing.
+        SpecError: as drawn(), or all of the dense model's images show nothing.
     """
     own, base = drawn(images, prompts), drawn(dense, prompts)
     refuse_nothing(base, dense)
@@ -52,16 +52,16 @@ def load_pictures(
     inception: Inception | None = None,
     judges: Mapping[str, str] | None = None,
 ) -> Pictures:
-    """What picture metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
+    """What image metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
 
     Args:
-        images, dense: picture files, one per prompt in their order.
-        reference: folder of real pictures of any size and format, subfolders included.
-        judges: as Pictures has it.
+        images, dense: image files, one per prompt in their order.
+        reference: folder of real images of any size and format, subfolders included.
+        judges: as Images has it.
     """
     own, base, real = PictureFiles.of(images), PictureFiles.of(dense), PictureFiles.of_folder(reference)
     if real.passed:
-        say = f"reference: {len(real)} pictures; passed over {counts_text(real.passed)}"
+        say = f"reference: {len(real)} images; passed over {counts_text(real.passed)}"
         print(say, file=sys.stderr, flush=True)
     features = evaluator.pictures(own)
     real_features = evaluator.pictures(real)
@@ -100,7 +100,7 @@ def with_version(about: dict[str, str]) -> dict[str, str]:
 
 
 def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
-    """How a picture metric was made: library, pictures, and what it read."""
+    """How an image metric was made: library, images, and what it read."""
     record = {"pictures": len(pictures.files)} | {key: pictures.about[key] for key in entry.TRAITS.reads}
     if hasattr(entry, "made_by"):
         own: dict[str, Any] = entry.made_by(pictures)
@@ -193,6 +193,6 @@ def refuse_not_finite(name: str, value: float, more: Iterable[float] | None, cel
     bad = [number for number in (value, *(more or ())) if not math.isfinite(number)]
     if bad:
         raise SpecError(
-            f"metrics.{name}: {bad[0]} in {cell} ({len(bad)} numbers are not finite); look at its pictures and at the "
+            f"metrics.{name}: {bad[0]} in {cell} ({len(bad)} numbers are not finite); look at its images and at the "
             "weights of the network that judges them"
         )

@@ -1,4 +1,4 @@
-"""Where the networks lie that judge pictures; nothing is downloaded unless the config says so. No torch in here."""
+"""Where the networks lie that judge images; nothing is downloaded unless the config says so. No torch in here."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Measured cells and manifests made up, with an order that is known, and pictures to go with them."""
+"""Measured cells and manifests made up, with an order that is known, and images to go with them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +139,7 @@ def sweep(
 
 
 def folders_of(records: list[CellResult], root: Path) -> list[Path]:
-    """The records' cells on disk, with pictures of 4×4."""
+    """The records' cells on disk, with images of 4×4."""
     made = []
     for record in records:
         folder = root / "cells" / record.cell.path

@@ -173,7 +173,7 @@ def test_killed_run_goes_on_on_the_gpu(family, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module", params=entries("obsdiff.models"))
 def checkpoint(request, tmp_path_factory) -> SimpleNamespace:
-    """A family, what pruning half its heads and neurons wrote, and its profile and pictures on a CPU."""
+    """A family, what pruning half its heads and neurons wrote, and its profile and images on a CPU."""
     family, folder = registry.load("obsdiff.models", request.param), tmp_path_factory.mktemp(request.param)
     pipe, dense = family.tiny(), family.tiny()
     save_pruned(pipe, folder, prune(pipe, spec_of("magnitude", pattern="structured", bias=True, sampling=SHORT)))

@@ -1,4 +1,4 @@
-"""Devices by name, the precision of float32, and what judges pictures on a pretended GPU."""
+"""Devices by name, the precision of float32, and what judges images on a pretended GPU."""
 
 import warnings
 from functools import partial
@@ -210,7 +210,7 @@ def drawn(folder: Path, seed: int) -> PictureFiles:
 
 
 def pictures(folder: Path, device: str, network: Path) -> Pictures:
-    """Five pictures, with features that the device has computed."""
+    """Five images, with features that the device has computed."""
     own, dense = PictureFiles(sorted((folder / "own").glob("*"))), PictureFiles(sorted((folder / "dense").glob("*")))
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / device, device)
     other = Inception(f"inception:{network}", folder / device, device)

@@ -52,7 +52,7 @@ def test_interval_of_a_mean_is_scipys():
 
 
 def test_replicates_that_are_all_too_large_move_no_interval():
-    """Distances of distributions are larger on fewer distinct pictures."""
+    """Distances of distributions are larger on fewer distinct images."""
     deviations = noise(1, resampling.REPLICATES)
     low, high = resampling.interval(5.0, deviations)
     assert resampling.interval(5.0, deviations + 3) == pytest.approx((low, high)) and low < 5 < high
@@ -279,10 +279,10 @@ def test_warnings_are_footnotes(tmp_path):
     rows = world()
     assert "†" not in written(tmp_path, rows)[0]
     for row in rows:
-        warning = "covariance rank-deficient: 128 pictures in 2048 dimensions"
+        warning = "covariance rank-deficient: 128 images in 2048 dimensions"
         row.metrics["fid"] = replace(row.metrics["fid"], warning=warning)
     text, _, _ = written(tmp_path, rows)
-    assert text.count("† FID of m: covariance rank-deficient: 128 pictures in 2048 dimensions.") == 1
+    assert text.count("† FID of m: covariance rank-deficient: 128 images in 2048 dimensions.") == 1
     assert "FID (u) ↓ †" in lines_of(text, "Quality")[0]
 
 

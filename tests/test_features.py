@@ -87,7 +87,7 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path):
 
 @pytest.mark.parametrize("module", ["eval.networks.features", "eval.networks.inception"])
 def test_features_know_the_code_and_the_libraries_that_made_them(module, tmp_path, monkeypatch):
-    """The network's module, all that reads pictures, and the version of every library on the way."""
+    """The network's module, all that reads images, and the version of every library on the way."""
     before = caching.code_of(module)
     for name in ("eval/images/opening.py", "eval/images/picture_files.py", f"{module.replace('.', '/')}.py"):
         with monkeypatch.context() as patch:

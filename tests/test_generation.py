@@ -1,4 +1,4 @@
-"""Pictures drawn, kept, and held to their manifest: what is damaged is drawn again, what shows nothing is counted."""
+"""Images drawn, kept, and held to their manifest: what is damaged is drawn again, what shows nothing is counted."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def draw(pipe, folder: Path, **more) -> ImagesManifest:
 
 
 def test_bytes_are_those_of_the_pipelines_own_pictures(family, tmp_path):
-    """As it saves them when asked for pictures, under names that are no paths."""
+    """As it saves them when asked for images, under names that are no paths."""
     from obsdiff.sampling import noise
 
     own, sampling = family.tiny(), replace(SAMPLING, steps=1)
@@ -129,9 +129,9 @@ def test_measure_takes_only_what_was_drawn(pipe, tmp_path):
     with pytest.raises(SpecError, match=r"0\.png is not the one that was drawn \(it cannot be read: No such file"):
         drawn(tmp_path, PROMPTS)
     (tmp_path / "0.png").write_bytes(picture)
-    with pytest.raises(SpecError, match=r"has no picture of 'z'; remove"):
+    with pytest.raises(SpecError, match=r"has no image of 'z'; remove"):
         drawn(tmp_path, [*PROMPTS, Prompt("z", "a cat")])
-    with pytest.raises(SpecError, match=r"is of other prompts: it has a picture of '0'; remove"):
+    with pytest.raises(SpecError, match=r"is of other prompts: it has an image of '0'; remove"):
         drawn(tmp_path, PROMPTS[1:])
     (tmp_path / "mine.png").write_bytes(picture)
     with pytest.raises(SpecError, match=r"mine\.png was not drawn by this run; take it out of there"):
@@ -148,7 +148,7 @@ def test_measure_takes_only_what_was_drawn(pipe, tmp_path):
         {"pictures": {"0": record["pictures"]["0"] | {"faults": ["blue"]}}},
     ):
         path.write_text(json.dumps(record | edit))
-        with pytest.raises(SpecError, match=r"not a manifest of pictures, format 1 .*remove .* and rerun"):
+        with pytest.raises(SpecError, match=r"not a manifest of images, format 1 .*remove .* and rerun"):
             drawn(tmp_path, PROMPTS)
     for text in ("", whole[:50], "[]", '"x"'):
         path.write_text(text)
@@ -170,8 +170,8 @@ def test_a_damaged_manifest_is_named_or_has_its_form(tmp_path_factory, place, ho
     except DamagedFile as error:
         assert str(path) in str(error)
     with pytest.raises(SpecError, match=r"manifest\.json|0\.png"):
-        drawn(path.parent, [Prompt("0", "a cat")])  # there is no picture
-    count("manifests of pictures", "refused")
+        drawn(path.parent, [Prompt("0", "a cat")])  # there is no image
+    count("manifests of images", "refused")
 
 
 def test_pictures_that_show_nothing_are_counted(pipe, tmp_path):
@@ -238,7 +238,7 @@ def test_a_second_job_waits_for_the_first(tmp_path):
             text=True,
             env=dict(os.environ),
         )
-        assert other.stderr.readline() == "images: another job draws these pictures; waiting for it to end\n"
+        assert other.stderr.readline() == "images: another job draws these images; waiting for it to end\n"
     assert other.communicate(timeout=60)[0] == "in\n" and other.returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline is: every component counts, in pictures' identity and as a checkpoint's base; nothing else does."""
+"""What a pipeline is: every component counts, in images' identity and as a checkpoint's base; nothing else does."""
 
 import json
 import os
@@ -84,7 +84,7 @@ EDITS: dict[str, tuple[Callable[[Path, Source], Source], list[str]]] = {
 
 
 def pictures(source: Source, **more: Any) -> str:
-    """Identity of the pictures that a job would draw."""
+    """Identity of the images that a job would draw."""
     pipe = open_pipeline(source)
     values = {"checkpoint": manifest_of(), "prompts": CAPTIONS, "sampling": SAMPLING, "seed": 0} | more
     return generate.identity(identity_of_source(source, pipe), **values, family=models.family_of(pipe))
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
 
 
 def test_the_scheduler_is_a_choice_of_use(source, tmp_path):
-    """Not of pictures: they are another run's; nor of calibration, whose checkpoint says which one the model had."""
+    """Not of images: they are another run's; nor of calibration, whose checkpoint says which one the model had."""
     pipe = open_pipeline(source)
     report = prune(pipe, spec_of("magnitude", sampling=replace(SAMPLING, scheduler="heun")))
     assert report.base == identity_of(open_pipeline(source))

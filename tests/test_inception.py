@@ -46,7 +46,7 @@ def drawn(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png") -> Pi
 
 
 def test_features_are_those_of_torchmetrics(weights, tmp_path):
-    """On uint8 pictures, without antialiasing; the Fréchet distance is a function of the sums compared here."""
+    """On uint8 images, without antialiasing; the Fréchet distance is a function of the sums compared here."""
     real, drawn_ones = drawn(tmp_path / "real", [(40, 56)] * 5), drawn(tmp_path / "own", [(64, 64)] * 4)
     network = Inception(f"inception:{weights}", tmp_path / "cache")
     theirs = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=False)
@@ -76,7 +76,7 @@ def test_pictures_of_all_sizes_are_read_one_by_one(weights, tmp_path):
 
 def test_batches_read_no_further_than_asked(tmp_path):
     files = drawn(tmp_path / "some", [(8, 8)] * 5)
-    files.paths[4].write_bytes(b"no picture")
+    files.paths[4].write_bytes(b"no image")
     batches = files.batches(2)
     assert [next(batches).shape, next(batches).shape] == [(2, 3, 8, 8)] * 2
     with pytest.raises(SpecError, match=r"4\.png' cannot be read: it is not PNG"):

@@ -1,4 +1,4 @@
-"""Metrics of pictures: contracts over whatever entries are there, and references."""
+"""Metrics of images: contracts over whatever entries are there, and references."""
 
 import json
 import re
@@ -41,8 +41,8 @@ from PIL import Image, ImageChops, ImageStat
 
 class Model:
     def score(self, prompt, path):
-        picture = Image.open(path).convert("L")
-        return -ImageStat.Stat(ImageChops.difference(picture, ImageChops.offset(picture, 1))).mean[0] / len(prompt)
+        image = Image.open(path).convert("L")
+        return -ImageStat.Stat(ImageChops.difference(image, ImageChops.offset(image, 1))).mean[0] / len(prompt)
 
 
 def load(name, device, med_config):
@@ -53,7 +53,7 @@ def load(name, device, med_config):
 
 @pytest.fixture(scope="module")
 def reward(tmp_path_factory) -> Path:
-    """An ImageReward that scores smooth pictures high, and weights of its."""
+    """An ImageReward that scores smooth images high, and weights of its."""
     folder = tmp_path_factory.mktemp("reward")
     (folder / "ImageReward.py").write_text(FAKE)
     for name in ("ImageReward.pt", "med_config.json"):
@@ -80,7 +80,7 @@ def squeeze(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
-    """Real pictures in the dense model's place, and noise in the random one's."""
+    """Real images in the dense model's place, and noise in the random one's."""
     folder, real = tmp_path_factory.mktemp("pictures"), ROOT / "zoo/emoji-data/reference"
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
     (folder / "noise").mkdir()
@@ -142,7 +142,7 @@ def test_fid_is_the_frechet_distance(seen):
 
 
 def resampled(entry: ModuleType, pictures: Pictures, which: int) -> float:
-    """A metric of the pictures that a replicate takes, one after the other."""
+    """A metric of the images that a replicate takes, one after the other."""
     taken = torch.from_numpy(resampling.counts(len(pictures.features)))[which]
     rows = torch.arange(len(taken)).repeat_interleave(taken)
     return entry.compute(replace(pictures, features=pictures.features[rows], fid_features=pictures.fid_features[rows]))[
@@ -153,7 +153,7 @@ def resampled(entry: ModuleType, pictures: Pictures, which: int) -> float:
 @pytest.mark.parametrize("width", [20, 128])
 @pytest.mark.parametrize("name", ["fid", "cmmd"])
 def test_replicates_are_values_of_resampled_pictures(name, width, seen):
-    """In fewer dimensions than distinct pictures and in more."""
+    """In fewer dimensions than distinct images and in more."""
     entry = registry.load("eval.image_metrics", name)
     parts = ("features", "fid_features", "reference", "real_features")
     pictures = replace(seen[1], **{part: getattr(seen[1], part)[:, :width] for part in parts})
@@ -192,7 +192,7 @@ def test_kid_is_the_unbiased_estimate(seen):
 
 
 def test_kid_of_a_replicate_has_no_pair_of_a_picture_with_itself(seen):
-    """A replicate that takes pictures i and j alone, however often, has the pair (i, j) for the pictures' own term."""
+    """A replicate that takes images i and j alone, however often, has the pair (i, j) for the images' own term."""
     own, real = seen[1].fid_features.double()[:3], seen[1].reference.double()
     taken = np.array([[1, 1, 1], [2, 1, 0], [0, 1, 2], [0, 3, 0]])
     with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +226,7 @@ def test_cmmd_against_its_definition(seen):
 
 def test_rank_deficient_covariance_is_told(seen):
     warning = registry.load("eval.image_metrics", "fid").warning
-    text = "covariance rank-deficient: 48 pictures and 300 real ones in 128 dimensions"
+    text = "covariance rank-deficient: 48 images and 300 real ones in 128 dimensions"
     assert warning(seen[1]).startswith(text)
     many = torch.zeros(129, 128)
     assert warning(replace(seen[1], fid_features=many)) is None

@@ -85,7 +85,7 @@ def test_files(values, tmp_path):
     write_paper(CELLS, 3, tmp_path / "out", "tiny", values)
     text = (tmp_path / "out/paper.md").read_text()
     assert "**Randomly initialised tiny models: these numbers exercise the code and mean nothing.**" in text
-    for fact in ("some GPU, float16", "2 prompts", "evaluator features", "7 real pictures", "`judge`", "Table 3"):
+    for fact in ("some GPU, float16", "2 prompts", "evaluator features", "7 real images", "`judge`", "Table 3"):
         assert fact in text
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     assert rows[0][2:] == ["pattern", "sparsity", "parameters, B: paper", "ours", "Δ", "FID: paper", "ours", "Δ"]

@@ -1,4 +1,4 @@
-"""Pictures that people bring: every format and mode is read right or refused by name."""
+"""Images that people bring: every format and mode is read right or refused by name."""
 
 import os
 import struct
@@ -34,7 +34,7 @@ DEEP: dict[str, Any] = {
 
 
 def encoded(mode: str, kind: str) -> bytes | None:
-    """The ramp as a file; None where the format has no such mode, or Pillow would change the picture to write it."""
+    """The ramp as a file; None where the format has no such mode, or Pillow would change the image to write it."""
     changed = mode in DEEP and kind not in ("PNG", "TIFF")
     if changed or (mode, kind) in (("1", "JPEG"), ("RGBA", "GIF"), ("LA", "GIF")):
         return None
@@ -192,7 +192,7 @@ def bomb() -> bytes:
     ("data", "message"),
     [
         (b"", "it is empty"),
-        (b"no picture", "it is not PNG, JPEG, WebP, BMP, TIFF or GIF"),
+        (b"no image", "it is not PNG, JPEG, WebP, BMP, TIFF or GIF"),
         (FILES["RGB", "JPEG"][:200], "[Tt]runcated"),
         (FILES["RGB", "PNG"][:60], "[Tt]runcated"),
         (bomb(), "exceeds limit|decompression bomb"),
@@ -225,15 +225,13 @@ def test_a_folder_is_read_with_all_below_it_and_what_is_passed_over_is_counted(t
     os.mkfifo(real / "pipe.png")
     found = PictureFiles.of_folder(real)
     assert [str(p.relative_to(real)) for p in found.paths] == ["a.jpeg", "b.PNG", "cats/x.webp", "cats/y", "dogs/z.tif"]
-    assert (
-        found.passed == {"hidden": 4, "not pictures": 3, "of formats that are not read": 1} and len(found.digests) == 5
-    )
+    assert found.passed == {"hidden": 4, "not images": 3, "of formats that are not read": 1} and len(found.digests) == 5
     (real / "gone.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(SpecError, match=r"gone\.png' cannot be read: .*No such file"):
         PictureFiles.of_folder(real)
     (other / "z.tif").rename(other / "z.txt")
     (other / "z.txt").write_text("none")
-    with pytest.raises(SpecError, match=r"holds no PNG.* pictures \(of its 1 files not pictures\)"):
+    with pytest.raises(SpecError, match=r"holds no PNG.* images \(of its 1 files not images\)"):
         PictureFiles.of_folder(other)
     with pytest.raises(SpecError, match="is not a folder"):
         PictureFiles.of_folder(tmp_path / "none")

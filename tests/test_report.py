@@ -52,7 +52,7 @@ def in_the_root(monkeypatch):
 
 
 def page_of(records, folder: Path, **more) -> str:
-    """The page of a sweep with one drawn figure and one of pictures."""
+    """The page of a sweep with one drawn figure and one of images."""
     (folder / "figures").mkdir(parents=True)
     (folder / "summary.md").write_text(SUMMARY)
     (folder / "figures" / "quality.svg").write_text(SVG)
@@ -118,7 +118,7 @@ def test_page_says_what_was_run_and_of_what(tmp_path):
     assert "snakemake --cores all" in text and "zoo/&lt;clip&gt;" in text and "zoo/<clip>" not in text
     assert "mean nothing" not in text and "mean nothing" in page_of(sweep(), tmp_path / "tiny", scale="tiny")
     rows = dict(what_was_run(sweep(("random",)), [tmp_path / "own/metrics.json"]))
-    assert rows["cells"] == "6, 24 pictures a cell" and rows["measured"] == "1971-01-01"
+    assert rows["cells"] == "6, 24 images a cell" and rows["measured"] == "1971-01-01"
     assert "weighting" not in rows and "packages" not in rows and rows["sparsity"] == "0.3, 0.7"
 
 
@@ -281,7 +281,7 @@ def test_progress_counts_files_and_tells_of_jobs_that_have_not_ended(tmp_path):
         log.write_text(text)
     text = progress.overview(config)
     assert text.startswith("sweep mine: 1 of 15 cells done") and re.search(r"prune +1 of 15", text)
-    assert re.search(r"generate emoji-sd3 .* \(1 of 256 pictures\), \d+ s ago: batch:  20%\|##\| 2/8", text)
+    assert re.search(r"generate emoji-sd3 .* \(1 of 256 images\), \d+ s ago: batch:  20%\|##\| 2/8", text)
     assert "nothing yet" in text and "of a job that ended" not in text
     with pytest.raises(SpecError, match=r"'nowhere\.yaml' is not a file"):
         progress.read_config([Path("nowhere.yaml")], [])

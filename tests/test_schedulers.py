@@ -52,7 +52,7 @@ def test_every_call_of_the_denoiser_has_the_weight_of_its_step(name, scheduler, 
 
 @pytest.mark.parametrize(("name", "scheduler"), CASES)
 def test_schedulers_solve_the_same_equation(name, scheduler, pipes):
-    """With many steps every sampler ends near the picture that Euler's many steps end at."""
+    """With many steps every sampler ends near the image that Euler's many steps end at."""
     pipe, family = pipes[name], registry.load("obsdiff.models", name)
     found = []
     for which in ("euler", scheduler):

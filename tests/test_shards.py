@@ -1,4 +1,4 @@
-"""The DAG of pictures drawn by several jobs, planned in a copy of the project."""
+"""The DAG of images drawn by several jobs, planned in a copy of the project."""
 
 import re
 import shutil

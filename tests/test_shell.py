@@ -13,7 +13,7 @@ from obsdiff.errors import SpecError
 
 
 def test_a_sweep_runs_among_names_that_a_shell_would_take_apart(project):
-    """Folder, results, model, prompts, pictures and evaluator of the shared project have such names; none was run."""
+    """Folder, results, model, prompts, images and evaluator of the shared project have such names; none was run."""
     assert "$(touch X)" in str(project.folder) and "$(touch X)" in project.results()
     assert (
         list(project.folder.glob("r *~/summary.md")) and (project.folder / project.results() / "report.html").is_file()

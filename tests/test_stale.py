@@ -91,7 +91,7 @@ def test_edited_model_or_evaluator_reruns_what_opens_it(project, file, jobs):
 
 
 def test_edited_data_and_pictures(project):
-    """In place, with the old time: pictures, prompts; what is beside the model's components matters to nobody."""
+    """In place, with the old time: images, prompts; what is beside the model's components matters to nobody."""
     picture = next((project.folder / MODEL["evaluation"]["reference"]).glob("*.png"))
     with edited(picture, flipped(picture)):
         assert project.planned() == MEASURE
@@ -169,7 +169,7 @@ def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):
 
 
 def test_a_pictures_folder_is_as_drawn_until_one_is_changed(tmp_path):
-    """Swapped, overwritten, lost or added pictures are seen, whatever their times; a copied folder is as drawn."""
+    """Swapped, overwritten, lost or added images are seen, whatever their times; a copied folder is as drawn."""
     folder = tmp_path / "images"
     drawn = dag.pictures(folder)
     folder.mkdir()

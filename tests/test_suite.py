@@ -1,4 +1,4 @@
-"""The grid, its config, pictures and tables."""
+"""The grid, its config, images and tables."""
 
 import json
 import re

@@ -131,13 +131,13 @@ def test_pictures_that_show_nothing_and_files_passed_over_are_told():
     records = sweep(("wanda", "random"), (0.5,), (0, 1))
     whole = {"count": 24, "black": 0, "flat": 0, "non_finite": 0, "flagged": 0}
     for record in records:
-        record.provenance["reference"]["passed_over"] = {"hidden": 2, "not pictures": 1}
+        record.provenance["reference"]["passed_over"] = {"hidden": 2, "not images": 1}
         record.images.update(whole)
         if record.cell.method == "random":
             record.images.update({"black": 3, "non_finite": 1})
     text = markdown(Analysis(records))
-    assert "9 real pictures (passed over 3: 2 hidden, 1 not pictures), evaluator" in text
-    assert "‡ Not every picture shows something: random 0.50 6 black, 2 not finite. Black, of one colour" in text
+    assert "9 real images (passed over 3: 2 hidden, 1 not images), evaluator" in text
+    assert "‡ Not every image shows something: random 0.50 6 black, 2 not finite. Black, of one colour" in text
     rows = [line for line in text.splitlines() if "2 × 24 ‡" in line]
     assert len(rows) == 2 and all(line.startswith("| random") for line in rows)  # of quality, and of similarity
     for record in records:

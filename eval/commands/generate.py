@@ -17,7 +17,7 @@ def run(
     shards: int = 1,
     threads: int = 1,
 ) -> None:
-    """Generate a cell's pictures with its pruned checkpoint.
+    """Generate a cell's images with its pruned checkpoint.
 
     Args:
         shard: which part of them, counted from 1.

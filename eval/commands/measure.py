@@ -26,8 +26,8 @@ def run(
     """All metrics of a cell → its metrics.json.
 
     Args:
-        dense: pictures of the dense model from the same prompts and seed.
-        reference: folder of real pictures.
+        dense: images of the dense model from the same prompts and seed.
+        reference: folder of real images.
         evaluator: open_clip folder, or architecture:weights.
         cache: folder of cached features.
         latency: the cell's timings; left out of one that stands with the dense model (eval/sweep/clocked.py).

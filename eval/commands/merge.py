@@ -10,7 +10,7 @@ def run(images: Path, prompts_file: Path, shards: int) -> None:
     """Make the records of a cell's shards one manifest.
 
     Args:
-        images: the pictures' folder.
+        images: the images' folder.
         shards: how many there are.
     """
     join(images, read_prompts(prompts_file), shards)

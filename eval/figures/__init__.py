@@ -110,7 +110,7 @@ def as_text(figure: Figure) -> None:
 
 
 def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
-    """A cell's pictures of some prompts side by side, `columns` a line: uint8 (h, w, 3)."""
+    """A cell's images of some prompts side by side, `columns` a line: uint8 (h, w, 3)."""
     pictures = [picture(folder, p) for p in prompts]
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
     lines = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures), columns)]
@@ -118,5 +118,5 @@ def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
 
 
 def picture(folder: Path, prompt: str) -> np.ndarray:
-    """A cell's picture of a prompt's id, uint8 (h, w, 3)."""
+    """A cell's image of a prompt's id, uint8 (h, w, 3)."""
     return np.asarray(open_picture(folder / "images" / f"{file_name(prompt)}.png"))

@@ -1,4 +1,4 @@
-"""The prompts whose pictures pruning moves most, middling and least."""
+"""The prompts whose images pruning moves most, middling and least."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from eval.report.words import line
 TRAITS = Traits(
     title="Worst, median and best prompts",
     caption=(
-        "Prompts by the similarity of their pictures to the dense model's (PSNR, in dB beneath each), averaged over "
+        "Prompts by the similarity of their images to the dense model's (PSNR, in dB beneath each), averaged over "
         "all methods but random at the highest sparsity, for the first model, pattern, sampling and seed."
     ),
     order=9,

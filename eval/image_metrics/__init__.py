@@ -21,7 +21,7 @@ class Traits:
         higher_is_better: its direction.
         per: whether a value is of each prompt or of the whole set.
         library: the distribution that computes it, whose version is recorded; empty if the entry has made_by().
-        reads: what it depends on: keys of Pictures.about.
+        reads: what it depends on: keys of Images.about.
         needs: the key of a model file's `evaluation` without which it is not measured.
         share: whether it is a share of hits, 0 or 100 of each prompt.
         headline: its rank among the metrics that sentences, paired differences and figures are about; 0 of others.
@@ -41,22 +41,22 @@ class Traits:
 
     @property
     def table(self) -> str:
-        """`similarity` of what compares with the dense model's pictures, else `quality`: real pictures and captions."""
+        """`similarity` of what compares with the dense model's images, else `quality`: real images and captions."""
         return "similarity" if "dense" in self.reads else "quality"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What picture metrics see; row i of every (n, …) tensor, and picture i of the files, belongs to prompt i.
+    """What image metrics see; row i of every (n, …) tensor, and image i of the files, belongs to prompt i.
 
     Attributes:
         files, dense_files: the saved PNGs, and the dense model's from the same prompts and seeds.
         texts: the prompts' captions.
         features, dense_features: (n, d) float32, normalised evaluator features.
         captions: (n, d) float32, of the prompts.
-        fid_features, reference: (n, e) and (m, e) float32, of these and of real pictures, as FID and KID take them: the
+        fid_features, reference: (n, e) and (m, e) float32, of these and of real images, as FID and KID take them: the
             evaluator's scaled by √d, or Inception-v3's.
-        real_features: (m, d) float32, normalised evaluator features of the real pictures.
+        real_features: (m, d) float32, normalised evaluator features of the real images.
         about: how each of these was made, by name.
         judges: NEEDS of a metric → what the model file names there: an interpreter, a network.
         device: torch device of networks that judge, and of metrics that compare pixels.
@@ -76,7 +76,7 @@ class Pictures:
     device: str = "cpu"
 
     def pairs(self) -> "Iterator[tuple[Tensor, Tensor]]":
-        """The pictures and the dense model's in batches, (b, 3, h, w) float32 of 0 to 255 each, on the device."""
+        """The images and the dense model's in batches, (b, 3, h, w) float32 of 0 to 255 each, on the device."""
         for pair in zip(self.files.batches(), self.dense_files.batches(), strict=True):
             own, dense = (pictures.to(self.device).float() for pictures in pair)
             yield own, dense
@@ -86,8 +86,8 @@ Value = tuple[float, list[float]]
 
 
 class ImageMetric(Protocol):
-    """A file of this folder. It may also have made_by(pictures), more for the record of how it was computed, and
-    warning(pictures), what a reader must know of this value, or None."""
+    """A file of this folder. It may also have made_by(images), more for the record of how it was computed, and
+    warning(images), what a reader must know of this value, or None."""
 
     def compute(self, pictures: Pictures) -> Value:
         """The value, and its numbers per prompt in prompt order or its bootstrap replicates (eval/bootstrap.py)."""

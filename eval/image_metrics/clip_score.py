@@ -1,4 +1,4 @@
-"""Cosine of a picture's and its caption's features, averaged (Hessel et al. 2021, unscaled as in the paper)."""
+"""Cosine of an image's and its caption's features, averaged (Hessel et al. 2021, unscaled as in the paper)."""
 
 from eval.image_metrics import Pictures, Traits, Value
 

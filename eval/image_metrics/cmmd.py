@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy of CLIP features to the real pictures' (Jayasumana et al. 2024, "Rethinking FID").
+"""Maximum mean discrepancy of CLIP features to the real images' (Jayasumana et al. 2024, "Rethinking FID").
 
 As their code has it: a Gaussian kernel of bandwidth 10 on features of length one, all pairs (the V-statistic), × 1000.
 It assumes no normal distribution. Their features are ViT-L/14's at 336 pixels; here they are the evaluator's.

@@ -1,4 +1,4 @@
-"""Cosine of the picture's features to those of the dense model's picture of the same prompt and seed."""
+"""Cosine of the image's features to those of the dense model's image of the same prompt and seed."""
 
 from eval.image_metrics import Pictures, Traits, Value
 

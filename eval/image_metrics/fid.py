@@ -1,4 +1,4 @@
-"""Fréchet distance of the pictures' features to those of the real pictures (Heusel et al. 2017), by torchmetrics."""
+"""Fréchet distance of the images' features to those of the real images (Heusel et al. 2017), by torchmetrics."""
 
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -30,7 +30,7 @@ class Given(torch.nn.Module):
 
 
 def compute(pictures: Pictures) -> Value:
-    """With fewer pictures than dimensions the covariances are singular, and the value is finite all the same."""
+    """With fewer images than dimensions the covariances are singular, and the value is finite all the same."""
     metric = FrechetInceptionDistance(feature=Given(pictures.fid_features.shape[1])).eval()
     metric.update(pictures.reference, real=True)
     metric.update(pictures.fid_features, real=False)
@@ -39,11 +39,11 @@ def compute(pictures: Pictures) -> Value:
 
 
 def warning(pictures: Pictures) -> str | None:
-    """A covariance of n features has rank n − 1 at most; below the dimensions FID falls with every picture more."""
+    """A covariance of n features has rank n − 1 at most; below the dimensions FID falls with every image more."""
     (own, width), real = pictures.fid_features.shape, len(pictures.reference)
     if min(own, real) > width:
         return None
     return (
-        f"covariance rank-deficient: {own} pictures and {real} real ones in {width} dimensions; compare this FID with "
-        "those of as many pictures only, and read KID and CMMD beside it"
+        f"covariance rank-deficient: {own} images and {real} real ones in {width} dimensions; compare this FID with "
+        "those of as many images only, and read KID and CMMD beside it"
     )

@@ -1,4 +1,4 @@
-"""ImageReward (Xu et al. 2023) of a picture and its caption, averaged, by an interpreter of its own environment.
+"""ImageReward (Xu et al. 2023) of an image and its caption, averaged, by an interpreter of its own environment.
 
 image-reward 1.5 does not import beside transformers 5, so eval/networks/image_reward_worker.py runs in the environment
 of envs/image-reward.yml, which the model file names (`evaluation.image_reward`).
@@ -36,7 +36,7 @@ def made_by(pictures: Pictures) -> dict[str, Any]:
 
 
 def rewards(pictures: Pictures) -> tuple[dict[str, Any], list[float]]:
-    """What computed the scores, and a score a picture."""
+    """What computed the scores, and a score an image."""
     pairs = zip(pictures.files.paths, pictures.texts, strict=True)
     lines = "".join(json.dumps({"path": str(path.resolve()), "caption": text}) + "\n" for path, text in pairs)
     about, *scores = answers(pictures.judges["image_reward"], pictures.device, lines)

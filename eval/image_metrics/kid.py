@@ -1,4 +1,4 @@
-"""Kernel distance of the pictures' features to the real pictures' (Bińkowski et al. 2018), torchmetrics' kernel."""
+"""Kernel distance of the images' features to the real images' (Bińkowski et al. 2018), torchmetrics' kernel."""
 
 from torchmetrics.image.kid import poly_kernel
 
@@ -17,7 +17,7 @@ TRAITS = Traits(
 
 
 def compute(pictures: Pictures) -> Value:
-    """1000 × the unbiased estimate over all pictures, kernel (x·y/d + 1)³; what means over random subsets estimate."""
+    """1000 × the unbiased estimate over all images, kernel (x·y/d + 1)³; what means over random subsets estimate."""
     value, replicates = squared_mmd(
         pictures.fid_features, pictures.reference, poly_kernel, unbiased=True, device=pictures.device
     )

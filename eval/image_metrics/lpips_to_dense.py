@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) to the dense model's picture of the same prompt and seed: torchmetrics' linear heads on
+"""LPIPS (Zhang et al. 2018) to the dense model's image of the same prompt and seed: torchmetrics' linear heads on
 ImageNet weights of torchvision, measured where the model file names them (`evaluation.lpips`)."""
 
 from typing import Any
@@ -19,7 +19,7 @@ TRAITS = Traits(
 
 
 def compute(pictures: Pictures) -> Value:
-    """Pictures are compared at their own size."""
+    """Images are compared at their own size."""
     found = Lpips(pictures.judges["lpips"], pictures.device).distances(pictures.files, pictures.dense_files)
     return float(found.mean()), found.tolist()
 

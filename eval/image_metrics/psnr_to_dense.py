@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio against the dense model's picture of the same prompt and seed, by torchmetrics."""
+"""Peak signal-to-noise ratio against the dense model's image of the same prompt and seed, by torchmetrics."""
 
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -19,7 +19,7 @@ CEILING = 60.0
 
 
 def compute(pictures: Pictures) -> Value:
-    """Averaged over pictures; one that equals the dense picture, whose ratio is infinite, counts 60 dB."""
+    """Averaged over images; one that equals the dense image, whose ratio is infinite, counts 60 dB."""
     parts = []
     for own, dense in pictures.pairs():
         parts.append(peak_signal_noise_ratio(own, dense, 255.0, reduction="none", dim=(1, 2, 3)).cpu())

@@ -1,4 +1,4 @@
-"""Share of pictures whose own caption is the nearest of all the benchmark's captions."""
+"""Share of images whose own caption is the nearest of all the benchmark's captions."""
 
 import torch
 

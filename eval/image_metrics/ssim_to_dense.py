@@ -1,4 +1,4 @@
-"""SSIM to the dense model's picture of the same prompt and seed (Wang et al. 2004), by torchmetrics."""
+"""SSIM to the dense model's image of the same prompt and seed (Wang et al. 2004), by torchmetrics."""
 
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -17,7 +17,7 @@ TRAITS = Traits(
 
 
 def compute(pictures: Pictures) -> Value:
-    """Gaussian windows of 11 pixels, σ 1.5, averaged over the three channels and over pictures."""
+    """Gaussian windows of 11 pixels, σ 1.5, averaged over the three channels and over images."""
     parts = []
     for own, dense in pictures.pairs():
         found = structural_similarity_index_measure(own, dense, reduction="none", data_range=255.0)

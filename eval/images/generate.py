@@ -1,6 +1,6 @@
-"""Pictures of a cell: one PNG per prompt, each from its own seed, in batches, going on where a killed run stopped.
+"""Images of a cell: one PNG per prompt, each from its own seed, in batches, going on where a killed run stopped.
 
-What a picture depends on: weights, caption, noise (of the prompt's id and the seed), sampling. The number of shards and
+What an image depends on: weights, caption, noise (of the prompt's id and the seed), sampling. The number of shards and
 where a run was killed change no byte of it, because a batch always holds the same prompts. Another batch size changes
 rounding: kernels of matrix products differ with the shape, and a pixel may move by one.
 """
@@ -31,13 +31,13 @@ from obsdiff.storage.locks import locked
 
 STAMP = "identity.json"
 DONE = "batches"
-"""folder of a record per finished batch: its pictures' hashes, by which a later run knows them to be whole"""
+"""folder of a record per finished batch: its images' hashes, by which a later run knows them to be whole"""
 
 
 def identity(
     drawn: Identity, checkpoint: Manifest, prompts: Sequence[Prompt], sampling: Sampling, seed: int, family: Any
 ) -> str:
-    """Hash of all that defines the pictures.
+    """Hash of all that defines the images.
 
     Args:
         drawn: of the pipeline that draws, its scheduler included; the dense one's, or as it is pruned.
@@ -71,11 +71,11 @@ def generate(
     shards: int = 1,
     drawn: Identity | None = None,
 ) -> None:
-    """Write `<Prompt.file>.png` for every prompt of the shard, then its record with each picture's SHA-256 and faults.
+    """Write `<Prompt.file>.png` for every prompt of the shard, then its record with each image's SHA-256 and faults.
 
-    A picture's noise depends on its prompt's id and `seed` alone. Batches already drawn are kept when they are of this
-    very run and every picture is as it was written; else the whole batch is drawn again. Of two jobs that would draw
-    the same pictures the second waits for the first.
+    An image's noise depends on its prompt's id and `seed` alone. Batches already drawn are kept when they are of this
+    very run and every image is as it was written; else the whole batch is drawn again. Of two jobs that would draw
+    the same images the second waits for the first.
 
     Args:
         pipe: the pruned pipeline.
@@ -85,7 +85,7 @@ def generate(
         drawn: the dense pipeline's identity, if it is known; by default it is computed, of the pipeline as it is.
 
     Raises:
-        SpecError: all pictures of the dense model are black or not finite.
+        SpecError: all images of the dense model are black or not finite.
     """
     family = models.family_of(pipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,13 +111,13 @@ def collected(folder: Path, batches: Sequence[Sequence[Prompt]]) -> dict[str, En
     try:
         return {i: entry for batch in batches for i, entry in read_manifest(done(folder, batch)).pictures.items()}
     except (OSError, DamagedFile) as error:
-        raise SpecError(f"pictures: {error}; another run draws into {folder}, let it end and rerun") from None
+        raise SpecError(f"images: {error}; another run draws into {folder}, let it end and rerun") from None
 
 
 def sampled(
     pipe: Any, family: Any, batch: Sequence[Prompt], sampling: Sampling, seed: int
 ) -> tuple[np.ndarray, Sequence[bool]]:
-    """Pictures of a batch, (b, h, w, 3) float of 0 to 1, and what the safety checker flags of them."""
+    """Images of a batch, (b, h, w, 3) float of 0 to 1, and what the safety checker flags of them."""
     embeds = family.encode(pipe, [p.caption for p in batch], sampling)
     found = run_pipeline(pipe, embeds, sampling, [p.id for p in batch], seed, output="np")
     return found.images, getattr(found, "nsfw_content_detected", None) or [False] * len(batch)
@@ -159,13 +159,13 @@ def alone(lock: Path, folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(lock, wait=False))
         except BlockingIOError:
-            print(f"{folder}: another job draws these pictures; waiting for it to end", file=sys.stderr, flush=True)
+            print(f"{folder}: another job draws these images; waiting for it to end", file=sys.stderr, flush=True)
             stack.enter_context(locked(lock))
         yield
 
 
 def clear(folder: Path, stamp: str) -> None:
-    """Remove the pictures of another run; of several shards that start together, one does it."""
+    """Remove the images of another run; of several shards that start together, one does it."""
     with locked(folder / "identity.lock"):
         try:
             if read_json(folder / STAMP) == stamp:

@@ -1,4 +1,4 @@
-"""Which pictures a run drew: their files, hashes and faults, as a record on disk that later jobs hold them to."""
+"""Which images a run drew: their files, hashes and faults, as a record on disk that later jobs hold them to."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from obsdiff.storage.files import DamagedFile, file_hash, read_json, write_json
 MANIFEST = "manifest.json"
 FORMAT = 1
 FAULTS = ("black", "flat", "non_finite", "flagged")
-"""of a picture: without any light, of one other colour, with NaN or infinity before it was rounded, flagged by the
+"""of an image: without any light, of one other colour, with NaN or infinity before it was rounded, flagged by the
 pipeline's safety checker"""
 HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 FILE = {"type": "string", "pattern": r"^[A-Za-z0-9_-][A-Za-z0-9._-]*\.png$"}
@@ -43,12 +43,12 @@ SCHEMA: dict[str, Any] = {
     },
 }
 Entry = dict[str, Any]
-"""file, sha256 and, where it has any, faults of one picture"""
+"""file, sha256 and, where it has any, faults of one image"""
 
 
 @dataclass(frozen=True)
 class ImagesManifest:
-    """The pictures of one run, by prompt id."""
+    """The images of one run, by prompt id."""
 
     identity: str
     pictures: Mapping[str, Entry]
@@ -58,16 +58,16 @@ class ImagesManifest:
         write_json(path, {"format": FORMAT, "identity": self.identity, "pictures": dict(self.pictures)}, indent=0)
 
     def paths(self, folder: Path, prompts: Iterable[Prompt]) -> list[Path]:
-        """The pictures of prompts, in their order."""
+        """The images of prompts, in their order."""
         return [folder / self.pictures[prompt.id]["file"] for prompt in prompts]
 
     def faults(self) -> dict[str, int]:
-        """How many pictures there are and how many have each of FAULTS; one picture may have several."""
+        """How many images there are and how many have each of FAULTS; one image may have several."""
         found = Counter(fault for entry in self.pictures.values() for fault in entry.get("faults", ()))
         return {"count": len(self.pictures)} | {fault: found[fault] for fault in FAULTS}
 
     def altered(self, folder: Path, prompts: Iterable[Prompt]) -> tuple[Path, str] | None:
-        """The first of some prompts' pictures that is not as it was drawn, and why; None where all are."""
+        """The first of some prompts' images that is not as it was drawn, and why; None where all are."""
         for prompt in prompts:
             entry = self.pictures[prompt.id]
             path = folder / entry["file"]
@@ -90,35 +90,35 @@ def read_manifest(path: Path) -> ImagesManifest:
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(record))
     if isinstance(error, ValidationError):
         key = ".".join(map(str, error.absolute_path))
-        raise DamagedFile(f"{path}: not a manifest of pictures, format {FORMAT} ({key and f'{key}: '}{error.message})")
+        raise DamagedFile(f"{path}: not a manifest of images, format {FORMAT} ({key and f'{key}: '}{error.message})")
     return ImagesManifest(record["identity"], record["pictures"])
 
 
 def drawn(folder: Path, prompts: Sequence[Prompt]) -> ImagesManifest:
-    """The manifest of a folder of generated pictures, with every picture there and as it was drawn.
+    """The manifest of a folder of generated images, with every image there and as it was drawn.
 
     Raises:
-        SpecError: the manifest is damaged or of other prompts, a picture is missing, or is not the one that was drawn.
+        SpecError: the manifest is damaged or of other prompts, an image is missing, or is not the one that was drawn.
     """
     path = folder / MANIFEST
     again = f"remove {path} and rerun"
     try:
         manifest = read_manifest(path)
     except (OSError, DamagedFile) as error:
-        raise SpecError(f"pictures: {error}; {again}") from None
+        raise SpecError(f"images: {error}; {again}") from None
     asked = {prompt.id for prompt in prompts}
     missing, extra = asked - manifest.pictures.keys(), manifest.pictures.keys() - asked
-    for names, what in ((missing, "has no picture of"), (extra, "is of other prompts: it has a picture of")):
+    for names, what in ((missing, "has no image of"), (extra, "is of other prompts: it has an image of")):
         if names:
             more = f" and {len(names) - 1} more" * (len(names) > 1)
-            raise SpecError(f"pictures: {path} {what} {min(names)!r:.100}{more}; {again}")
+            raise SpecError(f"images: {path} {what} {min(names)!r:.100}{more}; {again}")
     if (found := manifest.altered(folder, prompts)) is not None:
-        raise SpecError(f"pictures: {found[0]} is not the one that was drawn ({found[1]}); {again}")
+        raise SpecError(f"images: {found[0]} is not the one that was drawn ({found[1]}); {again}")
     known = {entry["file"] for entry in manifest.pictures.values()}
     strange = sorted(p.name for p in folder.glob("*.png") if p.name not in known and not p.name.startswith("."))
     if strange:
         more = f" and {len(strange) - 1} more" * (len(strange) > 1)
-        raise SpecError(f"pictures: {folder / strange[0]}{more} was not drawn by this run; take it out of there")
+        raise SpecError(f"images: {folder / strange[0]}{more} was not drawn by this run; take it out of there")
     return manifest
 
 
@@ -129,7 +129,7 @@ def refuse_nothing(dense: ImagesManifest, folder: Path) -> None:
         return
     flagged = dense.faults()["flagged"]
     raise SpecError(
-        f"pictures: all {len(entries)} of the dense model in {folder} are black or not finite ({flagged} flagged by "
+        f"images: all {len(entries)} of the dense model in {folder} are black or not finite ({flagged} flagged by "
         "its safety checker); give source.dtype: bfloat16 or float32, because many VAEs overflow in float16 (SDXL has "
         "madebyollin/sdxl-vae-fp16-fix), and leave a safety checker out by source.without: [safety_checker]"
     )

@@ -1,6 +1,6 @@
-"""Pictures of any origin, found in folders, and each read as RGB of 8 bits. No torch in here.
+"""Images of any origin, found in folders, and each read as RGB of 8 bits. No torch in here.
 
-What a file is, its content says: PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read. A picture comes upright
+What a file is, its content says: PNG, JPEG, WebP, BMP, TIFF and GIF (its first frame) are read. An image comes upright
 by its EXIF, with white behind its transparent parts, and with more than 8 bits scaled down.
 """
 
@@ -19,18 +19,18 @@ from obsdiff.errors import SpecError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names"""
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""of files that must be pictures; a file of another name may be one"""
+"""of files that must be images; a file of another name may be one"""
 UNREAD = (".avif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".pgm", ".ppm", ".psd", ".svg", ".tga")
-"""suffixes of pictures in formats that are not read"""
+"""suffixes of images in formats that are not read"""
 ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 WHITE = (255, 255, 255, 255)
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB of 8 bits.
+    """An image as RGB of 8 bits.
 
     Raises:
-        SpecError: it is not a picture, is damaged, too large to be read safely, or of values that have no scale.
+        SpecError: it is not an image, is damaged, too large to be read safely, or of values that have no scale.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow says of odd metadata
@@ -40,7 +40,7 @@ def open_picture(path: Path) -> Image.Image:
                 picture.load()
                 return as_rgb(ImageOps.exif_transpose(picture))
         except Exception as error:  # decoders raise whatever a damaged file leads them to
-            raise SpecError(f"pictures: {str(path)!r} cannot be read: {reason(path, error)}") from None
+            raise SpecError(f"images: {str(path)!r} cannot be read: {reason(path, error)}") from None
 
 
 def reason(path: Path, error: Exception) -> str:
@@ -73,20 +73,20 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 
 def fault(picture: np.ndarray) -> str | None:
-    """`black` of a picture without any light, `flat` of one in a single other colour: uint8 (h, w, 3)."""
+    """`black` of an image without any light, `flat` of one in a single other colour: uint8 (h, w, 3)."""
     if not picture.any():
         return "black"
     return "flat" if (picture == picture[0, 0]).all() else None
 
 
 def pictures_below(folder: Path) -> tuple[list[Path], dict[str, int]]:
-    """The pictures of a folder and its subfolders, links followed, in the order of their paths within it.
+    """The images of a folder and its subfolders, links followed, in the order of their paths within it.
 
     Returns:
         The files, and how many others were passed over by reason.
 
     Raises:
-        SpecError: there is none, or a file with a picture's suffix is not one.
+        SpecError: there is none, or a file with an image's suffix is not one.
     """
     paths, passed = [], Counter[str]()
     for path in sorted(files_below(folder), key=lambda p: p.relative_to(folder)):
@@ -97,7 +97,7 @@ def pictures_below(folder: Path) -> tuple[list[Path], dict[str, int]]:
             passed[why] += 1
     if not paths:
         found = f" (of its {sum(passed.values())} files {', '.join(passed)})" if passed else ""
-        raise SpecError(f"reference: {str(folder)!r} holds no PNG, JPEG, WebP, BMP, TIFF or GIF pictures{found}")
+        raise SpecError(f"reference: {str(folder)!r} holds no PNG, JPEG, WebP, BMP, TIFF or GIF images{found}")
     return paths, dict(sorted(passed.items()))
 
 
@@ -120,11 +120,11 @@ def unreadable(error: OSError) -> NoReturn:
 
 
 def unfit(path: Path, folder: Path) -> str | None:
-    """Why a file of a folder is not one of its pictures; None of a picture, SpecError of a damaged one."""
+    """Why a file of a folder is not one of its images; None of an image, SpecError of a damaged one."""
     if any(part.startswith(".") for part in path.relative_to(folder).parts):
-        return "hidden"  # AppleDouble files too, which have a picture's suffix
+        return "hidden"  # AppleDouble files too, which have an image's suffix
     if path.exists() and not path.is_file():
-        return "not pictures"
+        return "not images"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -132,7 +132,7 @@ def unfit(path: Path, folder: Path) -> str | None:
     except UnidentifiedImageError:
         if path.suffix.lower() in SUFFIXES:
             open_picture(path)
-        return "of formats that are not read" if path.suffix.lower() in UNREAD else "not pictures"
+        return "of formats that are not read" if path.suffix.lower() in UNREAD else "not images"
     except Exception:
         open_picture(path)
     return None

@@ -1,4 +1,4 @@
-"""Picture files of any origin: found, hashed, and read one after the other or in batches, never all at once."""
+"""Image files of any origin: found, hashed, and read one after the other or in batches, never all at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ def read_picture(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Picture files in an order.
+    """Image files in an order.
 
     Attributes:
-        passed: of a folder, how many of its files are no pictures of the set, by reason.
+        passed: of a folder, how many of its files are no images of the set, by reason.
     """
 
     paths: Sequence[Path]
@@ -61,5 +61,5 @@ class PictureFiles:
             for path, picture in zip(self.paths[start:], made, strict=False):
                 if picture.shape != made[0].shape:
                     sizes = [f"{p.shape[2]}×{p.shape[1]}" for p in (picture, made[0])]
-                    raise SpecError(f"pictures: {str(path)!r} is {sizes[0]}, {self.paths[start].name} {sizes[1]}")
+                    raise SpecError(f"images: {str(path)!r} is {sizes[0]}, {self.paths[start].name} {sizes[1]}")
             yield torch.stack(made)

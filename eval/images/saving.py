@@ -1,4 +1,4 @@
-"""Pictures saved by a thread beside the device, so that the next batch is sampled while the last one is written."""
+"""Images saved by a thread beside the device, so that the next batch is sampled while the last one is written."""
 
 from collections import deque
 from collections.abc import Callable
@@ -43,10 +43,10 @@ class Saver:
 
 
 def save(folder: Path, prompt: Prompt, picture: np.ndarray, flagged: bool) -> Entry:
-    """Write one picture as PNG.
+    """Write one image as PNG.
 
     Args:
-        picture: (h, w, 3) float, 0 to 1, as the pipeline returns it for output_type='np'; NaN becomes black.
+        image: (h, w, 3) float, 0 to 1, as the pipeline returns it for output_type='np'; NaN becomes black.
         flagged: what the pipeline's safety checker says.
 
     Returns:

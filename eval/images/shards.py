@@ -1,6 +1,6 @@
-"""A cell's pictures drawn by several jobs: which prompts a job draws, and their records made one. No torch in here.
+"""A cell's images drawn by several jobs: which prompts a job draws, and their records made one. No torch in here.
 
-A shard is a run of whole batches, so that every picture is drawn in the same batch whatever the number of shards.
+A shard is a run of whole batches, so that every image is drawn in the same batch whatever the number of shards.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def share(batches: Sequence[slice], shard: int, shards: int) -> Sequence[slice]:
 
 
 def record_of(folder: Path, shard: int, shards: int) -> Path:
-    """`shards/2of4.json` in the pictures' folder; the manifest itself where one job draws all."""
+    """`shards/2of4.json` in the images' folder; the manifest itself where one job draws all."""
     return folder / MANIFEST if shards == 1 else folder / "shards" / f"{shard}of{shards}.json"
 
 
@@ -29,7 +29,7 @@ def merge(folder: Path, prompts: Sequence[Prompt], shards: int) -> None:
     """Write the manifest that one job would have written.
 
     Raises:
-        SpecError: a shard's record is missing or damaged, the shards are of different runs, or a picture is in none.
+        SpecError: a shard's record is missing or damaged, the shards are of different runs, or an image is in none.
     """
     again = f"remove {folder / 'shards'} and rerun"
     try:

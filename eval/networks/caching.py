@@ -20,11 +20,11 @@ from obsdiff.storage.locks import locked
 
 KEY = "features"
 LIBRARIES = ("torch", "torchvision", "pillow")
-"""those that read and resize pictures for every network"""
+"""those that read and resize images for every network"""
 
 
 def code_of(module: str, *libraries: str) -> str:
-    """SHA-256 over what computes features: the module's file, whatever reads pictures, and the libraries' versions."""
+    """SHA-256 over what computes features: the module's file, whatever reads images, and the libraries' versions."""
     own = registry.ROOT / f"{module.replace('.', '/')}.py"
     return code_identity([own, *registry.closure("eval.images.picture_files")], (*LIBRARIES, *libraries))
 

@@ -1,6 +1,6 @@
 """Distances of two sets of features, and their bootstrap replicates over the first set.
 
-A replicate is a row of weights: how often each picture is taken (eval/bootstrap.py). No picture is looked
+A replicate is a row of weights: how often each image is taken (eval/bootstrap.py). No image is looked
 at again, and all sums are float64: kernel means and traces differ in their last digits.
 """
 
@@ -22,11 +22,11 @@ def frechet_replicates(features: Tensor, reference: Tensor, device: str = "cpu")
     """Fréchet distances of resampled features to the reference (Dowson and Landau 1982), covariances over n − 1.
 
     Tr (ΣΣ')^½ is the sum of the square roots of the eigenvalues of LᵀΣL where Σ' = LLᵀ, or of the Gram matrix of the
-    distinct pictures where they are fewer than the dimensions. On one CPU thread 500 replicates of 256 pictures in 128
-    dimensions take 0.6 s; in 2,048 dimensions one replicate takes 0.03 s of 1,000 pictures and 1.1 s of 5,000.
+    distinct images where they are fewer than the dimensions. On one CPU thread 500 replicates of 256 images in 128
+    dimensions take 0.6 s; in 2,048 dimensions one replicate takes 0.03 s of 1,000 images and 1.1 s of 5,000.
 
     Args:
-        features: (n, d), of the pictures.
+        features: (n, d), of the images.
         reference: (m, d).
         device: where to compute.
 
@@ -49,7 +49,7 @@ def total_distance(own: Tensor, projected: Tensor, gram: Tensor | None, norms: T
     Args:
         own: (n, d), the reference's mean taken off.
         projected: (n, d), own @ L.
-        gram: (n, n), projected @ projected.T, where fewer distinct pictures than dimensions are to be expected.
+        gram: (n, n), projected @ projected.T, where fewer distinct images than dimensions are to be expected.
         norms: (n,), squared norms of own.
         weights: (n,), summing to n.
     """
@@ -76,11 +76,11 @@ def squared_mmd(
     """Squared maximum mean discrepancy of two sets (Gretton et al. 2012), and its replicates over the first.
 
     Args:
-        features: (n, d), of the pictures.
+        features: (n, d), of the images.
         reference: (m, d); its own term is computed once.
         kernel: of float64 rows.
-        unbiased: the U-statistic (their eq. 3), which leaves out pairs of a picture with itself, also where a replicate
-            takes it twice (one of a single picture has no pair, and no such term); else the V-statistic (eq. 5).
+        unbiased: the U-statistic (their eq. 3), which leaves out pairs of an image with itself, also where a replicate
+            takes it twice (one of a single image has no pair, and no such term); else the V-statistic (eq. 5).
         device: where to compute.
     """
     own, real = (f.to(device, torch.float64) for f in (features, reference))

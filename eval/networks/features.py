@@ -1,4 +1,4 @@
-"""Picture and caption features of an open_clip model, cached by content.
+"""Image and caption features of an open_clip model, cached by content.
 
 An evaluator is named by a folder that holds an open_clip model (`zoo/emoji-clip`), or as `architecture:weights`
 (`ViT-B-16-quickgelu:openai`, `ViT-B-16-quickgelu:/path/to/weights`). Weights named by a tag must be in the hub's cache.
@@ -95,7 +95,7 @@ class Evaluator:
 
     @torch.no_grad()
     def pictures(self, paths: PictureFiles | Sequence[Path], batch: int = 128) -> Tensor:
-        """Normalised features of picture files: (n, d) float32."""
+        """Normalised features of image files: (n, d) float32."""
         files = PictureFiles.of(paths)
 
         def compute() -> Tensor:

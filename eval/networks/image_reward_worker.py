@@ -1,6 +1,6 @@
-"""ImageReward of pictures, in an environment of its own (envs/image-reward.yml): no module of this project.
+"""ImageReward of images, in an environment of its own (envs/image-reward.yml): no module of this project.
 
-JSON lines {"path", "caption"} on standard input → a JSON line a picture, its score, on standard output. The first line
+JSON lines {"path", "caption"} on standard input → a JSON line an image, its score, on standard output. The first line
 says what computed them: {"library", "transformers", "weights", "sha256"}. Nothing is downloaded: ImageReward's files
 lie in IMAGE_REWARD_ROOT (~/.cache/ImageReward), and the tokenizer of bert-base-uncased in the hub's cache.
 """

@@ -53,7 +53,7 @@ class Inception:
         return {"network": "Inception-v3 pool3", "library": "torch-fidelity", "sha256": self.weights, "resize": resize}
 
     def load(self) -> nn.Module:
-        """Resized float pictures (n, 3, 299, 299), 0 to 255 → (n, 2048)."""
+        """Resized float images (n, 3, 299, 299), 0 to 255 → (n, 2048)."""
         if self._loaded is None:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -71,7 +71,7 @@ class Inception:
 
     @torch.no_grad()
     def pictures(self, paths: PictureFiles | Sequence[Path], batch: int = 64) -> Tensor:
-        """Features of picture files of any size: (n, 2048) float32."""
+        """Features of image files of any size: (n, 2048) float32."""
         files = PictureFiles.of(paths)
 
         def compute() -> Tensor:

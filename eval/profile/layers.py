@@ -1,4 +1,4 @@
-"""What a pruned model is beside its pictures and its time: layer errors, parameters, bytes."""
+"""What a pruned model is beside its images and its time: layer errors, parameters, bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -95,7 +95,7 @@ def what_was_run(records: Sequence[CellResult], paths: Sequence[Path]) -> list[t
 
 
 def inlined(folder: Path) -> list[dict[str, str]]:
-    """The figures as data URIs: SVG, and PNG of those that are made of pictures."""
+    """The figures as data URIs: SVG, and PNG of those that are made of images."""
     found = []
     for name in ordered():
         svg, png = folder / f"{name}.svg", folder / f"{name}.png"
@@ -129,7 +129,7 @@ def provenance(records: Sequence[CellResult]) -> list[tuple[str, list[str]]]:
         add("machine", ", ".join(machine_words(about.get("machine", {}))))
         add("dense weights", f"{record.cell.model}: SHA-256 {about.get('base', 'unknown')}")
         add("calibration captions", hashed(about["spec"].get("prompts")) if record.cell.amount > 0 else "")
-        for name, key in (("benchmark captions", "prompts"), ("real pictures", "reference")):
+        for name, key in (("benchmark captions", "prompts"), ("real images", "reference")):
             add(name, hashed(about.get(key)))
         for name, key in (("evaluator", "evaluator"), ("network of FID and KID", "fid_features")):
             add(name, hashed(about.get(key)))

@@ -200,7 +200,7 @@ def circumstances(cells: Sequence[CellResult], scale: str) -> Iterator[str]:
     yield f"Ours: {machines}; {all_of(str(len(cell.prompts)) for cell in cells)} prompts; seed {seeds}."
     yield from calibrations(cells)
     real = all_of(str(cell.provenance["reference"]["count"]) for cell in cells)
-    yield f"FID on {all_of(cell.metrics['fid'].unit for cell in cells)} against {real} real pictures."
+    yield f"FID on {all_of(cell.metrics['fid'].unit for cell in cells)} against {real} real images."
     yield f"CLIP score by `{all_of(cell.provenance['evaluator']['name'] for cell in cells)}`."
     yield "docs/paper.md says which choices are ours."
     yield "The paper's: one RTX 4090 with 48 GB (Flux: A100 with 80 GB), 5,000 prompts (ablations: 1,000)."

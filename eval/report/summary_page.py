@@ -26,7 +26,7 @@ MARKS = (
 )
 
 SIMILARITY = (
-    "Pictures against the dense model's of the same prompts and seeds; layer errors on the dense model's inputs, those "
+    "Images against the dense model's of the same prompts and seeds; layer errors on the dense model's inputs, those "
     "of heads and neurons of the layers that read them."
 )
 
@@ -60,9 +60,9 @@ def head(configurations: Configurations) -> Iterator[str]:
     real = about["reference"]
     passed = f" (passed over {counts_text(real['passed_over'])})" if real.get("passed_over") else ""
     yield (
-        f"Configurations: {len(configurations)}, of {len(first.prompts)} pictures a seed, "
-        f"{real['count']} real pictures{passed}, evaluator "
-        f"{code(about['evaluator']['name'])}{network}. Pictures of all come from the same prompts and noise."
+        f"Configurations: {len(configurations)}, of {len(first.prompts)} images a seed, "
+        f"{real['count']} real images{passed}, evaluator "
+        f"{code(about['evaluator']['name'])}{network}. Images of all come from the same prompts and noise."
     )
     yield MARKS
 
@@ -81,13 +81,13 @@ def warnings(configurations: Configurations) -> Iterator[str]:
     if unsound:
         each = "; ".join(f"{marked(name_of(cell, configurations))} {faults_text(counts)}" for cell, counts in unsound)
         yield (
-            f"{UNSOUND} Not every picture shows something: {each}. Black, of one colour, not finite before rounding or "
+            f"{UNSOUND} Not every image shows something: {each}. Black, of one colour, not finite before rounding or "
             "flagged by a safety checker, they count in every metric as they are."
         )
 
 
 def faults(records: Sequence[CellResult]) -> dict[str, int]:
-    """How many pictures of a configuration have each fault, over its seeds; empty where none has any."""
+    """How many images of a configuration have each fault, over its seeds; empty where none has any."""
     found = Counter[str]()
     for record in records:
         found.update({kind: count for kind, count in record.images.items() if kind in FAULTS})
@@ -122,7 +122,7 @@ def by_pattern(cells: Sequence[Cell]) -> list[Cell]:
 def quality(
     cells: Sequence[Cell], configurations: Configurations, names: Sequence[str], tied: Collection[tuple[Cell, str, str]]
 ) -> str:
-    """A row a configuration, its pictures, and metrics with their intervals and marks."""
+    """A row a configuration, its images, and metrics with their intervals and marks."""
     columns = {"pictures": [pictures(configurations[cell]) for cell in cells]}
     for name in measured_names(cells, configurations, names):
         best = {best_of(group, configurations, name) for group in groups(configurations)}

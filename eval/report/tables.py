@@ -40,7 +40,7 @@ def frame(cells: Sequence[CellResult]) -> pd.DataFrame:
 
 
 def summary(configurations: Configurations) -> pd.DataFrame:
-    """One row a configuration: the axes but the seed, how many seeds and pictures of each, then every metric.
+    """One row a configuration: the axes but the seed, how many seeds and images of each, then every metric.
 
     A metric is its mean over seeds, with `_low` and `_high` where it has an interval, or `_q1` and `_q3`, means too.
     `timed_as` is `dense` where times and speed-ups are the dense model's, whose row has them, and left empty here.

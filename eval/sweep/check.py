@@ -20,7 +20,7 @@ from obsdiff.source import Source
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 PNG_BYTES = 1.7
-"""per pixel of a photograph-like picture"""
+"""per pixel of a photograph-like image"""
 DOWNLOADS = {
     "Train_GCC-training.tsv": "0.5 GB",
     "captions_val2014.json": "0.25 GB",
@@ -122,7 +122,7 @@ def disk_item(config: Mapping[str, Any], sweep: Sweep) -> Item:
 
 
 def cell_bytes(cell: Cell, sweep: Sweep, folder: Path) -> float:
-    """Pictures and checkpoint of a cell, as far as they are not there."""
+    """Images and checkpoint of a cell, as far as they are not there."""
     model = sweep.models[cell.model]
     size = 0.0
     if not (folder / "images" / "manifest.json").is_file():

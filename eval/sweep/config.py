@@ -82,7 +82,7 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
     """The content of config/models/<name>.yaml, every value checked.
 
     Args:
-        files: whether the checkpoint, prompts, pictures and networks that it names must be there.
+        files: whether the checkpoint, prompts, images and networks that it names must be there.
 
     Raises:
         SpecError: with file, key, value and what is allowed.

@@ -100,11 +100,11 @@ def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
 
 
 def pictures(folder: Path) -> str:
-    """Whether a finished cell's pictures are those of its manifest; those not touched since then are not read.
+    """Whether a finished cell's images are those of its manifest; those not touched since then are not read.
 
-    The text is the same before the pictures are drawn and after, so that a job which reads them is planned once.
+    The text is the same before the images are drawn and after, so that a job which reads them is planned once.
     """
-    drawn = "pictures as drawn"
+    drawn = "images as drawn"
     manifest = folder / "manifest.json"
     try:
         entries, written = read_json(manifest)["pictures"], manifest.stat().st_mtime_ns
@@ -117,4 +117,4 @@ def pictures(folder: Path) -> str:
         [path.name, sha] for path, sha in zip(touched, hashes(touched), strict=True) if sha != known.get(path.name)
     ]
     lost = len(known) - len(files)
-    return drawn if not changed and lost <= 0 else f"pictures changed {digest([changed, lost])}"
+    return drawn if not changed and lost <= 0 else f"images changed {digest([changed, lost])}"

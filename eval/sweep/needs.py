@@ -1,4 +1,4 @@
-"""What a sweep needs on this machine before a job starts: checkpoints, prompts, pictures, networks. No torch here."""
+"""What a sweep needs on this machine before a job starts: checkpoints, prompts, images, networks. No torch here."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,11 +103,11 @@ def check_prompts(given: Mapping[str, Any], other: str | None = None) -> None:
 
 
 def check_reference(folder: str) -> None:
-    """A folder that holds pictures, told by their content."""
+    """A folder that holds images, told by their content."""
     hint = "; data/README.md says where it comes from" if Path(folder).parts[:1] == ("data",) else ""
     require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
     ok = any(is_picture(path) for path in files_below(Path(folder)))
-    require(ok, "evaluation.reference", folder, f"a folder that holds pictures{hint}")
+    require(ok, "evaluation.reference", folder, f"a folder that holds images{hint}")
 
 
 def is_picture(path: Path) -> bool:

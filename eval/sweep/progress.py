@@ -76,10 +76,10 @@ def title(cell: Cell) -> str:
 
 
 def drawn(stage: str, folder: Path, model: Mapping[str, Any]) -> str:
-    """How many of a cell's pictures are there, while they are drawn."""
+    """How many of a cell's images are there, while they are drawn."""
     if stage != "generate":
         return ""
-    return f" ({len(list((folder / 'images').glob('*.png')))} of {model['evaluation']['count']} pictures)"
+    return f" ({len(list((folder / 'images').glob('*.png')))} of {model['evaluation']['count']} images)"
 
 
 def ago(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """`scale: tiny`: a sweep on randomly initialised models, which exercises every job of it and means nothing.
 
 Cells, and so the rows of the tables, are those of the full sweep. What they stand for is made small: models are the
-`tiny()` pipelines of their families on the CPU, pictures 32×32 of few steps where a cell asks for no other number,
-captions, real pictures and evaluator the zoo's. Names of layers (`exclude`, `layer_sparsity`), which tiny models do
+`tiny()` pipelines of their families on the CPU, images 32×32 of few steps where a cell asks for no other number,
+captions, real images and evaluator the zoo's. Names of layers (`exclude`, `layer_sparsity`), which tiny models do
 not have, are left out, so that all their layers are pruned alike.
 """
 

@@ -66,7 +66,7 @@ def text(value: Any) -> str:
 
 
 def params(record: CellResult) -> dict[str, str]:
-    """The axes, the spec's other fields, `sampling.<field>` of the calibration, and what judged the pictures."""
+    """The axes, the spec's other fields, `sampling.<field>` of the calibration, and what judged the images."""
     spec = {k: v for k, v in record.spec.items() if k not in ("prompts", "sampling")}
     sampling = {f"sampling.{k}": v for k, v in record.spec["sampling"].items()}
     judges = {k: (record.provenance.get(k) or {}).get("name") for k in ("evaluator", "fid_features")}
@@ -144,7 +144,7 @@ def tags(record: CellResult) -> dict[str, str]:
 def description(record: CellResult) -> str:
     """The headline metrics with their intervals, as Markdown."""
     lines = [
-        f"{len(record.prompts)} pictures of `{record.cell.model}`, the first of them in `pictures.png`.",
+        f"{len(record.prompts)} images of `{record.cell.model}`, the first of them in `pictures.png`.",
         "",
     ]
     lines += ["| | | 95 % interval |", "|:--|--:|:--|"]
@@ -162,7 +162,7 @@ def description(record: CellResult) -> str:
 
 
 def data(record: CellResult, sources: Mapping[str, str]) -> list[DatasetInput]:
-    """The calibration prompts (of a method that calibrates), the benchmark's prompts and the real pictures.
+    """The calibration prompts (of a method that calibrates), the benchmark's prompts and the real images.
 
     Args:
         sources: `<model>/evaluation` and `<model>/calibration-<the cell's>` → the prompts' file as the model file gives

@@ -87,7 +87,7 @@ def description(records: Sequence[CellResult], experiment: str) -> str:
     """What was run, the best FID by sparsity, and links to charts of the cells of each sparsity, as Markdown."""
     table, models = frame(records), several_models(records)
     varied = {axis: [str(v) for v in dict.fromkeys(table[axis])] for axis in AXES}
-    lines = [f"{len(records)} cells, {len(records[0].prompts)} pictures each.", ""]
+    lines = [f"{len(records)} cells, {len(records[0].prompts)} images each.", ""]
     lines += [f"- {axis}: {', '.join(values)}" for axis, values in varied.items() if len(values) > 1 or axis == "model"]
     lines += ["", "| sparsity | | lowest FID | |", "|:--|:--|--:|:--|"]
     for sparsity in sorted(set(table["sparsity"])):

@@ -1,7 +1,7 @@
 """Files of captions in the formats that people have: what each row of a file says, and what is no row.
 
 .csv, .tsv      a table whose header has a column `caption` and optionally `id`
-.tsv            without a header Conceptual Captions (GCC3M): caption, tab, address of the picture
+.tsv            without a header Conceptual Captions (GCC3M): caption, tab, address of the image
 .json           MS-COCO captions (of an image's captions the one with the lowest annotation id; the image's id is the
                 prompt's); a list of captions or of {"caption", "id"}; or {id: caption}
 .jsonl .ndjson  a caption or {"caption", "id"} per line
@@ -92,7 +92,7 @@ def from_tsv(path: Path, encoding: str) -> Iterator[Row | str]:
             if len(fields) > 2 or (len(fields) == 2 and "://" not in fields[1]):
                 refuse(
                     path,
-                    f"has something else in {where} than a caption, a tab and the address of a picture; {COLUMNS}, "
+                    f"has something else in {where} than a caption, a tab and the address of an image; {COLUMNS}, "
                     "separated by tabs",
                 )
             yield Row(None, fields[0], where)

@@ -16,8 +16,8 @@ FOREIGN = {
     b"\xfd7zXZ": "compressed by xz; unpack it by `unxz`",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it by `unzstd`",
     b"PAR1": "a Parquet table; save it as CSV",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
 }
 """first bytes of files that hold no plain text, and what they are"""
 

@@ -11,7 +11,7 @@ Unlike its authors' code (https://github.com/zyxxmu/DSnoT):
 - The mask at the start is by w²/[H⁻¹]_jj, as in OBS-Diff; in their `sparsegpt` start H⁻¹ is of the columns from j on.
 - E[x] and var(x) are weighted by timestep, and var(x) is over all tokens; theirs is the mean of each sample's variance.
 - The threshold, 0.1 on errors summed over a sample of 2048 tokens, is per token, so that it does not depend on a
-  picture's size.
+  image's size.
 - A row that has no weight left with the sign it needs ends there; theirs goes on with other weights.
 - Every layer is refined; theirs leaves a language model's MLPs at the first mask by default.
 """

@@ -1,4 +1,4 @@
-"""Joint attention of a picture and a text stream, as the blocks of SD 3 and of Flux's first half have it."""
+"""Joint attention of an image and a text stream, as the blocks of SD 3 and of Flux's first half have it."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ def units(block: Any, at: str) -> list[Unit]:
 
 
 def groups(block: Any, at: str, text_first: bool) -> list[Group]:
-    """Of one block, in the order of their calls: the text's feed-forward comes after all of the picture's.
+    """Of one block, in the order of their calls: the text's feed-forward comes after all of the image's.
 
     Args:
-        text_first: whether the text's output projection of attention comes before the picture's.
+        text_first: whether the text's output projection of attention comes before the image's.
     """
 
     def turn(group: Group) -> int:
@@ -49,7 +49,7 @@ def groups(block: Any, at: str, text_first: bool) -> list[Group]:
 def sites(block: Any, at: str) -> list[Site]:
     """Heads of attn and attn2, neurons of ff and ff_context of one block, in order of execution.
 
-    A text stream without output projection (SD 3's last block): its queries, keys and values go with the picture's.
+    A text stream without output projection (SD 3's last block): its queries, keys and values go with the image's.
     """
     found = []
     for name in ("attn", "attn2"):

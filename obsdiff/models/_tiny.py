@@ -52,7 +52,7 @@ def t5(width: int) -> tuple[Any, Any]:
 
 
 def autoencoder(**more: Any) -> Any:
-    """Pictures of 32×32, latents of 16×16 and 4 channels."""
+    """Images of 32×32, latents of 16×16 and 4 channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

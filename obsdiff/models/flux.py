@@ -1,4 +1,4 @@
-"""Flux.1: `FluxTransformer2DModel`, blocks of joint attention, then single blocks on the joined picture and text.
+"""Flux.1: `FluxTransformer2DModel`, blocks of joint attention, then single blocks on the joined image and text.
 
 A single block projects attention and MLP together: `proj_out` reads the heads' channels first, the neurons' after.
 """
@@ -90,7 +90,7 @@ def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, t
 
 
 def tiny() -> Any:
-    """2 joint and 2 single blocks of width 32, pictures of 32×32."""
+    """2 joint and 2 single blocks of width 32, images of 32×32."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel
 

@@ -40,7 +40,7 @@ def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, t
 
 
 def tiny() -> Any:
-    """A UNet of two levels, the lower one with attention, of widths 16 and 32; pictures of 32×32."""
+    """A UNet of two levels, the lower one with attention, of widths 16 and 32; images of 32×32."""
     from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 

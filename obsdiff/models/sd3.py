@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: `SD3Transformer2DModel`, joint attention of a picture and a text stream."""
+"""Stable Diffusion 3 and 3.5: `SD3Transformer2DModel`, joint attention of an image and a text stream."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +65,7 @@ def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, t
 
 
 def tiny() -> Any:
-    """2 blocks of width 32 (the second with attn2), pictures of 32×32, 16 text tokens without T5."""
+    """2 blocks of width 32 (the second with attn2), images of 32×32, 16 text tokens without T5."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: `UNet2DConditionModel` with two text encoders and the picture's size as conditions."""
+"""Stable Diffusion XL: `UNet2DConditionModel` with two text encoders and the image's size as conditions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def encode(pipe: Any, prompts: Sequence[str], sampling: Sampling) -> dict[str, t
 
 
 def tiny() -> Any:
-    """A UNet of two levels, the lower one with attention, of widths 16 and 32; pictures of 32×32."""
+    """A UNet of two levels, the lower one with attention, of widths 16 and 32; images of 32×32."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 

@@ -1,7 +1,7 @@
 """What a pipeline must be before it is pruned or given a checkpoint; checked once, and refused by the layer's name.
 
 Pruning changes `weight` of plain linear layers. Anything that puts another tensor or another forward() between that
-weight and the picture (an adapter, a fused projection, a quantised layer, a cache) would be passed over in silence, so
+weight and the image (an adapter, a fused projection, a quantised layer, a cache) would be passed over in silence, so
 each is refused here with what to do about it. A denoiser that torch.compile() wrapped as a whole is fine: whatever
 needs its hooks runs inside `eager()`.
 """

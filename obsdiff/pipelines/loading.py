@@ -60,7 +60,7 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
 
     Raises:
         SpecError: before any weights load: the device does not exist; there is no such folder or checkpoint, or a gated
-            one; its pipeline class is not supported or cannot use the scheduler or the pictures' size; a component's
+            one; its pipeline class is not supported or cannot use the scheduler or the images' size; a component's
             files are missing, cut, or do not belong together. While they load: a component's library refuses it, or
             weights of it are missing. The message says which component and what to do.
     """

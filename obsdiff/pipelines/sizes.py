@@ -45,7 +45,7 @@ def known(source: Source, file: str, key: str) -> Any:
 
 
 def check(family: str, source: Source, sampling: Sampling) -> None:
-    """Raise SpecError where the pipeline cannot draw pictures of the sampling's height and width."""
+    """Raise SpecError where the pipeline cannot draw images of the sampling's height and width."""
     sides = multiple(family, source)
     for key in ("height", "width"):
         value = getattr(sampling, key)

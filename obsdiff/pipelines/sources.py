@@ -33,7 +33,7 @@ def component_files(source: Source) -> dict[str, list[Path]]:
     """Every file that can change a pixel, by component; model_index.json under ''.
 
     A component is a key of model_index.json whose folder is there; all files of that folder count, links followed,
-    but hidden ones. Components of `source.without` and files beside the components' folders (a README, pictures) are
+    but hidden ones. Components of `source.without` and files beside the components' folders (a README, images) are
     left out.
 
     Raises:

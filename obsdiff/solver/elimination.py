@@ -47,7 +47,7 @@ def eliminate(
 
     Costs are exact for a group as they are for one weight; after each removal all other columns move, those before it
     too, and so the final weights are the least-squares optimum of the columns that are left. Several problems (the
-    picture's and the text's output projection of joint attention) rank their groups together by reciprocal rank, ties
+    image's and the text's output projection of joint attention) rank their groups together by reciprocal rank, ties
     by relative cost. Of groups that cost the same the first goes.
 
     Computed in float64. Every problem holds, all at once, H⁻¹, (c, c) float64, W, (rows, c) float64, for a moment

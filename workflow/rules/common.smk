@@ -100,7 +100,7 @@ def tiny_model(wildcards):
 
 @cache
 def states(name):
-    """State of all files that a model's pipeline is opened from, of its reference pictures, and of the networks."""
+    """State of all files that a model's pipeline is opened from, of its reference images, and of the networks."""
     model = SWEEP.models[name]
     source = Source(**model["source"])
     fetched = not source.local_files_only and not Path(source.model).is_dir()  # by a job, so told by its revision alone
@@ -176,7 +176,7 @@ def dense(wildcards, file):
 
 
 def pictures_state(wildcards):
-    """Whether the pictures of a cell, and of the dense one beside it, are still those that were drawn."""
+    """Whether the images of a cell, and of the dense one beside it, are still those that were drawn."""
     own = dag.pictures(Path(f"{CELL}/images".format(**wildcards)))
     return own, dag.pictures(Path(dense(wildcards, "images")))
 

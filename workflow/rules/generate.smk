@@ -1,7 +1,7 @@
-# Pictures of a cell. Only the manifest is an output: a killed job leaves its pictures, and goes on after them.
+# Images of a cell. Only the manifest is an output: a killed job leaves its images, and goes on after them.
 SHARDS = {name: model["evaluation"].get("shards", 1) for name, model in SWEEP.models.items()}
 
-# the models whose pictures one job draws, and those that have several, as patterns; "(?!)" matches nothing
+# the models whose images one job draws, and those that have several, as patterns; "(?!)" matches nothing
 WHOLE, CUT = (
     "|".join(re.escape(name) for name, count in SHARDS.items() if (count > 1) == cut) or "(?!)" for cut in (False, True)
 )

@@ -1,4 +1,4 @@
-"""`AutoencoderKL` of the generators: 32×32 pictures ↔ 16×16 latents of 4 channels, standardised by its config.
+"""`AutoencoderKL` of the generators: 32×32 images ↔ 16×16 latents of 4 channels, standardised by its config.
 
 python -m zoo.recipe.autoencoder [--steps N] [--batch N] [--device cuda]
 """
@@ -40,7 +40,7 @@ def scaled(pictures: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Mean peak signal-to-noise ratio in dB of float32 (n, 3, h, w) pictures in [−1, 1]."""
+    """Mean peak signal-to-noise ratio in dB of float32 (n, 3, h, w) images in [−1, 1]."""
     mse = ((a - b).clamp(-2, 2) ** 2).mean(dim=(1, 2, 3)) / 4
     return float((-10 * mse.log10()).mean())
 

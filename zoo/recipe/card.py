@@ -109,7 +109,7 @@ def training(name: str, recipe: ModuleType) -> tuple[str, str]:
     """Rows of the card's table about the training, and its loss curve; without the log, what the recipe says."""
     log, count = log_of(name), len(data.load().ids)
     if log is None:
-        steps = f"{recipe.STEPS} steps of {recipe.BATCH} pictures ({recipe.STEPS * recipe.BATCH / count:.0f} epochs)"
+        steps = f"{recipe.STEPS} steps of {recipe.BATCH} images ({recipe.STEPS * recipe.BATCH / count:.0f} epochs)"
         return f"| trained | {steps} by the recipe's default; the log of this run is lost |", ""
     loss_curve(name, data.ZOO / name, log)
     length = f"{log['steps']} steps of {log['batch']} pictures ({log['pictures'] / count:.0f} epochs)"
@@ -150,19 +150,19 @@ def generator_card(name: str, judge: Evaluator) -> None:
             seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
             scores = [entry.compute(seen)[0] for entry in (recall_at_1, clip_score, fid, kid)]
             rows.append(
-                f"| {label}, {len(prompts)} pictures | {scores[0]:.1f} | " + " | ".join(f"{s:.3g}" for s in scores[1:])
+                f"| {label}, {len(prompts)} images | {scores[0]:.1f} | " + " | ".join(f"{s:.3g}" for s in scores[1:])
             )
     half = len(everything) // 2
     everything.sort(key=lambda path: hashlib.sha256(path.stem.encode()).digest())
     halves = pictures_of(judge, everything[half:], judge.pictures(everything[:half]), [])
     rows.append(
-        f"| second half of the real pictures against the first, {half} each, shuffled | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
+        f"| second half of the real images against the first, {half} each, shuffled | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
     )
     table = "\n".join(f"{row} |" for row in rows)
     (folder / "README.md").write_text(f"""# {name}
 
-A small {recipe.KIND} (`{type(pipe).__name__}`): {data.SIZE}×{data.SIZE} pictures of emoji on white, trained from nothing on
-{len(data.load().ids)} pictures. Everything is of the classes and the layout of the real model, so that whatever prunes this one
+A small {recipe.KIND} (`{type(pipe).__name__}`): {data.SIZE}×{data.SIZE} images of emoji on white, trained from nothing on
+{len(data.load().ids)} images. Everything is of the classes and the layout of the real model, so that whatever prunes this one
 prunes that.
 
 | | |
@@ -172,13 +172,13 @@ prunes that.
 | autoencoder | `AutoencoderKL`, factor 2, 4 channels, {fidelity:.1f} dB PSNR on the data |
 {trained}
 
-| pictures | R@1 % | CLIP score | FID | KID ×1000 |
+| images | R@1 % | CLIP score | FID | KID ×1000 |
 |---|---|---|---|---|
 {table}
 
 {sampling.steps} {recipe.SAMPLER}; R@1 among the {len(prompts)} benchmark captions (chance {100 / len(prompts):.1f} %), FID and
-KID against {len(everything)} real pictures, all on the features of `zoo/emoji-clip`. Benchmark captions were in the
-training set (each picture exists once), and their real pictures are among the reference: that is why the dense row
+KID against {len(everything)} real images, all on the features of `zoo/emoji-clip`. Benchmark captions were in the
+training set (each image exists once), and their real images are among the reference: that is why the dense row
 can lie below that of the halves. Calibration captions are others than benchmark captions.
 
 {curve}{recipe.USAGE}

@@ -1,7 +1,7 @@
-"""`zoo/emoji-clip`: the evaluator, an open_clip model trained contrastively on pictures and captions.
+"""`zoo/emoji-clip`: the evaluator, an open_clip model trained contrastively on images and captions.
 
-It shares neither weights nor tokenizer with any generator. Pictures are shifted, scaled, blurred, recoloured and
-overlaid with noise while training, so that imperfect generated pictures still find their caption.
+It shares neither weights nor tokenizer with any generator. Images are shifted, scaled, blurred, recoloured and
+overlaid with noise while training, so that imperfect generated images still find their caption.
 
     python -m zoo.recipe.emoji_clip [--steps N] [--batch N] [--device cuda]
 """
@@ -51,7 +51,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def contrastive(model: torch.nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
-    """Symmetric InfoNCE of a batch of matching pictures and captions (Radford et al. 2021)."""
+    """Symmetric InfoNCE of a batch of matching images and captions (Radford et al. 2021)."""
     image, text, scale = model(x, tokens)
     logits = scale.clamp(max=50) * image @ text.T
     target = torch.arange(len(x), device=x.device)

@@ -50,7 +50,7 @@ def t5_tokenizer(captions: list[str]) -> T5Tokenizer:
 
 
 def denoiser() -> FluxTransformer2DModel:
-    """3 joint and 6 single blocks of width 128 on 64 picture tokens beside 16 text tokens."""
+    """3 joint and 6 single blocks of width 128 on 64 image tokens beside 16 text tokens."""
     return FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
@@ -90,7 +90,7 @@ class Generator(nn.Module):
         self.register_buffer("text_ids", torch.zeros(LENGTH, 3), persistent=False)
 
     def forward(self, packed: Tensor, sigma: Tensor, clip_ids: Tensor, t5_ids: Tensor) -> Tensor:
-        """(n, 64, 16), (n,) in (0, 1), (n, LENGTH) twice → velocity noise − picture, (n, 64, 16)."""
+        """(n, 64, 16), (n,) in (0, 1), (n, LENGTH) twice → velocity noise − image, (n, 64, 16)."""
         return self.transformer(
             hidden_states=packed,
             encoder_hidden_states=self.t5(t5_ids).last_hidden_state,
@@ -126,7 +126,7 @@ def fit(steps: int, batch: int, device: str) -> None:
     made = pieces(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
     t5_ids = made.input_ids.to(device)
     model = Generator(len(examples.words), len(pieces)).to(device)
-    model.compile()  # a third more pictures a second on a CPU
+    model.compile()  # a third more images a second on a CPU
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         i = indices(len(examples.latents), batch, step, 4).to(device)

@@ -1,7 +1,7 @@
 """`zoo/emoji-sd3`: a small Stable Diffusion 3 trained from nothing by flow matching on the emoji world.
 
 The transformer and both text encoders learn together; the autoencoder (zoo.recipe.autoencoder) is frozen. Captions
-are dropped for one picture in ten, so that classifier-free guidance works.
+are dropped for one image in ten, so that classifier-free guidance works.
 
     python -m zoo.recipe.emoji_sd3 [--steps N] [--batch N] [--device cuda]
 """
@@ -34,7 +34,7 @@ It was trained without T5 tokens, hence `max_sequence_length=0`: diffusers would
 
 
 def denoiser() -> SD3Transformer2DModel:
-    """6 joint-attention blocks of width 160 on 4×4 patches: 16 picture tokens beside 16 text tokens."""
+    """6 joint-attention blocks of width 160 on 4×4 patches: 16 image tokens beside 16 text tokens."""
     width = HEADS * HEAD_SIZE
     return SD3Transformer2DModel(
         sample_size=data.SIZE // 2,
@@ -61,7 +61,7 @@ class Generator(nn.Module):
         self.text = nn.ModuleList(CLIPTextModelWithProjection(text_config(width, vocab)) for width in TEXT_WIDTHS)
 
     def forward(self, latents: Tensor, sigma: Tensor, ids: Tensor) -> Tensor:
-        """(n, 4, 16, 16), (n,) in (0, 1), (n, 16) → velocity noise − picture, (n, 4, 16, 16)."""
+        """(n, 4, 16, 16), (n,) in (0, 1), (n, 16) → velocity noise − image, (n, 4, 16, 16)."""
         outs = [encoder(ids, output_hidden_states=True) for encoder in self.text]
         prompt = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)
         pooled = torch.cat([out.text_embeds for out in outs], dim=-1)

@@ -88,10 +88,10 @@ def train(
     Args:
         loss: step and its seeded generator → scalar float32.
         steps: optimiser steps in all.
-        batch: pictures per step, for the record only.
+        batch: images per step, for the record only.
 
     Returns:
-        {steps, batch, pictures, minutes, device, curve: [[step, loss] …]} of the whole run, all resumptions included.
+        {steps, batch, images, minutes, device, curve: [[step, loss] …]} of the whole run, all resumptions included.
     """
     device = next(model.parameters()).device
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU
@@ -146,7 +146,7 @@ def command(fit: Callable[[int, int, str], None], steps: int, batch: int, doc: s
     """The command line of a recipe: --steps, --batch and --device."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps in all (%(default)s)")
-    parser.add_argument("--batch", type=int, default=batch, help="pictures per step (%(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="images per step (%(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     args = parser.parse_args()
     fit(args.steps, args.batch, args.device)
