@@ -56,7 +56,7 @@ def random_denoiser(model: str, device: str, dtype: torch.dtype, blocks: int | N
 def call_of(
     family: Any, denoiser: nn.Module, sampling: Sampling, size: int | None, prompts: int
 ) -> Callable[[nn.Module], Tensor]:
-    """A call with normal inputs for so many prompts, guided as the sampling has it, as a function of the module."""
+    """A call with normal inputs for so many prompts, guided as in the sampling, as a function of the module."""
     side = size // 8 if size else own_side(denoiser)
     arguments = family.example(denoiser, side, side, sampling)
     batch = len(arguments["hidden_states"])
@@ -148,7 +148,7 @@ def main(
     Args:
         names: files of config/models, transformers.
         size: pixels of both sides; the model's own by default.
-        prompts: of a call, guided as the model file has it.
+        prompts: of a call, guided as in the model file.
         blocks: of every list of blocks, the first so many, for a quick look.
     """
     torch.manual_seed(0)

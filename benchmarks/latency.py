@@ -184,7 +184,7 @@ def main(
         patterns: PATTERN=SPARSITY, or N:M.
         checkpoints: folders that `obsdiff prune` wrote from the same model.
         batches: prompts at once.
-        resolutions: pixels of square images; the sampling's height and width where left out.
+        resolutions: pixels of square images; the sampling's height and width by default.
         variants: other kernels to judge.
         pipeline_rounds: of the whole pipeline; 0 leaves it out.
         threads: CPU threads of torch.

@@ -16,7 +16,7 @@ def eliminate(
 ) -> tuple[list[Tensor], Tensor]:
     """As obsdiff.solver.elimination.eliminate."""
     weights = [p.weight.masked_fill(p.factor.dead, 0.0).double() for p in problems]
-    # H⁻¹ = UᵀU of the damped Hessian, as the sweep has it
+    # H⁻¹ = UᵀU of the damped Hessian, as in the sweep
     inverses = [p.factor.upper.double().T @ p.factor.upper.double() for p in problems]
     alive = torch.ones(groups, dtype=torch.bool, device=weights[0].device)
 

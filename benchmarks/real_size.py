@@ -144,7 +144,7 @@ def spec_of(case: str, packages: str, steps: int, size: int, prompts: int, batch
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """A line a run; each cell says planned → measured."""
+    """One line per run; each cell says planned → measured."""
     lines = [
         "| run | plan, s | encode, s | sample and statistics, s | solve, s | whole command, s | peak, GiB | off by |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
@@ -185,7 +185,7 @@ def main(
 
     Args:
         model: sd3-medium, sd35-large or flux1-dev.
-        blocks: of the denoiser, for a quick look; all where left out.
+        blocks: of the denoiser, for a quick look; all by default.
         cases: patterns, sparsities, and methods other than obs_diff: unstructured=0.5 2:4 structured=0.3@solace
         packages: as `obsdiff prune` takes it; `sequential` too.
         size: pixels of a side.

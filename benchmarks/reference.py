@@ -25,7 +25,7 @@ def sweep(
     """Prune and compensate (rows, c) weights column by column; updates to the right of a block wait for its end.
 
     Args:
-        stride: columns decided together, a divisor of block_size; the whole block where left out.
+        stride: columns decided together, a divisor of block_size; the whole block by default.
 
     Returns:
         The pruned weight and its keep mask.

@@ -33,7 +33,7 @@ def denoiser_config(model: str, blocks: int | None) -> dict[str, Any]:
     """The configuration of a model's denoiser.
 
     Args:
-        blocks: joint blocks that are kept, and as many pairs of single ones; all where left out.
+        blocks: joint blocks that are kept, and as many pairs of single ones; all by default.
     """
     config = dict(configuration(Source(HUB[model]), "transformer/config.json"))
     for key, count in (("num_layers", blocks), ("num_single_layers", blocks and 2 * blocks)):
@@ -110,7 +110,7 @@ def main(model: str = "sd3-medium", folder: Path = Path("real-size"), blocks: in
 
     Args:
         model: sd3-medium, sd35-large or flux1-dev.
-        blocks: of the denoiser; all where left out.
+        blocks: of the denoiser; all by default.
     """
     pipeline(model, blocks).save_pretrained(folder, max_shard_size="100GB")
 

@@ -125,7 +125,7 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 
 def markdown(records: Sequence[dict[str, Any]], about: str) -> str:
-    """The table, a line a record."""
+    """The table, one line per record."""
     lines = [
         about,
         "",

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from eval import model_metrics
-from eval.image_metrics import Pictures
+from eval.image_metrics import Images
+from eval.images.image_files import ImageFiles
 from eval.images.manifest import ImagesManifest, drawn, refuse_nothing
-from eval.images.picture_files import PictureFiles
 from eval.model_metrics import Model
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
@@ -31,7 +31,7 @@ TIMINGS = ("threads", "machine", "zeros")
 """what metrics.json says of a cell's timings beside the metrics made of them"""
 
 
-def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[ImagesManifest, list[Path], list[Path]]:
+def drawn_images(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[ImagesManifest, list[Path], list[Path]]:
     """A cell's manifest, its images and the dense model's in prompt order.
 
     Raises:
@@ -43,7 +43,7 @@ def drawn_pictures(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Im
 
 
 @stated_precision()
-def load_pictures(
+def load_images(
     images: Sequence[Path],
     dense: Sequence[Path],
     reference: Path,
@@ -51,25 +51,25 @@ def load_pictures(
     evaluator: Evaluator,
     inception: Inception | None = None,
     judges: Mapping[str, str] | None = None,
-) -> Pictures:
+) -> Images:
     """What image metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
 
     Args:
         images, dense: image files, one per prompt in their order.
         reference: folder of real images of any size and format, subfolders included.
-        judges: as Images has it.
+        judges: as in Images.
     """
-    own, base, real = PictureFiles.of(images), PictureFiles.of(dense), PictureFiles.of_folder(reference)
+    own, base, real = ImageFiles.of(images), ImageFiles.of(dense), ImageFiles.of_folder(reference)
     if real.passed:
         say = f"reference: {len(real)} images; passed over {counts_text(real.passed)}"
         print(say, file=sys.stderr, flush=True)
-    features = evaluator.pictures(own)
-    real_features = evaluator.pictures(real)
+    features = evaluator.images(own)
+    real_features = evaluator.images(real)
     if inception is None:
         scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
         compared, real_compared = features * scale, real_features * scale
     else:
-        compared, real_compared = inception.pictures(own), inception.pictures(real)
+        compared, real_compared = inception.images(own), inception.images(real)
     judge = (inception or evaluator).about
     passed_over = {"passed_over": dict(real.passed)} if real.passed else {}
     about = {
@@ -79,12 +79,12 @@ def load_pictures(
         "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256} | passed_over,
         "dense": {"sha256": base.sha256},
     }
-    return Pictures(
+    return Images(
         files=own,
         dense_files=base,
         texts=tuple(p.caption for p in prompts),
         features=features,
-        dense_features=evaluator.pictures(base),
+        dense_features=evaluator.images(base),
         captions=evaluator.captions([p.caption for p in prompts]),
         fid_features=compared,
         reference=real_compared,
@@ -99,7 +99,7 @@ def with_version(about: dict[str, str]) -> dict[str, str]:
     return about | {"library": f"{about['library']} {version(about['library'])}"}
 
 
-def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
+def made_by(entry: ModuleType, pictures: Images) -> dict[str, Any]:
     """How an image metric was made: library, images, and what it read."""
     record = {"pictures": len(pictures.files)} | {key: pictures.about[key] for key in entry.TRAITS.reads}
     if hasattr(entry, "made_by"):
@@ -111,7 +111,7 @@ def made_by(entry: ModuleType, pictures: Pictures) -> dict[str, Any]:
 @stated_precision()
 def measure(
     cell_folder: Path,
-    pictures: Pictures,
+    pictures: Images,
     model: Model,
     prompts: list[Prompt],
     provenance: dict,
@@ -123,7 +123,7 @@ def measure(
     timed itself (eval/sweep/clocked.py); `latency.of` says whether it is.
 
     Args:
-        faults: as ImagesManifest.faults() has it; by default nothing is known of them.
+        faults: as from ImagesManifest.faults(); by default nothing is known of them.
 
     Raises:
         SpecError: a metric is NaN or infinite.
@@ -194,5 +194,5 @@ def refuse_not_finite(name: str, value: float, more: Iterable[float] | None, cel
     if bad:
         raise SpecError(
             f"metrics.{name}: {bad[0]} in {cell} ({len(bad)} numbers are not finite); look at its images and at the "
-            "weights of the network that judges them"
+            "weights of the network that scores them"
         )

@@ -1,4 +1,4 @@
-"""The errors that a user can mend; the command line prints their message and nothing else."""
+"""The errors that a user can fix; the command line prints their message and nothing else."""
 
 
 class SpecError(Exception):

@@ -64,7 +64,7 @@ class PruneSpec:
     indivisible: str = "refuse"
     """layers whose width is not a multiple of M: refuse or exclude them"""
     group: str = "method"
-    """weights compared with each other: block, row or layer; method: as the method has it"""
+    """weights compared with each other: block, row or layer; method: the method's own"""
     compensate: bool = True
     """whether the OBS methods update the remaining weights; --no-compensate leaves the mask alone"""
     solver: str = "method"

@@ -87,7 +87,7 @@ def described(kind: Any) -> str:
 
 
 def made(cls: Any, values: Mapping[str, Any], key: str) -> Any:
-    """A dataclass from a mapping that a person wrote.
+    """A dataclass from a hand-written mapping.
 
     Args:
         key: of the mapping; it precedes a field's name in errors.

@@ -225,7 +225,7 @@ def test_pruning_in_half_precision(gpu, method, pattern):
 
 
 @pytest.mark.parametrize("offload", ["none", "model", "sequential"])
-def test_pictures_of_the_gpu(gpu, checkpoint, offload, tmp_path):
+def test_images_of_the_gpu(gpu, checkpoint, offload, tmp_path):
     """The same bytes wherever the components are, with the checkpoint installed before."""
     assert pictures(checkpoint, tmp_path, Source(model="tiny", device="cuda", offload=offload)) == checkpoint.pictures
     assert len(set(checkpoint.pictures)) == len(TWO)

@@ -21,8 +21,8 @@ from benchmarks.candidates import spec_of
 from benchmarks.latency import judged, point
 from benchmarks.latency import main as bench
 from eval.commands import latency, measure, profile
-from eval.image_metrics import Pictures
-from eval.images.picture_files import PictureFiles
+from eval.image_metrics import Images
+from eval.images.image_files import ImageFiles
 from eval.networks import inception, lpips
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
@@ -201,36 +201,36 @@ def test_factor_takes_three_matrices_beside_the_hessian():
     assert 2 * hessian.nbytes < held.peak <= 3.01 * hessian.nbytes
 
 
-def drawn(folder: Path, seed: int) -> PictureFiles:
+def drawn(folder: Path, seed: int) -> ImageFiles:
     folder.mkdir()
     draw = np.random.default_rng(seed)
     for i in range(5):
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return PictureFiles(sorted(folder.glob("*.png")))
+    return ImageFiles(sorted(folder.glob("*.png")))
 
 
-def pictures(folder: Path, device: str, network: Path) -> Pictures:
+def pictures(folder: Path, device: str, network: Path) -> Images:
     """Five images, with features that the device has computed."""
-    own, dense = PictureFiles(sorted((folder / "own").glob("*"))), PictureFiles(sorted((folder / "dense").glob("*")))
+    own, dense = ImageFiles(sorted((folder / "own").glob("*"))), ImageFiles(sorted((folder / "dense").glob("*")))
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / device, device)
     other = Inception(f"inception:{network}", folder / device, device)
     captions = ("a cat", "a dog", "a sun", "two", "red")
-    return Pictures(
+    return Images(
         files=own,
         dense_files=dense,
         texts=captions,
-        features=judge.pictures(own),
-        dense_features=judge.pictures(dense),
+        features=judge.images(own),
+        dense_features=judge.images(dense),
         captions=judge.captions(captions),
-        fid_features=other.pictures(own),
-        reference=other.pictures(dense),
-        real_features=judge.pictures(dense),
+        fid_features=other.images(own),
+        reference=other.images(dense),
+        real_features=judge.images(dense),
         judges={"lpips": "squeeze"},
         device=device,
     )
 
 
-def test_pictures_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypatch):
+def test_images_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypatch):
     torch.manual_seed(0)
     net = _LPIPS(net="squeeze", pnet_rand=True).eval()
     monkeypatch.setattr(lpips, "lpips_weights", lambda name: tmp_path / "network")

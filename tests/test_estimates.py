@@ -192,7 +192,7 @@ def test_table_marks_the_best_and_what_is_not_distinguishable(tmp_path):
     tied = [row["RECALL_AT_1 (u) ↑"] for row in (wanda, obs_diff, twin, random)]
     assert sum("**" in value for value in tied) == 1 and sum("°" in value for value in tied) == 3
     assert all(value.endswith("=") for value in tied)
-    assert dense["pictures"] == "2 × 128" and [row["weighting"] for row in (obs_diff, twin)] == [
+    assert dense["images"] == "2 × 128" and [row["weighting"] for row in (obs_diff, twin)] == [
         "log_decrease",
         "cosine",
     ]
@@ -309,7 +309,7 @@ def test_an_interval_sets_the_digits(value, half, text):
     assert with_interval(found, signed=True).startswith(f"+{text.split()[0]}")
 
 
-def test_every_metric_of_pictures_is_in_a_table_and_the_headlines_have_a_rank_of_their_own():
+def test_every_metric_of_images_is_in_a_table_and_the_headlines_have_a_rank_of_their_own():
     listed = [*shown.names("quality"), *shown.names("similarity")]
     assert set(registry.names("eval.image_metrics")) <= set(listed) and len(listed) == len(set(listed))
     ranks = [image_metrics.traits(name).headline for name in shown.headlines()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from malformed import count
 from safetensors.torch import load_file, save_file
 
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
 from eval.networks import caching
 from eval.networks.caching import cached
 from eval.networks.features import Evaluator
@@ -89,7 +89,7 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path):
 def test_features_know_the_code_and_the_libraries_that_made_them(module, tmp_path, monkeypatch):
     """The network's module, all that reads images, and the version of every library on the way."""
     before = caching.code_of(module)
-    for name in ("eval/images/opening.py", "eval/images/picture_files.py", f"{module.replace('.', '/')}.py"):
+    for name in ("eval/images/opening.py", "eval/images/image_files.py", f"{module.replace('.', '/')}.py"):
         with monkeypatch.context() as patch:
             copy = shutil.copytree(ROOT / "eval", tmp_path / name / "eval")
             shutil.copytree(ROOT / "obsdiff", tmp_path / name / "obsdiff")
@@ -111,12 +111,12 @@ def test_features_know_the_code_and_the_libraries_that_made_them(module, tmp_pat
 
 
 def test_an_evaluators_features_are_kept_by_its_code(tmp_path, monkeypatch):
-    files = PictureFiles.of_folder(ROOT / "zoo/emoji-data/reference").paths[:3]
+    files = ImageFiles.of_folder(ROOT / "zoo/emoji-data/reference").paths[:3]
     judge = Evaluator(str(CLIP), tmp_path)
-    features = judge.pictures(files)
+    features = judge.images(files)
     monkeypatch.setattr("eval.networks.features.code_of", lambda *_: "of an earlier version")
     other = Evaluator(str(CLIP), tmp_path)
-    assert torch.equal(other.pictures(files), features) and len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert torch.equal(other.images(files), features) and len(list(tmp_path.glob("*.safetensors"))) == 2
     assert other.hash == judge.hash
 
 
@@ -163,8 +163,8 @@ def test_an_incomplete_evaluator_is_refused_before_any_feature(change, message, 
 @pytest.mark.parametrize("content", ["text", 5, [1, 2], {"features.0.weight": "text"}])
 def test_weights_of_anything_else_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "weights.pth")
-    files = PictureFiles.of_folder(ROOT / "zoo/emoji-data/reference").paths[:2]
+    files = ImageFiles.of_folder(ROOT / "zoo/emoji-data/reference").paths[:2]
     with pytest.raises(SpecError, match=r"weights\.pth holds no Inception-v3 weights"):
-        Inception(f"inception:{tmp_path / 'weights.pth'}", tmp_path / "cache").pictures(files)
+        Inception(f"inception:{tmp_path / 'weights.pth'}", tmp_path / "cache").images(files)
     with pytest.raises(SpecError, match=r"weights\.pth holds no weights of torchvision's squeeze"):
         load("squeeze", tmp_path / "weights.pth")

@@ -55,7 +55,7 @@ def test_same_figure_has_the_same_bytes(name, single, tmp_path):
         assert one == other
 
 
-def test_dense_cells_alone_show_their_pictures(tmp_path):
+def test_dense_cells_alone_show_their_images(tmp_path):
     records = sweep(())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "quality.svg").write_text("of an earlier run")
@@ -64,7 +64,7 @@ def test_dense_cells_alone_show_their_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_records_without_intervals_deviation_or_pictures_are_no_error(name, tmp_path):
+def test_records_without_intervals_deviation_or_images_are_no_error(name, tmp_path):
     records = sweep(("obs_diff", "wanda"), (0.5,), (0,), dense=False, intervals=False)
     records = [replace(record, deviation=None) for record in records]
     for record in records:

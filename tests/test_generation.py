@@ -21,7 +21,7 @@ from synthetic import manifest_of
 from eval.images.generate import DONE, alone, generate
 from eval.images.manifest import ImagesManifest, drawn, read_manifest
 from eval.images.saving import Saver
-from eval.measure import drawn_pictures
+from eval.measure import drawn_images
 from obsdiff import registry
 from obsdiff.captions.prompts import Prompt, file_name
 from obsdiff.errors import SpecError
@@ -72,7 +72,7 @@ def draw(pipe, folder: Path, **more) -> ImagesManifest:
     return read_manifest(folder / "manifest.json")
 
 
-def test_bytes_are_those_of_the_pipelines_own_pictures(family, tmp_path):
+def test_bytes_are_those_of_the_pipelines_own_images(family, tmp_path):
     """As it saves them when asked for images, under names that are no paths."""
     from obsdiff.sampling import noise
 
@@ -86,7 +86,7 @@ def test_bytes_are_those_of_the_pipelines_own_pictures(family, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"images", "x.png"}
 
 
-def test_damaged_pictures_and_records_are_drawn_again_a_whole_batch_at_a_time(pipe, tmp_path, capsys):
+def test_damaged_images_and_records_are_drawn_again_a_whole_batch_at_a_time(pipe, tmp_path, capsys):
     first = draw(pipe, tmp_path)
     assert pipe.calls == BATCHES and first.faults() == {
         "count": 5,
@@ -174,7 +174,7 @@ def test_a_damaged_manifest_is_named_or_has_its_form(tmp_path_factory, place, ho
     count("manifests of images", "refused")
 
 
-def test_pictures_that_show_nothing_are_counted(pipe, tmp_path):
+def test_images_that_show_nothing_are_counted(pipe, tmp_path):
     def damaged(images: np.ndarray) -> np.ndarray:
         images = images.copy()
         images[0, 0, 0, 0] = np.nan
@@ -197,7 +197,7 @@ def test_a_dense_model_that_draws_nothing_is_an_error(pipe, tmp_path, colour, fl
     assert not (tmp_path / "manifest.json").exists()
     assert draw(nothing, tmp_path, checkpoint=CHECKPOINT).faults()["black"] == 5
     with pytest.raises(SpecError, match=message):  # shards are not looked at one by one, but as the dense cell
-        drawn_pictures(tmp_path, tmp_path, PROMPTS)
+        drawn_images(tmp_path, tmp_path, PROMPTS)
 
 
 def test_the_next_batch_is_sampled_while_the_last_is_saved_and_errors_come_out(pipe, tmp_path, monkeypatch):

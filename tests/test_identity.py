@@ -97,7 +97,7 @@ def source(tmp_path) -> Source:
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edited_component_is_another_pipeline_and_gives_other_pictures(source, name):
+def test_an_edited_component_is_another_pipeline_and_gives_other_images(source, name):
     before, drawn = identity_of(open_pipeline(source)), pictures(source)
     edit, expected = EDITS[name]
     edited = edit(Path(source.model), source)
@@ -107,7 +107,7 @@ def test_an_edited_component_is_another_pipeline_and_gives_other_pictures(source
     assert (pictures(edited) != drawn) == bool(expected)
 
 
-def test_pictures_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(source, monkeypatch, tmp_path):
+def test_images_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(source, monkeypatch, tmp_path):
     first = pictures(source)
     others = [
         pictures(source, checkpoint=manifest_of(weights_sha256="x" * 64)),
@@ -121,7 +121,7 @@ def test_pictures_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(s
             patch.setattr(identity, "version", lambda name, own=library: "0" if name == own else versions(name))
             others.append(pictures(source))
     whole, closure = Path.read_bytes, registry.closure("eval.images.generate", "obsdiff.models.sd3")
-    for path in (p for p in closure if p.name in ("generate.py", "runs.py", "_joint.py", "spec.py")):
+    for path in (p for p in closure if p.name in ("generate.py", "sampling.py", "_joint.py", "spec.py")):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", lambda self, own=path: whole(self) + b"#" * (self == own))
             others.append(pictures(source))

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from eval.image_metrics.fid import Given
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
 from eval.network_weights import check_judges, default_inception, inception_weights, judge_files
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
@@ -36,13 +36,13 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
-def drawn(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png") -> PictureFiles:
+def drawn(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png") -> ImageFiles:
     folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
     for i, (height, width) in enumerate(sizes):
         pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.{suffix}")
-    return PictureFiles.of_folder(folder)
+    return ImageFiles.of_folder(folder)
 
 
 def test_features_are_those_of_torchmetrics(weights, tmp_path):
@@ -52,7 +52,7 @@ def test_features_are_those_of_torchmetrics(weights, tmp_path):
     theirs = FrechetInceptionDistance(feature_extractor_weights_path=str(weights), antialias=False)
     ours = FrechetInceptionDistance(feature=Given(2048)).eval()
     for files, is_real in ((real, True), (drawn_ones, False)):
-        features = network.pictures(files)
+        features = network.images(files)
         assert features.shape == (len(files), 2048) and features.dtype == torch.float32
         ours.update(features, real=is_real)
         theirs.update(next(files.batches()), real=is_real)
@@ -62,16 +62,16 @@ def test_features_are_those_of_torchmetrics(weights, tmp_path):
             assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-4) and b.double().abs().mean() > 0.1
 
 
-def test_pictures_of_all_sizes_are_read_one_by_one(weights, tmp_path):
+def test_images_of_all_sizes_are_read_one_by_one(weights, tmp_path):
     files = drawn(tmp_path / "mixed", [(30, 50), (64, 20), (299, 299)], "jpg")
     network = Inception(f"inception:{weights}", tmp_path / "cache")
-    features = network.pictures(files, batch=2)
+    features = network.images(files, batch=2)
     assert not torch.allclose(features[0], features[1], rtol=1e-2)
-    alone = network.pictures(files.paths[1:2])
+    alone = network.images(files.paths[1:2])
     assert torch.allclose(alone[0], features[1], rtol=1e-4, atol=1e-5)
     net = network._loaded
     network._loaded = None
-    assert torch.equal(network.pictures(files), features) and network._loaded is None and net is not None
+    assert torch.equal(network.images(files), features) and network._loaded is None and net is not None
 
 
 def test_batches_read_no_further_than_asked(tmp_path):
@@ -114,7 +114,7 @@ def test_weights_that_are_none_are_refused_and_not_run(monkeypatch, tmp_path):
     torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "other.pth")
     for name in ("bad.pth", "other.pth"):
         with pytest.raises(SpecError, match=r"holds no Inception-v3 weights of torch-fidelity; put https"):
-            Inception(f"inception:{tmp_path / name}", tmp_path / "cache").pictures(files)
+            Inception(f"inception:{tmp_path / name}", tmp_path / "cache").images(files)
     assert not (tmp_path / "ran").exists()
 
 
@@ -168,7 +168,7 @@ def test_evaluator_of_own_weights(tmp_path):
         judge = Evaluator(f"own-clip:{tmp_path / 'weights.pt'}", tmp_path / "cache")
         hashes.add(judge.hash)
     assert len(hashes) == 2
-    features = judge.pictures(drawn(tmp_path / "some", [(40, 30), (50, 32)], "jpg"))
+    features = judge.images(drawn(tmp_path / "some", [(40, 30), (50, 32)], "jpg"))
     assert features.shape == (2, 8) and torch.allclose(features.norm(dim=1), torch.ones(2))
     texts = [f"caption {i}" for i in range(5)]
     whole = judge.captions(texts)

@@ -21,9 +21,9 @@ from torchvision.models import squeezenet1_1
 
 from eval import bootstrap as resampling
 from eval import image_metrics
-from eval.image_metrics import Pictures
+from eval.image_metrics import Images
 from eval.image_metrics.fid import Given
-from eval.measure import load_pictures, made_by, measure
+from eval.measure import load_images, made_by, measure
 from eval.network_weights import check_judges, lpips_weights
 from eval.networks import distances
 from eval.networks.distances import squared_mmd
@@ -79,7 +79,7 @@ def squeeze(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
+def seen(tmp_path_factory, squeeze) -> tuple[Images, Images]:
     """Real images in the dense model's place, and noise in the random one's."""
     folder, real = tmp_path_factory.mktemp("pictures"), ROOT / "zoo/emoji-data/reference"
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
@@ -98,7 +98,7 @@ def seen(tmp_path_factory, squeeze) -> tuple[Pictures, Pictures]:
         return [images / f"{prompt.id}.png" for prompt in prompts]
 
     good, bad = (
-        load_pictures(*files, folder / "reference", prompts, judge, judges=judges)
+        load_images(*files, folder / "reference", prompts, judge, judges=judges)
         for files in ((placed(real), placed(real)), (placed(folder / "noise"), placed(real)))
     )
     return good, bad
@@ -141,29 +141,27 @@ def test_fid_is_the_frechet_distance(seen):
     assert entry.compute(twin)[0] == pytest.approx(0, abs=1e-2)
 
 
-def resampled(entry: ModuleType, pictures: Pictures, which: int) -> float:
+def resampled(entry: ModuleType, images: Images, which: int) -> float:
     """A metric of the images that a replicate takes, one after the other."""
-    taken = torch.from_numpy(resampling.counts(len(pictures.features)))[which]
+    taken = torch.from_numpy(resampling.counts(len(images.features)))[which]
     rows = torch.arange(len(taken)).repeat_interleave(taken)
-    return entry.compute(replace(pictures, features=pictures.features[rows], fid_features=pictures.fid_features[rows]))[
-        0
-    ]
+    return entry.compute(replace(images, features=images.features[rows], fid_features=images.fid_features[rows]))[0]
 
 
 @pytest.mark.parametrize("width", [20, 128])
 @pytest.mark.parametrize("name", ["fid", "cmmd"])
-def test_replicates_are_values_of_resampled_pictures(name, width, seen):
+def test_replicates_are_values_of_resampled_images(name, width, seen):
     """In fewer dimensions than distinct images and in more."""
     entry = registry.load("eval.image_metrics", name)
     parts = ("features", "fid_features", "reference", "real_features")
-    pictures = replace(seen[1], **{part: getattr(seen[1], part)[:, :width] for part in parts})
-    replicates = entry.compute(pictures)[1]
+    images = replace(seen[1], **{part: getattr(seen[1], part)[:, :width] for part in parts})
+    replicates = entry.compute(images)[1]
     for which in (0, 499):
-        assert replicates[which] == pytest.approx(resampled(entry, pictures, which), rel=2e-3)
+        assert replicates[which] == pytest.approx(resampled(entry, images, which), rel=2e-3)
 
 
 @pytest.mark.parametrize("width", [20, 128])
-def test_every_picture_once_is_the_value(width, seen, monkeypatch):
+def test_every_image_once_is_the_value(width, seen, monkeypatch):
     monkeypatch.setattr(resampling, "counts", lambda n: np.ones((1, n), dtype=int))
     own, real = seen[1].fid_features[:, :width], seen[1].reference[:, :width]
     fid = registry.load("eval.image_metrics", "fid")
@@ -191,7 +189,7 @@ def test_kid_is_the_unbiased_estimate(seen):
     assert entry.compute(seen[1])[0] == pytest.approx(mean, abs=4 * spread / 100**0.5)
 
 
-def test_kid_of_a_replicate_has_no_pair_of_a_picture_with_itself(seen):
+def test_kid_of_a_replicate_has_no_pair_of_a_image_with_itself(seen):
     """A replicate that takes images i and j alone, however often, has the pair (i, j) for the images' own term."""
     own, real = seen[1].fid_features.double()[:3], seen[1].reference.double()
     taken = np.array([[1, 1, 1], [2, 1, 0], [0, 1, 2], [0, 3, 0]])
@@ -238,11 +236,11 @@ def test_lpips_is_torchmetrics_own(seen, squeeze, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(squeeze.parents[2]))
     assert lpips_weights("squeeze") == squeeze
     theirs = LearnedPerceptualImagePatchSimilarity(net_type="squeeze", reduction="none", normalize=True)
-    entry, pictures = registry.load("eval.image_metrics", "lpips_to_dense"), seen[1]
-    own, dense = (next(files.batches(48)).float() / 255 for files in (pictures.files, pictures.dense_files))
-    assert entry.compute(pictures)[1] == pytest.approx(theirs(own, dense).tolist(), rel=1e-4)
+    entry, images = registry.load("eval.image_metrics", "lpips_to_dense"), seen[1]
+    own, dense = (next(files.batches(48)).float() / 255 for files in (images.files, images.dense_files))
+    assert entry.compute(images)[1] == pytest.approx(theirs(own, dense).tolist(), rel=1e-4)
     assert entry.compute(seen[0])[0] == 0
-    assert len(entry.made_by(pictures)["sha256"]) == 64
+    assert len(entry.made_by(images)["sha256"]) == 64
 
 
 def test_lpips_without_its_weights_is_one_error(seen, tmp_path, monkeypatch):

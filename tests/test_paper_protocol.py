@@ -201,7 +201,7 @@ def test_large_models_fit_80_gb_as_they_are(name):
     assert source.offload == "none" and plan(source, spec, budget=80 * 10**9).fits == "as it is"
 
 
-def test_pictures_are_512_and_tables_as_the_paper_says():
+def test_images_are_512_and_tables_as_the_paper_says():
     for row in VALUES:
         sampling = sampling_of(read_record(row["model"]))
         side = 1024 if row["table"] == "5" else 512

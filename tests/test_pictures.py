@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from malformed import count
 from PIL import Image
 
-from eval.images.opening import fault, open_picture
-from eval.images.picture_files import PictureFiles, read_picture
+from eval.images.image_files import ImageFiles, read_image
+from eval.images.opening import fault, open_image
 from obsdiff.errors import SpecError
 
 ROOT = Path(__file__).parents[1]
@@ -39,10 +39,10 @@ def encoded(mode: str, kind: str) -> bytes | None:
     if changed or (mode, kind) in (("1", "JPEG"), ("RGBA", "GIF"), ("LA", "GIF")):
         return None
     grey, file = Image.fromarray(DEEP.get(mode, RAMP)), BytesIO()
-    picture = grey if mode in DEEP else (grey if mode == "P" else grey.convert("RGB")).convert(mode)
+    image = grey if mode in DEEP else (grey if mode == "P" else grey.convert("RGB")).convert(mode)
     exact: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
     try:
-        picture.save(file, kind, **exact.get(kind, {}))
+        image.save(file, kind, **exact.get(kind, {}))
     except (OSError, ValueError, KeyError):
         return None
     return file.getvalue()
@@ -53,11 +53,11 @@ FILES = {(m, k): data for m in MODES for k in FORMATS if (data := encoded(m, k))
 
 def read(folder: Path, data: bytes, name: str = "picture") -> np.ndarray:
     (folder / name).write_bytes(data)
-    return np.asarray(open_picture(folder / name))
+    return np.asarray(open_image(folder / name))
 
 
 @pytest.mark.parametrize(("mode", "kind"), FILES)
-def test_every_mode_of_every_format_is_the_same_picture(mode, kind, tmp_path):
+def test_every_mode_of_every_format_is_the_same_image(mode, kind, tmp_path):
     """Whatever the file's name; bilevel files have the ramp's halves, lossy ones nearly the ramp."""
     found = read(tmp_path, FILES[mode, kind], "of.unknown")
     assert found.shape == (16, 8, 3) and found.dtype == np.uint8 and (found == found[..., :1]).all(axis=-1).mean() > 0.5
@@ -65,7 +65,7 @@ def test_every_mode_of_every_format_is_the_same_picture(mode, kind, tmp_path):
         assert set(np.unique(found)) <= {0, 255} and found[:4].mean() < found[-4:].mean()
     else:
         assert abs(found.astype(int) - RAMP[..., None]).max() <= 3
-    assert read_picture(tmp_path / "of.unknown").shape == (3, 16, 8)
+    assert read_image(tmp_path / "of.unknown").shape == (3, 16, 8)
 
 
 def test_every_mode_and_format_is_tried():
@@ -91,38 +91,38 @@ def test_a_damaged_file_is_read_or_refused_by_name(tmp_path_factory, which, how,
     }[how]
     (folder / "x.png").write_bytes(mutated)
     try:
-        found = open_picture(folder / "x.png")
+        found = open_image(folder / "x.png")
         assert found.mode == "RGB" and min(found.size) > 0
         count("pictures", "read right")
     except SpecError as error:
         assert str(folder / "x.png") in str(error)
         count("pictures", "refused")
     try:
-        assert len(PictureFiles.of_folder(folder)) == 1
+        assert len(ImageFiles.of_folder(folder)) == 1
     except SpecError as error:
         assert str(folder / "x.png") in str(error)
 
 
 def test_transparent_parts_are_white(tmp_path):
     for mode, clear, solid in (("RGBA", (9, 9, 9, 0), (9, 9, 9, 255)), ("LA", (9, 0), (9, 255))):
-        picture = Image.new(mode, (2, 1), clear)
-        picture.putpixel((1, 0), solid)
+        image = Image.new(mode, (2, 1), clear)
+        image.putpixel((1, 0), solid)
         file = BytesIO()
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
         assert read(tmp_path, file.getvalue()).tolist() == [[[255] * 3, [9] * 3]]
     half, file = Image.new("RGBA", (1, 1), (0, 0, 0, 128)), BytesIO()
     half.save(file, "WEBP", lossless=True, exact=True)
     assert read(tmp_path, file.getvalue()).tolist() == [[[127] * 3]]
     for kind, mode in (("PNG", "P"), ("GIF", "P"), ("PNG", "RGB"), ("PNG", "L")):
-        picture = Image.new("L", (2, 1), 10).convert(mode)
-        picture.putpixel((1, 0), 40 if mode != "RGB" else (40, 40, 40))
+        image = Image.new("L", (2, 1), 10).convert(mode)
+        image.putpixel((1, 0), 40 if mode != "RGB" else (40, 40, 40))
         file = BytesIO()
-        key = picture.getpixel((0, 0))
-        picture.save(file, kind, transparency=key)
+        key = image.getpixel((0, 0))
+        image.save(file, kind, transparency=key)
         assert read(tmp_path, file.getvalue())[0, 0].tolist() == [255] * 3
 
 
-def test_pictures_stand_as_their_exif_says(tmp_path):
+def test_images_stand_as_their_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, more in (("JPEG", {"quality": 100}), ("PNG", {}), ("WEBP", {"lossless": True})):
@@ -175,7 +175,7 @@ def test_values_without_a_scale_are_refused(tmp_path):
     ):
         Image.fromarray(values).save(tmp_path / "x.tif")
         with pytest.raises(SpecError, match=rf"x\.tif' cannot be read: .*{message}"):
-            open_picture(tmp_path / "x.tif")
+            open_image(tmp_path / "x.tif")
 
 
 def bomb() -> bytes:
@@ -199,9 +199,9 @@ def bomb() -> bytes:
     ],
     ids=["empty", "text", "cut JPEG", "cut PNG", "bomb"],
 )
-def test_a_broken_picture_is_named_in_a_folder_too(data, message, tmp_path):
+def test_a_broken_image_is_named_in_a_folder_too(data, message, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(data)
-    for take in (open_picture, lambda path: next(PictureFiles.of_folder(path.parent).batches())):
+    for take in (open_image, lambda path: next(ImageFiles.of_folder(path.parent).batches())):
         with pytest.raises(SpecError, match=rf"broken\.jpg' cannot be read: .*({message})"):
             take(tmp_path / "broken.jpg")
 
@@ -223,32 +223,32 @@ def test_a_folder_is_read_with_all_below_it_and_what_is_passed_over_is_counted(t
     (real / "dogs").symlink_to(other)
     (real / "cats" / "up").symlink_to(real)
     os.mkfifo(real / "pipe.png")
-    found = PictureFiles.of_folder(real)
+    found = ImageFiles.of_folder(real)
     assert [str(p.relative_to(real)) for p in found.paths] == ["a.jpeg", "b.PNG", "cats/x.webp", "cats/y", "dogs/z.tif"]
     assert found.passed == {"hidden": 4, "not images": 3, "of formats that are not read": 1} and len(found.digests) == 5
     (real / "gone.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(SpecError, match=r"gone\.png' cannot be read: .*No such file"):
-        PictureFiles.of_folder(real)
+        ImageFiles.of_folder(real)
     (other / "z.tif").rename(other / "z.txt")
     (other / "z.txt").write_text("none")
     with pytest.raises(SpecError, match=r"holds no PNG.* images \(of its 1 files not images\)"):
-        PictureFiles.of_folder(other)
+        ImageFiles.of_folder(other)
     with pytest.raises(SpecError, match="is not a folder"):
-        PictureFiles.of_folder(tmp_path / "none")
+        ImageFiles.of_folder(tmp_path / "none")
 
 
-def test_pictures_of_two_sizes_do_not_pair(tmp_path):
+def test_images_of_two_sizes_do_not_pair(tmp_path):
     for name, size in (("a.png", (4, 4)), ("b.png", (4, 6))):
         Image.new("RGB", size).save(tmp_path / name)
     with pytest.raises(SpecError, match=r"b\.png' is 4×6, a\.png 4×4"):
-        next(PictureFiles.of_folder(tmp_path).batches())
+        next(ImageFiles.of_folder(tmp_path).batches())
 
 
 def test_the_shipped_reference_is_what_it_was():
-    files = PictureFiles.of_folder(ROOT / "zoo/emoji-data/reference")
+    files = ImageFiles.of_folder(ROOT / "zoo/emoji-data/reference")
     assert len(files) == 1024 and not files.passed and files.sha256.startswith("fa9c1fa1")
     for path in files.paths[::128]:
-        assert (np.asarray(Image.open(path).convert("RGB")) == np.asarray(open_picture(path))).all()
+        assert (np.asarray(Image.open(path).convert("RGB")) == np.asarray(open_image(path))).all()
 
 
 def test_black_and_flat_are_told():

@@ -118,7 +118,7 @@ def test_page_says_what_was_run_and_of_what(tmp_path):
     assert "snakemake --cores all" in text and "zoo/&lt;clip&gt;" in text and "zoo/<clip>" not in text
     assert "mean nothing" not in text and "mean nothing" in page_of(sweep(), tmp_path / "tiny", scale="tiny")
     rows = dict(what_was_run(sweep(("random",)), [tmp_path / "own/metrics.json"]))
-    assert rows["cells"] == "6, 24 images a cell" and rows["measured"] == "1971-01-01"
+    assert rows["cells"] == "6, 24 images per cell" and rows["measured"] == "1971-01-01"
     assert "weighting" not in rows and "packages" not in rows and rows["sparsity"] == "0.3, 0.7"
 
 

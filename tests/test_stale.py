@@ -90,7 +90,7 @@ def test_edited_model_or_evaluator_reruns_what_opens_it(project, file, jobs):
         assert project.planned() == jobs
 
 
-def test_edited_data_and_pictures(project):
+def test_edited_data_and_images(project):
     """In place, with the old time: images, prompts; what is beside the model's components matters to nobody."""
     picture = next((project.folder / MODEL["evaluation"]["reference"]).glob("*.png"))
     with edited(picture, flipped(picture)):
@@ -168,26 +168,26 @@ def test_versions_of_libraries_are_part_of_a_jobs_code(monkeypatch):
     dag.code.cache_clear()
 
 
-def test_a_pictures_folder_is_as_drawn_until_one_is_changed(tmp_path):
+def test_a_images_folder_is_as_drawn_until_one_is_changed(tmp_path):
     """Swapped, overwritten, lost or added images are seen, whatever their times; a copied folder is as drawn."""
     folder = tmp_path / "images"
-    drawn = dag.pictures(folder)
+    drawn = dag.images(folder)
     folder.mkdir()
     for name in "abc":
         (folder / f"{name}.png").write_bytes(name.encode() * 9)
     files = {n: {"file": f"{n}.png", "sha256": file_hash(folder / f"{n}.png")} for n in "abc"}
     write_json(folder / "manifest.json", {"pictures": files})
-    assert dag.pictures(folder) == drawn
+    assert dag.images(folder) == drawn
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    assert dag.pictures(copy) == drawn
+    assert dag.images(copy) == drawn
     with edited(folder / "a.png", b"b" * 9):
-        assert dag.pictures(folder) != drawn
-    assert dag.pictures(folder) == drawn
+        assert dag.images(folder) != drawn
+    assert dag.images(folder) == drawn
     (folder / "a.png").rename(folder / "x.tmp")
-    assert dag.pictures(folder) != drawn
+    assert dag.images(folder) != drawn
     (folder / "b.png").rename(folder / "a.png")
     (folder / "x.tmp").rename(folder / "b.png")
-    assert dag.pictures(folder) != drawn
+    assert dag.images(folder) != drawn
 
 
 def test_hashes_of_many_files_are_read_once_and_when_one_changes(tmp_path, monkeypatch):

@@ -182,7 +182,7 @@ def test_shards_draw_what_one_job_draws(family, tmp_path):
         generate(pipe, checkpoint, prompts, SAMPLING, 0, parts, 4, 3)
 
 
-def test_pictures_do_not_depend_on_the_batch(family, tmp_path):
+def test_images_do_not_depend_on_the_batch(family, tmp_path):
     pipe = family.tiny()
     prompts = [Prompt(str(i), text) for i, text in enumerate(("a cat", "a dog", "a sun"))]
     for size in (1, 3):

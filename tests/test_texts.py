@@ -127,7 +127,7 @@ def test_a_damaged_metrics_file_is_named(content, message, tmp_path):
         read_cells([tmp_path / "none.json"])
 
 
-def test_pictures_that_show_nothing_and_files_passed_over_are_told():
+def test_images_that_show_nothing_and_files_passed_over_are_told():
     records = sweep(("wanda", "random"), (0.5,), (0, 1))
     whole = {"count": 24, "black": 0, "flat": 0, "non_finite": 0, "flagged": 0}
     for record in records:

@@ -10,7 +10,7 @@ import torch
 from synthetic import manifest_of
 
 from eval.images.generate import generate
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
 from eval.networks.features import Evaluator
 from eval.sweep.config import MODELS, read_model
 from obsdiff import Sampling, Source, load_pipeline, models
@@ -49,7 +49,7 @@ def test_readme_code_runs(tmp_path, monkeypatch):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_captions_are_disjoint_and_have_pictures():
+def test_captions_are_disjoint_and_have_images():
     benchmark, calibration = (read_prompts(ZOO / "emoji-data" / f"{s}.csv") for s in ("benchmark", "calibration"))
     assert len(benchmark) == 256
     assert not {p.caption for p in benchmark} & {p.caption for p in calibration}
@@ -62,7 +62,7 @@ def test_captions_are_disjoint_and_have_pictures():
 def test_evaluator_knows_the_benchmark(tmp_path):
     prompts = read_prompts(ZOO / "emoji-data/benchmark.csv")
     judge = Evaluator("zoo/emoji-clip", tmp_path)
-    pictures = judge.pictures([ZOO / "emoji-data/reference" / f"{p.id}.png" for p in prompts])
+    pictures = judge.images([ZOO / "emoji-data/reference" / f"{p.id}.png" for p in prompts])
     captions = judge.captions([p.caption for p in prompts])
     found = (pictures @ captions.T).argmax(dim=1) == torch.arange(len(prompts))
     assert found.float().mean() >= 0.9
@@ -80,8 +80,8 @@ def test_generator_draws_what_it_is_asked(name, tmp_path):
     )
     generate(pipe, manifest_of("dense"), prompts, Sampling(**about["sampling"]), 0, tmp_path)
     paths = [tmp_path / f"{p.id}.png" for p in prompts]
-    assert next(PictureFiles(paths).batches()).shape[2:] == (about["sampling"]["height"], about["sampling"]["width"])
+    assert next(ImageFiles(paths).batches()).shape[2:] == (about["sampling"]["height"], about["sampling"]["width"])
     judge = Evaluator(about["evaluation"]["evaluator"], tmp_path / "cache")
     everything = read_prompts(about["evaluation"]["prompts"])
-    nearest = (judge.pictures(paths) @ judge.captions([p.caption for p in everything]).T).argmax(dim=1)
+    nearest = (judge.images(paths) @ judge.captions([p.caption for p in everything]).T).argmax(dim=1)
     assert (nearest == torch.arange(len(prompts))).float().mean() >= 0.5

@@ -1,4 +1,4 @@
-"""A sweep's records, and all that is computed of them: once, whoever asks.
+"""A sweep's records, and all that is computed from them, once.
 
 Tables, sentences, figures and pages look up what they show here. The arithmetic is in estimates.py.
 """

@@ -94,7 +94,7 @@ def pairs_of(group: Sequence[Cell], configurations: Configurations, name: str) -
 
 
 def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
-    """One line a comparison, COLUMNS: the first's axes, what the second is and how a person calls it, and the rest.
+    """One line per comparison, COLUMNS: the first's axes, what the second is, its label, and the rest.
 
     `distinguishable` says whether the interval leaves out 0.
     """

@@ -1,7 +1,7 @@
 """Metrics of a configuration over its seeds, and paired differences of two, with 95 % intervals.
 
-With one seed the interval is over prompts alone. Of a metric that has no number a prompt (layer error) it is Student's
-over seeds, two or more; readings of a clock have quartiles instead.
+With one seed the interval is over prompts alone. A metric that has no number per prompt (layer error) has Student's
+interval over seeds, two or more; readings of a clock have quartiles instead.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def values(records: Sequence[CellResult], name: str) -> NDArray[np.float64]:
 
 
 def students(numbers: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The interval of the mean of a number a seed by Student's t; None of one number."""
+    """The interval of the mean of one number per seed by Student's t; None of one number."""
     if len(numbers) < 2:
         return None
     half = stats.t.ppf((1 + resampling.CONFIDENCE) / 2, len(numbers) - 1) * stats.sem(numbers)

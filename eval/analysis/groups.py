@@ -1,4 +1,4 @@
-"""Configurations as figures and findings show them: by setting, a line a method and what else differs."""
+"""Configurations as figures and findings show them: by setting, with a line per method and other difference."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

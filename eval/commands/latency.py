@@ -17,7 +17,7 @@ def run(
     """Time a checkpoint's weights against the dense ones, in turns; nothing else may be running.
 
     Args:
-        checkpoint: one whose layers have other shapes. Where left out, the dense model is timed, against itself for the
+        checkpoint: one whose layers have other shapes. By default the dense model is timed, against itself for the
             machine's noise, and with most of its weights set to zero.
         threads: CPU threads.
     """

@@ -43,7 +43,7 @@ def run(
 
     import torch
 
-    from eval.measure import drawn_pictures, load_pictures
+    from eval.measure import drawn_images, load_images
     from eval.measure import measure as compute
     from eval.model_metrics import Model, Profile
     from eval.networks.features import Evaluator
@@ -56,8 +56,8 @@ def run(
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
     judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
-    own, files, dense_files = drawn_pictures(images, dense, chosen)
-    pictures = load_pictures(files, dense_files, reference, chosen, judge, inception, judges)
+    own, files, dense_files = drawn_images(images, dense, chosen)
+    pictures = load_images(files, dense_files, reference, chosen, judge, inception, judges)
     model = Model(read_manifest(checkpoint), Profile.of(read_json(profile)), read_json(latency) if latency else {})
     provenance = {
         "pictures": own.identity,

@@ -6,7 +6,7 @@ from eval.report.publish import publish as put
 
 
 def run(tables: Path, page: Path, figures: tuple[str, ...] = ()) -> None:
-    """Put a summarised sweep's tables and figures into a page of docs/results, below what a person wrote there.
+    """Put a summarised sweep's tables and figures into a page of docs/results, below its hand-written part.
 
     Args:
         tables: folder of summary.md and figures/.

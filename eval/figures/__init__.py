@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
 from eval.analysis.analysis import Analysis
-from eval.images.opening import open_picture
+from eval.images.opening import open_image
 from eval.report import words
 from obsdiff import registry
 from obsdiff.captions.prompts import file_name
@@ -111,12 +111,12 @@ def as_text(figure: Figure) -> None:
 
 def strip(folder: Path, prompts: Sequence[str], columns: int = 3) -> np.ndarray:
     """A cell's images of some prompts side by side, `columns` a line: uint8 (h, w, 3)."""
-    pictures = [picture(folder, p) for p in prompts]
+    pictures = [image(folder, p) for p in prompts]
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
     lines = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures), columns)]
     return np.concatenate(lines, axis=0)
 
 
-def picture(folder: Path, prompt: str) -> np.ndarray:
+def image(folder: Path, prompt: str) -> np.ndarray:
     """A cell's image of a prompt's id, uint8 (h, w, 3)."""
-    return np.asarray(open_picture(folder / "images" / f"{file_name(prompt)}.png"))
+    return np.asarray(open_image(folder / "images" / f"{file_name(prompt)}.png"))

@@ -1,4 +1,4 @@
-"""Panels of metrics: lines against sparsity, or dots a configuration where there is one sparsity."""
+"""Panels of metrics: lines against sparsity, or dots per configuration where there is one sparsity."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,7 +54,7 @@ def panels(
     read: Reading = value,
     heading: Callable[[Setting], str | None] = label_of,
 ) -> Figure | None:
-    """A row a setting, a panel a metric, a line a method and what else differs; None where nothing was pruned.
+    """A row per setting, a panel per metric, a line per method and other difference; None where nothing was pruned.
 
     Args:
         names: metrics; those that no cell has are left out.

@@ -15,9 +15,9 @@ TRAITS = Traits(
     title="Paired differences",
     caption=(
         "Each configuration minus OBS-Diff's first, named in the heading, over the same prompts, noise and seeds. "
-        "Bars are 95 % intervals: one that crosses the dashed line at 0 says that the two cannot be told apart. "
-        "Those of the values themselves are wider, for they hold what is easy or hard about a prompt too. The axes "
-        "span all methods but random."
+        "Bars are 95 % intervals: one that crosses the dashed line at 0 says that the two are not significantly "
+        "different. Those of the values themselves are wider, as they hold what is easy or hard about a prompt too. The "
+        "axes span all methods but random."
     ),
     order=2,
 )

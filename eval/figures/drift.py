@@ -11,7 +11,7 @@ from eval.analysis.analysis import Analysis
 from eval.figures import Traits, _panels
 
 TRAITS = Traits(
-    title="Latents adrift",
+    title="Drift of the latents",
     caption=(
         "Relative squared error of the latents after each step, both models sampling on their own from the same "
         "noise: the deviation that gathers over the steps. Each method at its highest sparsity."

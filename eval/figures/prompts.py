@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from eval.analysis.analysis import Analysis
 from eval.analysis.groups import FLOOR
-from eval.figures import Traits, picture
+from eval.figures import Traits, image
 from eval.report.words import line
 
 TRAITS = Traits(
@@ -51,7 +51,7 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
     for row, (label, record) in zip(axes, rows.items(), strict=True):
         for axis, (kind, place) in zip(row, columns, strict=True):
             i = int(order[place])
-            axis.imshow(picture(own[label], record.prompts[i]))
+            axis.imshow(image(own[label], record.prompts[i]))
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)

@@ -12,7 +12,7 @@ from eval.figures import Traits, _panels
 TRAITS = Traits(
     title="Quality against sparsity",
     caption=(
-        "A line a method. The dashed line is the dense model, the grey band its interval. Bars are 95 % intervals "
+        "One line per method. The dashed line is the dense model, the grey band its interval. Bars are 95 % intervals "
         "over prompts and seeds; what has none has no bar. The axes span all methods but random, which is far below "
         "the others."
     ),

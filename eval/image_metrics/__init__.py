@@ -9,7 +9,7 @@ from obsdiff import registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eval.images.picture_files import PictureFiles
+    from eval.images.image_files import ImageFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What image metrics see; row i of every (n, …) tensor, and image i of the files, belongs to prompt i.
 
     Attributes:
@@ -62,8 +62,8 @@ class Pictures:
         device: torch device of networks that judge, and of metrics that compare pixels.
     """
 
-    files: "PictureFiles"
-    dense_files: "PictureFiles"
+    files: "ImageFiles"
+    dense_files: "ImageFiles"
     texts: tuple[str, ...]
     features: "Tensor"
     dense_features: "Tensor"
@@ -78,7 +78,7 @@ class Pictures:
     def pairs(self) -> "Iterator[tuple[Tensor, Tensor]]":
         """The images and the dense model's in batches, (b, 3, h, w) float32 of 0 to 255 each, on the device."""
         for pair in zip(self.files.batches(), self.dense_files.batches(), strict=True):
-            own, dense = (pictures.to(self.device).float() for pictures in pair)
+            own, dense = (images.to(self.device).float() for images in pair)
             yield own, dense
 
 
@@ -89,7 +89,7 @@ class ImageMetric(Protocol):
     """A file of this folder. It may also have made_by(images), more for the record of how it was computed, and
     warning(images), what a reader must know of this value, or None."""
 
-    def compute(self, pictures: Pictures) -> Value:
+    def compute(self, images: Images) -> Value:
         """The value, and its numbers per prompt in prompt order or its bootstrap replicates (eval/bootstrap.py)."""
 
 

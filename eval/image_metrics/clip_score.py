@@ -1,6 +1,6 @@
 """Cosine of an image's and its caption's features, averaged (Hessel et al. 2021, unscaled as in the paper)."""
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 
 TRAITS = Traits(
     title="CLIP score",
@@ -14,6 +14,6 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
-    cosines = (pictures.features * pictures.captions).sum(dim=1)
+def compute(images: Images) -> Value:
+    cosines = (images.features * images.captions).sum(dim=1)
     return float(cosines.mean()), cosines.tolist()

@@ -1,13 +1,13 @@
 """Maximum mean discrepancy of CLIP features to the real images' (Jayasumana et al. 2024, "Rethinking FID").
 
-As their code has it: a Gaussian kernel of bandwidth 10 on features of length one, all pairs (the V-statistic), × 1000.
+As in their code: a Gaussian kernel of bandwidth 10 on features of length one, all pairs (the V-statistic), × 1000.
 It assumes no normal distribution. Their features are ViT-L/14's at 336 pixels; here they are the evaluator's.
 """
 
 import torch
 from torch import Tensor
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 from eval.networks.distances import squared_mmd
 
 TRAITS = Traits(
@@ -27,8 +27,6 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
     return torch.exp(-torch.cdist(a, b).square() / (2 * BANDWIDTH**2))
 
 
-def compute(pictures: Pictures) -> Value:
-    value, replicates = squared_mmd(
-        pictures.features, pictures.real_features, kernel, unbiased=False, device=pictures.device
-    )
+def compute(images: Images) -> Value:
+    value, replicates = squared_mmd(images.features, images.real_features, kernel, unbiased=False, device=images.device)
     return 1000 * value, [1000 * r for r in replicates]

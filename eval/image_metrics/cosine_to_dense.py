@@ -1,6 +1,6 @@
 """Cosine of the image's features to those of the dense model's image of the same prompt and seed."""
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 
 TRAITS = Traits(
     title="CLIP cosine to dense",
@@ -13,6 +13,6 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
-    cosines = (pictures.features * pictures.dense_features).sum(dim=1)
+def compute(images: Images) -> Value:
+    cosines = (images.features * images.dense_features).sum(dim=1)
     return float(cosines.mean()), cosines.tolist()

@@ -3,7 +3,7 @@
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 from eval.networks.distances import frechet_replicates
 
 TRAITS = Traits(
@@ -29,18 +29,18 @@ class Given(torch.nn.Module):
         return features
 
 
-def compute(pictures: Pictures) -> Value:
+def compute(images: Images) -> Value:
     """With fewer images than dimensions the covariances are singular, and the value is finite all the same."""
-    metric = FrechetInceptionDistance(feature=Given(pictures.fid_features.shape[1])).eval()
-    metric.update(pictures.reference, real=True)
-    metric.update(pictures.fid_features, real=False)
-    replicates = frechet_replicates(pictures.fid_features, pictures.reference, pictures.device)
+    metric = FrechetInceptionDistance(feature=Given(images.fid_features.shape[1])).eval()
+    metric.update(images.reference, real=True)
+    metric.update(images.fid_features, real=False)
+    replicates = frechet_replicates(images.fid_features, images.reference, images.device)
     return float(metric.compute()), replicates
 
 
-def warning(pictures: Pictures) -> str | None:
+def warning(images: Images) -> str | None:
     """A covariance of n features has rank n − 1 at most; below the dimensions FID falls with every image more."""
-    (own, width), real = pictures.fid_features.shape, len(pictures.reference)
+    (own, width), real = images.fid_features.shape, len(images.reference)
     if min(own, real) > width:
         return None
     return (

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 from obsdiff.errors import SpecError
 
 TRAITS = Traits(
@@ -26,20 +26,20 @@ TRAITS = Traits(
 WORKER = Path(__file__).parents[1] / "networks" / "image_reward_worker.py"
 
 
-def compute(pictures: Pictures) -> Value:
-    _, scores = rewards(pictures)
+def compute(images: Images) -> Value:
+    _, scores = rewards(images)
     return sum(scores) / len(scores), scores
 
 
-def made_by(pictures: Pictures) -> dict[str, Any]:
-    return rewards(pictures)[0]
+def made_by(images: Images) -> dict[str, Any]:
+    return rewards(images)[0]
 
 
-def rewards(pictures: Pictures) -> tuple[dict[str, Any], list[float]]:
+def rewards(images: Images) -> tuple[dict[str, Any], list[float]]:
     """What computed the scores, and a score an image."""
-    pairs = zip(pictures.files.paths, pictures.texts, strict=True)
+    pairs = zip(images.files.paths, images.texts, strict=True)
     lines = "".join(json.dumps({"path": str(path.resolve()), "caption": text}) + "\n" for path, text in pairs)
-    about, *scores = answers(pictures.judges["image_reward"], pictures.device, lines)
+    about, *scores = answers(images.judges["image_reward"], images.device, lines)
     return about, scores
 
 

@@ -2,7 +2,7 @@
 
 from torchmetrics.image.kid import poly_kernel
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 from eval.networks.distances import squared_mmd
 
 TRAITS = Traits(
@@ -16,9 +16,9 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
+def compute(images: Images) -> Value:
     """1000 × the unbiased estimate over all images, kernel (x·y/d + 1)³; what means over random subsets estimate."""
     value, replicates = squared_mmd(
-        pictures.fid_features, pictures.reference, poly_kernel, unbiased=True, device=pictures.device
+        images.fid_features, images.reference, poly_kernel, unbiased=True, device=images.device
     )
     return 1000 * value, [1000 * r for r in replicates]

@@ -3,7 +3,7 @@ ImageNet weights of torchvision, measured where the model file names them (`eval
 
 from typing import Any
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 from eval.networks.lpips import Lpips
 
 TRAITS = Traits(
@@ -18,11 +18,11 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
+def compute(images: Images) -> Value:
     """Images are compared at their own size."""
-    found = Lpips(pictures.judges["lpips"], pictures.device).distances(pictures.files, pictures.dense_files)
+    found = Lpips(images.judges["lpips"], images.device).distances(images.files, images.dense_files)
     return float(found.mean()), found.tolist()
 
 
-def made_by(pictures: Pictures) -> dict[str, Any]:
-    return Lpips(pictures.judges["lpips"]).about
+def made_by(images: Images) -> dict[str, Any]:
+    return Lpips(images.judges["lpips"]).about

@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 
 TRAITS = Traits(
     title="R@1",
@@ -17,7 +17,7 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
-    nearest = (pictures.features @ pictures.captions.T).argmax(dim=1)
+def compute(images: Images) -> Value:
+    nearest = (images.features @ images.captions.T).argmax(dim=1)
     hits = (nearest == torch.arange(len(nearest))).float() * 100
     return float(hits.mean()), hits.tolist()

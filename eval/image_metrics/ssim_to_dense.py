@@ -3,7 +3,7 @@
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from eval.image_metrics import Pictures, Traits, Value
+from eval.image_metrics import Images, Traits, Value
 
 TRAITS = Traits(
     title="SSIM to dense",
@@ -16,10 +16,10 @@ TRAITS = Traits(
 )
 
 
-def compute(pictures: Pictures) -> Value:
+def compute(images: Images) -> Value:
     """Gaussian windows of 11 pixels, σ 1.5, averaged over the three channels and over images."""
     parts = []
-    for own, dense in pictures.pairs():
+    for own, dense in images.pairs():
         found = structural_similarity_index_measure(own, dense, reduction="none", data_range=255.0)
         assert isinstance(found, torch.Tensor)
         parts.append(found.cpu())

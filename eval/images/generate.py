@@ -111,7 +111,7 @@ def collected(folder: Path, batches: Sequence[Sequence[Prompt]]) -> dict[str, En
     try:
         return {i: entry for batch in batches for i, entry in read_manifest(done(folder, batch)).pictures.items()}
     except (OSError, DamagedFile) as error:
-        raise SpecError(f"images: {error}; another run draws into {folder}, let it end and rerun") from None
+        raise SpecError(f"images: {error}; another run draws into {folder}, wait for it to end, then rerun") from None
 
 
 def sampled(

@@ -26,7 +26,7 @@ ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 WHITE = (255, 255, 255, 255)
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """An image as RGB of 8 bits.
 
     Raises:
@@ -36,9 +36,9 @@ def open_picture(path: Path) -> Image.Image:
         warnings.simplefilter("ignore")  # what Pillow says of odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=FORMATS) as picture:
-                picture.load()
-                return as_rgb(ImageOps.exif_transpose(picture))
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                return as_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # decoders raise whatever a damaged file leads them to
             raise SpecError(f"images: {str(path)!r} cannot be read: {reason(path, error)}") from None
 
@@ -51,14 +51,14 @@ def reason(path: Path, error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """Any of Pillow's modes → RGB."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        return Image.fromarray(scaled(np.asarray(picture))).convert("RGB")
-    if picture.mode in ALPHA or "transparency" in picture.info:
-        own = picture.convert("RGBA")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(scaled(np.asarray(image))).convert("RGB")
+    if image.mode in ALPHA or "transparency" in image.info:
+        own = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", own.size, WHITE), own).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -72,14 +72,14 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return (values.astype(np.float64) * (255 / top)).round().astype(np.uint8)
 
 
-def fault(picture: np.ndarray) -> str | None:
+def fault(image: np.ndarray) -> str | None:
     """`black` of an image without any light, `flat` of one in a single other colour: uint8 (h, w, 3)."""
-    if not picture.any():
+    if not image.any():
         return "black"
-    return "flat" if (picture == picture[0, 0]).all() else None
+    return "flat" if (image == image[0, 0]).all() else None
 
 
-def pictures_below(folder: Path) -> tuple[list[Path], dict[str, int]]:
+def images_below(folder: Path) -> tuple[list[Path], dict[str, int]]:
     """The images of a folder and its subfolders, links followed, in the order of their paths within it.
 
     Returns:
@@ -131,8 +131,8 @@ def unfit(path: Path, folder: Path) -> str | None:
             Image.open(path, formats=FORMATS).close()
     except UnidentifiedImageError:
         if path.suffix.lower() in SUFFIXES:
-            open_picture(path)
+            open_image(path)
         return "of formats that are not read" if path.suffix.lower() in UNREAD else "not images"
     except Exception:
-        open_picture(path)
+        open_image(path)
     return None

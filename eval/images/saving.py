@@ -42,7 +42,7 @@ class Saver:
         self.waiting.append(self.pool.submit(work, *values))
 
 
-def save(folder: Path, prompt: Prompt, picture: np.ndarray, flagged: bool) -> Entry:
+def save(folder: Path, prompt: Prompt, image: np.ndarray, flagged: bool) -> Entry:
     """Write one image as PNG.
 
     Args:
@@ -52,8 +52,8 @@ def save(folder: Path, prompt: Prompt, picture: np.ndarray, flagged: bool) -> En
     Returns:
         The manifest's entry.
     """
-    finite = bool(np.isfinite(picture).all())
-    pixels = (np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0) * 255).round().astype(np.uint8)
+    finite = bool(np.isfinite(image).all())
+    pixels = (np.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0) * 255).round().astype(np.uint8)
     path = folder / f"{prompt.file}.png"
     with replacing(path) as side:
         Image.fromarray(pixels).save(side, format="PNG")

@@ -16,7 +16,7 @@ class Batch:
     """Prompts that are sampled together.
 
     Attributes:
-        embeds: keyword arguments of the pipeline's call, one row a prompt.
+        embeds: keyword arguments of the pipeline's call, one row per prompt.
         ids: the prompts', of which their noise is made.
     """
 

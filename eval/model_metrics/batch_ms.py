@@ -4,7 +4,7 @@ from eval.model_metrics import Model, Traits, Value
 
 TRAITS = Traits(
     title="denoiser step, full batch",
-    unit="ms a prompt",
+    unit="ms per prompt",
     higher_is_better=False,
     timed=True,
     clocked=True,

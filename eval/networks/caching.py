@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "torchvision", "pillow")
 def code_of(module: str, *libraries: str) -> str:
     """SHA-256 over what computes features: the module's file, whatever reads images, and the libraries' versions."""
     own = registry.ROOT / f"{module.replace('.', '/')}.py"
-    return code_identity([own, *registry.closure("eval.images.picture_files")], (*LIBRARIES, *libraries))
+    return code_identity([own, *registry.closure("eval.images.image_files")], (*LIBRARIES, *libraries))
 
 
 def cached(folder: Path, content: list[Any], rows: int, compute: Callable[[], Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from eval.images.opening import open_picture
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
+from eval.images.opening import open_image
 from eval.network_weights import evaluator_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
@@ -94,15 +94,15 @@ class Evaluator:
         return self._loaded
 
     @torch.no_grad()
-    def pictures(self, paths: PictureFiles | Sequence[Path], batch: int = 128) -> Tensor:
+    def images(self, paths: ImageFiles | Sequence[Path], batch: int = 128) -> Tensor:
         """Normalised features of image files: (n, d) float32."""
-        files = PictureFiles.of(paths)
+        files = ImageFiles.of(paths)
 
         def compute() -> Tensor:
             model, preprocess, _ = self.load()
             out = []
             for start in range(0, len(files), batch):
-                loaded = [preprocess(open_picture(path)) for path in files.paths[start : start + batch]]
+                loaded = [preprocess(open_image(path)) for path in files.paths[start : start + batch]]
                 out.append(model.encode_image(torch.stack(loaded).to(self.device), normalize=True).float().cpu())
             return torch.cat(out)
 

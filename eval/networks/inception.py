@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from eval.images.picture_files import PictureFiles, read_picture
+from eval.images.image_files import ImageFiles, read_image
 from eval.network_weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
@@ -25,7 +25,7 @@ class Inception:
     """The feature network, loaded when a feature is not in the cache.
 
     Args:
-        name: as inception_weights() has it; with `inception:download` the weights are fetched if they are not there.
+        name: as for inception_weights(); with `inception:download` the weights are fetched if they are not there.
         cache: folder of cached features, made if missing.
         device: torch device.
 
@@ -70,9 +70,9 @@ class Inception:
         return self._loaded
 
     @torch.no_grad()
-    def pictures(self, paths: PictureFiles | Sequence[Path], batch: int = 64) -> Tensor:
+    def images(self, paths: ImageFiles | Sequence[Path], batch: int = 64) -> Tensor:
         """Features of image files of any size: (n, 2048) float32."""
-        files = PictureFiles.of(paths)
+        files = ImageFiles.of(paths)
 
         def compute() -> Tensor:
             net, out = self.load(), []
@@ -88,5 +88,5 @@ class Inception:
         """(1, 3, 299, 299) float32."""
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
-        made: Tensor = resize(read_picture(path)[None].to(self.device).float(), size=(SIZE, SIZE), align_corners=False)
+        made: Tensor = resize(read_image(path)[None].to(self.device).float(), size=(SIZE, SIZE), align_corners=False)
         return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
 from eval.network_weights import LPIPS_URLS, lpips_weights
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import known_hash
@@ -21,7 +21,7 @@ class Lpips:
     """The network that `evaluation.lpips` names, loaded when it is first asked.
 
     Args:
-        name: as lpips_weights() has it.
+        name: as for lpips_weights().
         device: torch device.
 
     Raises:
@@ -42,11 +42,11 @@ class Lpips:
         }
 
     @torch.no_grad()
-    def distances(self, first: PictureFiles, second: PictureFiles) -> Tensor:
+    def distances(self, first: ImageFiles, second: ImageFiles) -> Tensor:
         """LPIPS of pairs of files of one size, (n,) float32."""
         net, out = load(self.network, self.path).to(self.device), []
         for a, b in zip(first.batches(), second.batches(), strict=True):
-            scaled = (pictures.to(self.device).float() / 255 for pictures in (a, b))
+            scaled = (images.to(self.device).float() / 255 for images in (a, b))
             out.append(net(*scaled, normalize=True).flatten().cpu())
         return torch.cat(out)
 

@@ -213,7 +213,7 @@ def sentences(setting: Setting) -> list[str]:
 
 
 def count_of(records: Sequence[CellResult]) -> str:
-    """`256 images a cell`, or a range where cells differ."""
+    """`256 images per cell`, or a range where cells differ."""
     found = sorted({len(record.prompts) for record in records})
     number_of = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-    return f"{number_of} image{'' if found == [1] else 's'} a cell"
+    return f"{number_of} image{'' if found == [1] else 's'} per cell"

@@ -157,7 +157,7 @@ def command(sweep: str, scale: str) -> str | None:
     for path in sorted(CONFIGS.rglob("*.yaml")):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):  # somebody's notes, or an edit that is not done
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):  # notes, or an unfinished edit
             continue
         if isinstance(content, dict) and content.get("name") == sweep:
             parts = ["snakemake --cores all"]

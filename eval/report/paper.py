@@ -1,6 +1,6 @@
 """A paper's table with its own numbers and ours side by side: paper.md, paper.csv, paper.tex.
 
-config/paper/values.csv holds the paper's numbers, a number a line: table, axes of a cell as in its path (an empty one
+config/paper/values.csv holds the paper's numbers, one per line: table, axes of a cell as in its path (an empty one
 is whatever the sweep has), metric, value. What only one side has is shown all the same, as `–` on the other.
 """
 
@@ -60,7 +60,7 @@ class Row:
 
     Attributes:
         axes: axis → text, no seed; of a row that the paper has, those that it states.
-        name: of a row that only we have, what a person calls its cell beside the axes that the paper states.
+        name: of a row that only we have, the label of its cell beside the axes that the paper states.
         paper, ours: metric of COLUMNS → value in the paper's unit.
         as_dense: those of ours that are the dense model's, whose kernels multiply zeros too.
     """
@@ -141,7 +141,7 @@ def dense_times(cells: Sequence[CellResult], metrics: Sequence[str]) -> set[str]
 
 
 def tidy(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper)."""
+    """One line per row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper)."""
     axes = [axis for axis in AXES if axis != "seed"]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Tables and figures of a summarised sweep put into a page of docs/results, below what a person wrote there."""
+"""Tables and figures of a summarised sweep put into a page of docs/results, below its hand-written part."""
 
 import re
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ def head(configurations: Configurations) -> Iterator[str]:
     real = about["reference"]
     passed = f" (passed over {counts_text(real['passed_over'])})" if real.get("passed_over") else ""
     yield (
-        f"Configurations: {len(configurations)}, of {len(first.prompts)} images a seed, "
+        f"Configurations: {len(configurations)}, of {len(first.prompts)} images per seed, "
         f"{real['count']} real images{passed}, evaluator "
         f"{code(about['evaluator']['name'])}{network}. Images of all come from the same prompts and noise."
     )
@@ -100,7 +100,7 @@ def faults_text(counts: Mapping[str, int]) -> str:
 
 
 def name_of(cell: Cell, configurations: Configurations) -> str:
-    """What a person calls a configuration, after its model where there are several."""
+    """The label of a configuration, after its model where there are several."""
     several = len({other.model for other in configurations}) > 1
     return f"{cell.model} {named(cell, 'seed')}" if several else named(cell, "seed")
 
@@ -122,8 +122,8 @@ def by_pattern(cells: Sequence[Cell]) -> list[Cell]:
 def quality(
     cells: Sequence[Cell], configurations: Configurations, names: Sequence[str], tied: Collection[tuple[Cell, str, str]]
 ) -> str:
-    """A row a configuration, its images, and metrics with their intervals and marks."""
-    columns = {"pictures": [pictures(configurations[cell]) for cell in cells]}
+    """A row per configuration, its images, and metrics with their intervals and marks."""
+    columns = {"images": [pictures(configurations[cell]) for cell in cells]}
     for name in measured_names(cells, configurations, names):
         best = {best_of(group, configurations, name) for group in groups(configurations)}
         texts = []

@@ -1,4 +1,4 @@
-"""metrics.json files → results/summary.csv, summary.md and differences.csv: one row a configuration."""
+"""metrics.json files → results/summary.csv, summary.md and differences.csv: one row per configuration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def read_cells(paths: Sequence[Path]) -> list[CellResult]:
 
 
 def frame(cells: Sequence[CellResult]) -> pd.DataFrame:
-    """One row a cell: the axes, then every metric, then the quartiles of what is timed.
+    """One row per cell: the axes, then every metric, then the quartiles of what is timed.
 
     A metric that a cell has no number of is NaN, such as a time of one that stands with the dense model.
     """
@@ -40,7 +40,7 @@ def frame(cells: Sequence[CellResult]) -> pd.DataFrame:
 
 
 def summary(configurations: Configurations) -> pd.DataFrame:
-    """One row a configuration: the axes but the seed, how many seeds and images of each, then every metric.
+    """One row per configuration: the axes but the seed, how many seeds and images of each, then every metric.
 
     A metric is its mean over seeds, with `_low` and `_high` where it has an interval, or `_q1` and `_q3`, means too.
     `timed_as` is `dense` where times and speed-ups are the dense model's, whose row has them, and left empty here.

@@ -108,7 +108,7 @@ def chosen(cell: Cell, axis: str) -> bool:
 
 
 def named(cell: Cell, *without: str) -> str:
-    """What a person calls the cell: `obs_diff 0.50 log_decrease`, `magnitude 2:4`; some axes may be left out."""
+    """The cell's label: `obs_diff 0.50 log_decrease`, `magnitude 2:4`; some axes may be left out."""
     fixed = patterns.resolve(cell.pattern).sparsity is not None
     parts = {
         "method": cell.method,

@@ -64,7 +64,7 @@ def allocates(spec: PruneSpec) -> bool:
 
 
 def described(config: Mapping[str, Any]) -> str:
-    """A table of a sweep's sampling runs, a line a model and one for all."""
+    """A table of a sweep's sampling runs, one line per model and one for all."""
     found = {model: runs for model, runs in runs_of(read_sweep(config, files=False), config).items() if runs.cells}
     rows = [[model, runs.cells, runs.alone, runs.made, runs.walks] for model, runs in found.items()]
     rows.append(

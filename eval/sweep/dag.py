@@ -99,7 +99,7 @@ def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
     return f"code {digest(state('', files))}", f"libraries {versions}"
 
 
-def pictures(folder: Path) -> str:
+def images(folder: Path) -> str:
     """Whether a finished cell's images are those of its manifest; those not touched since then are not read.
 
     The text is the same before the images are drawn and after, so that a job which reads them is planned once.

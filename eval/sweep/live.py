@@ -1,4 +1,4 @@
-"""Which snakemake runs of a working directory are alive, so that the locks of a killed one hold nobody up.
+"""Which snakemake runs of a working directory are alive, so that the locks of a killed one block no other.
 
 Snakemake's locks are files without an owner, and stay behind when it is killed. A run therefore holds a shared lock of
 the kernel for as long as it lives. Who gets the exclusive one is alone, and what locks there are then are of the dead.

@@ -106,11 +106,11 @@ def check_reference(folder: str) -> None:
     """A folder that holds images, told by their content."""
     hint = "; data/README.md says where it comes from" if Path(folder).parts[:1] == ("data",) else ""
     require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
-    ok = any(is_picture(path) for path in files_below(Path(folder)))
+    ok = any(is_image(path) for path in files_below(Path(folder)))
     require(ok, "evaluation.reference", folder, f"a folder that holds images{hint}")
 
 
-def is_picture(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     try:
         with Image.open(path):
             return True

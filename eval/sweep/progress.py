@@ -33,7 +33,7 @@ def read_config(files: Iterable[Path], values: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for path in (CONFIG, *files):
         if not path.is_file():
-            raise SpecError(f"configfile: {str(path)!r} is not a file; give one as `snakemake --configfile` has it")
+            raise SpecError(f"configfile: {str(path)!r} is not a file; give one as for `snakemake --configfile`")
         update_config(config, read_mapping(path))
     for value in values:
         key, equals, text = value.partition("=")
@@ -47,7 +47,7 @@ def read_config(files: Iterable[Path], values: Sequence[str]) -> dict[str, Any]:
 
 
 def overview(config: Mapping[str, Any]) -> str:
-    """Finished cells, a line a stage, and a line a job that has begun and not ended, the most recent first."""
+    """Finished cells, one line per stage and one per unfinished job, the most recent first."""
     sweep, results = read_sweep(config, files=False), Path(results_of(config))
     cells = [(cell, results / "cells" / cell.path) for cell in sweep.cells]
     done = {stage: [cell for cell, folder in cells if (folder / file).is_file()] for stage, file in STAGES.items()}
@@ -64,7 +64,7 @@ def overview(config: Mapping[str, Any]) -> str:
                     (log.stat().st_mtime, f"{stage} {title(cell)}{drawn(stage, folder, sweep.models[cell.model])}", log)
                 )
     if begun:
-        lines.append("begun and not ended (running, or stopped; how long ago the log was written):")
+        lines.append("unfinished (running, or stopped; how long ago the log was written):")
     now = time.time()
     for when, what, log in sorted(begun, reverse=True):
         lines.append(f"  {what}, {ago(now - when)}: {last_line(log)}")

@@ -1,4 +1,4 @@
-"""YAML files that a person wrote, read strictly: UTF-8, one mapping, every key a text and there once."""
+"""Hand-written YAML files, read strictly: UTF-8, one mapping, every key a text and there once."""
 
 import json
 from collections.abc import Hashable

@@ -7,7 +7,7 @@ has another hash, hence a run of its own; the older one is tagged `obsdiff.super
 
     runs      track(): a sweep's run and its cells'
     database  the SQLite file of a local store
-    store     the experiment and runs, made once whoever asks
+    store     the experiment and runs, made once
     content   what a cell's run says
     sweep     what the parent run says
     pages     where MLflow shows them

@@ -24,7 +24,7 @@ from obsdiff.errors import SpecError
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""
-GRID_PICTURES = 36
+GRID_IMAGES = 36
 
 
 class Said(NamedTuple):
@@ -46,7 +46,7 @@ def said(folder: Path, record: CellResult, sources: Mapping[str, str]) -> Said:
     manifest = read_manifest(folder / "checkpoint")
     with of_a_cell(folder / "metrics.json"):
         points = [*scalars(record), *curves(record, manifest)]
-        pictures = Image.fromarray(strip(folder, record.prompts[:GRID_PICTURES], columns=12))
+        pictures = Image.fromarray(strip(folder, record.prompts[:GRID_IMAGES], columns=12))
         return Said(params(record), points, tags(record), data(record, sources), pictures)
 
 

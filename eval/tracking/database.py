@@ -1,8 +1,8 @@
 """The SQLite file of a local MLflow store: made beside and renamed, and examined before it is used.
 
 MLflow makes its tables by some 1,700 statements that are not one transaction: a process killed among them, or a full
-disk, leaves a file that MLflow can neither use nor mend. Such a file, or one that SQLite finds damaged, is moved aside
-and made again; the cells' metrics.json files are the truth, and are carried into the new one.
+disk, leaves a file that MLflow can neither use nor repair. Such a file, or one that SQLite finds damaged, is moved
+aside and made again; the cells' metrics.json files are the truth, and are carried into the new one.
 """
 
 import logging

@@ -23,7 +23,7 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sou
     Args:
         folder: the cell's.
         cell: what was measured of it.
-        sources: as content.data has it.
+        sources: as in content.data.
     """
     identity, measured = run.info.run_id, cell_hash(cell.as_dict())
     if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
@@ -85,12 +85,15 @@ def track(
         files: artifacts of the parent run.
         results: folder of the default store.
         out: JSON file.
-        sources: as content.data has it.
+        sources: as in content.data.
 
     Raises:
         SpecError: a file is damaged, before anything is logged; or the store cannot be used.
     """
-    paths, runs = sorted(paths), {}  # sorted, so that sums over cells are the same bits, whoever tracks them
+    paths, runs = (
+        sorted(paths),
+        {},
+    )  # sorted, so that sums over cells are the same bits, in whatever order they are tracked
     records = [CellResult.read(path) for path in paths]
     found = sweep.said(records, paths)
     with store.opened(results, experiment) as (client, home):

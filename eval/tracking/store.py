@@ -69,7 +69,7 @@ def answering(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SpecError(f"MLflow: {uri} failed ({why}); mend that and run again, nothing measured is lost") from error
+        raise SpecError(f"MLflow: {uri} failed ({why}); fix that and run again, nothing measured is lost") from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Said(NamedTuple):
     """What a sweep's runs will be called, and its parent say, made before any of it is logged."""
 
     names: list[tuple[str, str]]
-    """of each cell its path and what a person calls it"""
+    """of each cell its path and its label"""
     points: list[Point]
     views: dict[str, str]
 
@@ -56,7 +56,7 @@ def several_models(records: Sequence[CellResult]) -> bool:
 
 
 def name_of(record: CellResult, with_model: bool, *without: str) -> str:
-    """What a person calls the cell: eval.sweep.cells.named, after the model where the sweep has several."""
+    """The cell's label: eval.sweep.cells.named, after the model where the sweep has several."""
     called = named(record.cell, *without)
     return f"{record.cell.model} {called}" if with_model else called
 

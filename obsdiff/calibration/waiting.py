@@ -68,7 +68,7 @@ class Stopped:
 
     Attributes:
         call: which.
-        watch: knows what it holds; None where nobody asks.
+        watch: knows what it holds; None where nothing asks.
         shared: addresses of the storages of inputs that other calls have too.
         in_memory, on_device: bytes that it is reckoned to hold in host memory, and on a GPU.
     """

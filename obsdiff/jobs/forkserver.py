@@ -102,7 +102,7 @@ def short(place: Path) -> Iterator[str]:
 
 
 def reached(place: Path) -> socket.socket | None:
-    """A connection to the socket; None where nobody listens."""
+    """A connection to the socket; None where nothing listens."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(REQUEST_SECONDS)
     try:

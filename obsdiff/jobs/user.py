@@ -1,4 +1,4 @@
-"""Who runs this process, and a folder that nobody else can write to. No torch in here.
+"""Who runs this process, and a folder that no other user can write to. No torch in here.
 
 A container may run as a user id without a name (`docker --user 12345`, OpenShift) and without a home; libraries then
 fail on import, or make a folder called `~`.
@@ -45,7 +45,7 @@ def settle() -> None:
 def private_folder() -> Path:
     """A folder on this machine with mode 0700, the same for all processes of the user, made if missing.
 
-    Places that are not there, not writable, or where somebody else made a folder of the name are passed over:
+    Places that are not there, not writable, or where another user made a folder of the name are passed over:
     XDG_RUNTIME_DIR, /tmp, TMPDIR, /var/tmp, OBSDIFF_CACHE.
 
     Raises:

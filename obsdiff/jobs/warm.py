@@ -1,7 +1,7 @@
 """Short jobs of one sweep handed to a fork server that keeps torch and diffusers imported (CPU only).
 
 Importing the libraries takes longer than many a job. With OBSDIFF_WARM set, `run` hands its command to a server
-(obsdiff/jobs/forkserver.py, started by whoever comes first), which forks a child with the same arguments, environment,
+(obsdiff/jobs/forkserver.py, started by the first client), which forks a child with the same arguments, environment,
 working directory, umask, limits and standard streams. A client that dies takes its child with it.
 
 A server serves those alone whom it cannot tell from the one who started it: the value of OBSDIFF_WARM, the user and

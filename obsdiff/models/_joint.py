@@ -5,7 +5,7 @@ from typing import Any
 from obsdiff.packages import Group, Unit
 from obsdiff.surgery import Site, Span, Stream
 
-# one line a unit, one tuple a group of layers with the same input; what a block lacks is left out
+# one line per unit, one tuple per group of layers with the same input; what a block lacks is left out
 _BLOCK = (
     (("attn.to_q", "attn.to_k", "attn.to_v"), ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
     (("attn.to_out.0",), ("attn.to_add_out",)),

@@ -14,7 +14,7 @@ class Rate:
     """FLOP/s of dense matrix products at best, 2 a multiply-add.
 
     Attributes:
-        name: as `--rate` has it.
+        name: as for `--rate`.
         model: in the dtype that the model is loaded in.
         half: of bfloat16 or float16 with sums in float32.
         single, double: of float32 without TF32, and of float64.

@@ -64,7 +64,7 @@ def sweep_leaf(w: Tensor, keep: Tensor, errors: Tensor, upper: Tensor, dead: Ten
 
     Args:
         w: (l, rows) float32 on a GPU, contiguous, the leaf's columns of Wᵀ; moved in place, not yet made zero.
-        keep: (l, rows) bool, contiguous; read by nobody where m is 1, and filled in otherwise.
+        keep: (l, rows) bool, contiguous; not read where m is 1, and filled in otherwise.
         errors: (l, rows) float32, contiguous; 1 / U_qq where a weight goes and 0 elsewhere becomes e_q. With m > 1 it
             is only written.
         upper: (l, l) float32, the leaf's part of U; any strides.

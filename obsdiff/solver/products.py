@@ -24,7 +24,7 @@ WHOLE = 4096
 
 
 def way(device: str, dtype: torch.dtype, served: bool) -> Way:
-    """How products of inputs are computed, each of them as float32 has it.
+    """How products of inputs are computed, each exact in float32.
 
     Args:
         device: type of the inputs' device.

@@ -1,6 +1,6 @@
 """Files that a later run trusts: hashed, and written beside and renamed. No torch in here.
 
-A reader never sees half a file: whoever writes one uses `replacing()` or a function built on it. A hash of a large file
+A reader never sees half a file: every writer uses `replacing()` or a function built on it. A hash of a large file
 is kept under its path, size, times and inode, so that a model of many gigabytes is read once.
 """
 

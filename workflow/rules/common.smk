@@ -127,7 +127,7 @@ def gpus(wildcards):
 
 
 def options(wildcards, *parts):
-    """Command-line options of parts of the model's file, the sampling as the cell has it."""
+    """Command-line options of parts of the model's file, the sampling as in the cell."""
     values = SWEEP.models[wildcards.model] | {"sampling": sampling(wildcards)}
     return [argument for part in parts for argument in flags(values[part])]
 
@@ -175,10 +175,10 @@ def dense(wildcards, file):
     return f"{RESULTS}/cells/{cell_of(wildcards).dense().path}/{file}"
 
 
-def pictures_state(wildcards):
+def images_state(wildcards):
     """Whether the images of a cell, and of the dense one beside it, are still those that were drawn."""
-    own = dag.pictures(Path(f"{CELL}/images".format(**wildcards)))
-    return own, dag.pictures(Path(dense(wildcards, "images")))
+    own = dag.images(Path(f"{CELL}/images".format(**wildcards)))
+    return own, dag.images(Path(dense(wildcards, "images")))
 
 
 def pruned_as(wildcards, file):

@@ -45,7 +45,7 @@ rule measure:
     params:
         code=code("eval.commands.measure", *entries("eval.image_metrics"), *entries("eval.model_metrics")),
         worker=dag.state("worker", ["eval/networks/image_reward_worker.py"]),
-        pictures=pictures_state,
+        images=images_state,
         reference=lambda w: states(w.model).reference,
         networks=lambda w: states(w.model).networks,
         judges=lambda w: list(flags({key: evaluation(w, key) for key in JUDGES})),

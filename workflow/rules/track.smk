@@ -1,4 +1,4 @@
-# metrics.json files → MLflow. One job a sweep; sweeps may be tracked at once (docs/architecture.md).
+# metrics.json files → MLflow. One job per sweep; sweeps may be tracked at once (docs/architecture.md).
 STORE = sha256(os.getenv("MLFLOW_TRACKING_URI", "").encode()).hexdigest()  # another store is filled anew
 
 

@@ -20,9 +20,9 @@ import torch
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from eval.image_metrics import Pictures, clip_score, fid, kid, recall_at_1
+from eval.image_metrics import Images, clip_score, fid, kid, recall_at_1
 from eval.images.generate import generate
-from eval.images.picture_files import PictureFiles
+from eval.images.image_files import ImageFiles
 from eval.networks.features import Evaluator
 from eval.sweep.config import read_model
 from obsdiff import PruneSpec, Sampling, Source, load_pipeline, models, prune
@@ -63,11 +63,11 @@ def size_of(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 1e6
 
 
-def pictures_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, prompts: list[Prompt]) -> Pictures:
-    features = judge.pictures(paths)
+def images_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, prompts: list[Prompt]) -> Images:
+    features = judge.images(paths)
     captions = judge.captions([p.caption for p in prompts]) if len(prompts) == len(paths) else features
-    files, texts, scale = PictureFiles(paths), tuple(p.caption for p in prompts), features.shape[1] ** 0.5
-    return Pictures(files, files, texts, features, features, captions, features * scale, reference * scale, reference)
+    files, texts, scale = ImageFiles(paths), tuple(p.caption for p in prompts), features.shape[1] ** 0.5
+    return Images(files, files, texts, features, features, captions, features * scale, reference * scale, reference)
 
 
 def evaluator_card(judge: Evaluator) -> None:
@@ -77,10 +77,10 @@ def evaluator_card(judge: Evaluator) -> None:
         raise SystemExit("zoo/work/emoji-clip.json is missing: train it first, python -m zoo.recipe.emoji_clip")
     loss_curve("emoji-clip", folder, log)
     real = [data.ZOO / "emoji-data" / "reference" / f"{p.id}.png" for p in prompts]
-    f, c = judge.pictures(real), judge.captions([p.caption for p in prompts])
+    f, c = judge.images(real), judge.captions([p.caption for p in prompts])
     same = torch.arange(len(prompts))
     to_text = 100 * float(((f @ c.T).argmax(1) == same).float().mean())
-    to_picture = 100 * float(((c @ f.T).argmax(1) == same).float().mean())
+    to_image = 100 * float(((c @ f.T).argmax(1) == same).float().mean())
     parameters = sum(p.numel() for p in judge.load()[0].parameters()) / 1e6
     (folder / "README.md").write_text(f"""# emoji-clip
 
@@ -94,7 +94,7 @@ model and the features of FID and KID. It shares no weights and no tokenizer wit
 | trained | {log["steps"]} steps of {log["batch"]} pairs ({log["pictures"]} pairs), {log["minutes"]:.0f} min on one CPU core |
 | final loss (augmented, batch of {log["batch"]}) | {log["curve"][-1][1]:.3f} |
 | R@1 picture → caption, real pictures of the {len(prompts)} benchmark captions | {to_text:.1f} % |
-| R@1 caption → picture | {to_picture:.1f} % |
+| R@1 caption → picture | {to_image:.1f} % |
 
 ![loss](loss.svg)
 
@@ -127,7 +127,7 @@ def generator_card(name: str, judge: Evaluator) -> None:
     trained, curve = training(name, recipe)
     sampling = Sampling(**about["sampling"])
     everything = sorted((data.ZOO / "emoji-data" / "reference").glob("*.png"))
-    reference = judge.pictures(everything)
+    reference = judge.images(everything)
     pipe = load_pipeline(Source(**about["source"]))
     denoiser = models.denoiser_of(pipe)
     parameters = sum(p.numel() for p in denoiser.parameters()) / 1e6
@@ -147,14 +147,14 @@ def generator_card(name: str, judge: Evaluator) -> None:
                 prune(pipe, PruneSpec("dense")), "float32", hashlib.sha256(label.encode()).hexdigest(), 0
             )
             generate(pipe, dense, prompts, replace(sampling, batch_size=64), 0, out)
-            seen = pictures_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
+            seen = images_of(judge, [out / f"{p.id}.png" for p in prompts], reference, prompts)
             scores = [entry.compute(seen)[0] for entry in (recall_at_1, clip_score, fid, kid)]
             rows.append(
                 f"| {label}, {len(prompts)} images | {scores[0]:.1f} | " + " | ".join(f"{s:.3g}" for s in scores[1:])
             )
     half = len(everything) // 2
     everything.sort(key=lambda path: hashlib.sha256(path.stem.encode()).digest())
-    halves = pictures_of(judge, everything[half:], judge.pictures(everything[:half]), [])
+    halves = images_of(judge, everything[half:], judge.images(everything[:half]), [])
     rows.append(
         f"| second half of the real images against the first, {half} each, shuffled | | | {fid.compute(halves)[0]:.3g} | {kid.compute(halves)[0]:.3g}"
     )

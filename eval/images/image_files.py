@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.images.opening import open_picture, pictures_below
+from eval.images.opening import images_below, open_image
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import file_hash
 
 
-def read_picture(path: Path) -> Tensor:
-    """uint8 (3, h, w), RGB; SpecError as open_picture()."""
-    return torch.from_numpy(np.array(open_picture(path))).permute(2, 0, 1).contiguous()
+def read_image(path: Path) -> Tensor:
+    """uint8 (3, h, w), RGB; SpecError as open_image()."""
+    return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)
-class PictureFiles:
+class ImageFiles:
     """Image files in an order.
 
     Attributes:
@@ -32,13 +32,13 @@ class PictureFiles:
     passed: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, paths: "PictureFiles | Sequence[Path]") -> "PictureFiles":
-        return paths if isinstance(paths, PictureFiles) else cls(paths)
+    def of(cls, paths: "ImageFiles | Sequence[Path]") -> "ImageFiles":
+        return paths if isinstance(paths, ImageFiles) else cls(paths)
 
     @classmethod
-    def of_folder(cls, folder: Path) -> "PictureFiles":
-        """All of a folder and its subfolders, as pictures_below() finds them."""
-        paths, passed = pictures_below(folder)
+    def of_folder(cls, folder: Path) -> "ImageFiles":
+        """All of a folder and its subfolders, as images_below() finds them."""
+        paths, passed = images_below(folder)
         return cls(paths, passed)
 
     def __len__(self) -> int:
@@ -57,9 +57,9 @@ class PictureFiles:
     def batches(self, size: int = 64) -> Iterator[Tensor]:
         """Files of one size as uint8 (b, 3, h, w), b ≤ `size`; SpecError where one is of another size."""
         for start in range(0, len(self), size):
-            made = [read_picture(path) for path in self.paths[start : start + size]]
-            for path, picture in zip(self.paths[start:], made, strict=False):
-                if picture.shape != made[0].shape:
-                    sizes = [f"{p.shape[2]}×{p.shape[1]}" for p in (picture, made[0])]
+            made = [read_image(path) for path in self.paths[start : start + size]]
+            for path, image in zip(self.paths[start:], made, strict=False):
+                if image.shape != made[0].shape:
+                    sizes = [f"{p.shape[2]}×{p.shape[1]}" for p in (image, made[0])]
                     raise SpecError(f"images: {str(path)!r} is {sizes[0]}, {self.paths[start].name} {sizes[1]}")
             yield torch.stack(made)
