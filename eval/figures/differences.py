@@ -16,8 +16,8 @@ TRAITS = Traits(
     caption=(
         "Each configuration minus OBS-Diff's first, named in the heading, over the same prompts, noise and seeds. "
         "Bars are 95 % intervals: one that crosses the dashed line at 0 says that the two are not significantly "
-        "different. Those of the values themselves are wider, as they hold what is easy or hard about a prompt too. The "
-        "axes span all methods but random."
+        "different. Intervals of the values themselves are wider, as they hold what is easy or hard about a prompt "
+        "too. The axes span all methods but random."
     ),
     order=2,
 )
