@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import scheduling
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -74,3 +75,10 @@ def test_library_imports_without_the_suite():
     absent = ("torchmetrics", "torch_fidelity", "open_clip", "matplotlib", "tabulate", "jinja2", "mlflow", "snakemake")
     run = subprocess.run([sys.executable, "-c", LIBRARY, ",".join(absent)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_slow_tests_are_tests():
+    """A renamed test would run in `make check` unnoticed."""
+    folder = Path(scheduling.__file__).parent
+    functions = {name for path in folder.glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert functions | {path.stem for path in folder.glob("test_*.py")} >= scheduling.SLOW | set(scheduling.LONGEST)
