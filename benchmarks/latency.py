@@ -29,7 +29,7 @@ from eval.profile.work import flops, nbytes, peak_bytes, zero_flops
 from eval.results import write_record
 from obsdiff import devices, load_pipeline, load_pruned, models, prune
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swaps, taken_off
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.jobs.leases import lease

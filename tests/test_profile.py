@@ -15,7 +15,8 @@ from eval.profile.layers import layer_errors
 from eval.profile.work import Alive, flops, peak_bytes, zero_flops
 from obsdiff import models, registry
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import WEIGHTS, Pruned
+from obsdiff.checkpoints.checkpoint import WEIGHTS
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swaps
 from obsdiff.surgery import State
 

@@ -31,7 +31,8 @@ def run(
     from eval.profile.latency import latency as timed
     from eval.profile.machine import machine
     from eval.results import write_record
-    from obsdiff.checkpoints.checkpoint import Pruned, read_for
+    from obsdiff.checkpoints.checkpoint import read_for
+    from obsdiff.checkpoints.pruned import Pruned
     from obsdiff.pipelines.identity import identity_of_source
     from obsdiff.pipelines.loading import open_pipeline, place
 

@@ -11,7 +11,7 @@ from eval.images.trajectories import Batch, encoded
 from eval.model_metrics import Deviation
 from obsdiff import models
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import DENSE, Swaps, swapping
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising

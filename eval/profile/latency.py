@@ -17,7 +17,7 @@ from torch.utils.benchmark import Timer
 from eval.profile.calls import PROMPT, Calls, pipeline_of, ready
 from obsdiff import devices, models, packages
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
 from obsdiff.sampling import Sampling
 from obsdiff.surgery import State

@@ -11,7 +11,7 @@ from eval.model_metrics import LayerError
 from eval.profile.work import nbytes
 from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
-from obsdiff.checkpoints.checkpoint import Checkpoint, Pruned
+from obsdiff.checkpoints.pruned import Checkpoint, Pruned
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising
 from obsdiff.planning.counting import paper_flops

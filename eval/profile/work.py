@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eval.model_metrics import Work
 from eval.profile.calls import PROMPT, ready
 from obsdiff import devices, models
-from obsdiff.checkpoints.checkpoint import Pruned
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
 from obsdiff.sampling import Sampling
 

@@ -7,81 +7,27 @@
 A checkpoint is applied to the same dense pipeline it was made from; nothing is pickled.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from obsdiff import models, patterns, surgery
+from obsdiff.checkpoints.fitting import misfits, mismatches
 from obsdiff.checkpoints.manifest import MANIFEST, Manifest, manifest_of, read_manifest
 from obsdiff.checkpoints.packing import coded, pack, unpack
+from obsdiff.checkpoints.pruned import Checkpoint
 from obsdiff.errors import CheckpointError
 from obsdiff.pipelines import guard
-from obsdiff.pipelines.identity import ABSENT, SCHEDULER, Identity, different, identity_of
-from obsdiff.report import LayerReport, Report, SiteReport
+from obsdiff.pipelines.identity import Identity, identity_of
+from obsdiff.report import LayerReport, Report
 from obsdiff.storage.files import DamagedFile, file_hash, json_text, replacing
 from obsdiff.storage.folders import CHECKPOINT, claimed
 from obsdiff.storage.tensors import read_tensors, save_beside
-from obsdiff.surgery import Site, State
+from obsdiff.surgery import State
 
 WEIGHTS = "weights.safetensors"
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """Weights that replace a dense denoiser's.
-
-    Attributes:
-        states: layer → its parameters, at their small shapes; bias None where pruning left it.
-        refitted: the same of layers that lost no weights, and were fitted to the dense model's outputs.
-        kept: heads and neurons that stay, where any were removed.
-    """
-
-    states: dict[str, State]
-    refitted: dict[str, State] = field(default_factory=dict)
-    kept: list[SiteReport] = field(default_factory=list)
-
-    @property
-    def changed(self) -> dict[str, State]:
-        """All layers that are not the dense model's."""
-        return self.states | self.refitted
-
-    def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
-        """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
-        kept = {(site.layer, site.kind): torch.tensor(site.kept) for site in self.kept}
-        if not kept:
-            return []
-        named = [((site.layers[0], site.kind), site) for site in family.sites(denoiser)]
-        return [(site, kept[name]) for name, site in named if name in kept]
-
-    def consumers(self, family: Any, denoiser: nn.Module) -> dict[str, State]:
-        """Layers whose columns lost weights, at the dense model's shapes, removed columns zero."""
-        found = dict(self.states)
-        sites = self.sites(family, denoiser)
-        for name in {name for site, _ in sites for name in site.layers}:
-            del found[name]
-        for layer in dict.fromkeys(stream.consumer.layer for site, _ in sites for stream in site.streams):
-            columns = surgery.staying_columns(sites, layer, models.linear(denoiser, layer).in_features)
-            small, bias = self.states[layer]
-            weight = torch.zeros(len(small), len(columns), dtype=small.dtype)
-            weight[:, columns] = small
-            found[layer] = State(weight, bias)
-        return found
-
-    def install(self, family: Any, denoiser: nn.Module) -> None:
-        """Put the pruned layers into the dense denoiser they were made from."""
-        heads = {site.owner: len(kept) for site, kept in self.sites(family, denoiser) if site.owner}
-        surgery.install(denoiser, self.changed, heads)
-
-
-@dataclass(frozen=True)
-class Checkpoint(Pruned):
-    """Pruned weights that were read from a folder, and its manifest."""
-
-    manifest: Manifest = field(kw_only=True)
 
 
 def n_m(pattern: str) -> dict[str, int]:
@@ -216,58 +162,6 @@ def read_for(pipe: Any, folder: str | Path, base: Identity | None = None, any_co
     for problem in misfits(pruned, family, denoiser):
         raise CheckpointError(f"{folder}: {problem}; prune again")
     return pruned
-
-
-def mismatches(pipe: Any, manifest: Manifest, here: Identity, any_components: bool) -> Iterator[str]:
-    """Why a pipeline is not the one that a checkpoint was made from; its scheduler is a choice of use."""
-    there, denoiser = manifest.base, models.family_of(pipe).TRAITS.denoiser
-    names = [name for name in different(here, there) if name != SCHEDULER]
-    dtype = str(models.denoiser_of(pipe).dtype).removeprefix("torch.")
-    if dtype != manifest.dtype:
-        yield f"made in {manifest.dtype}, and this pipeline is in {dtype}; open it with dtype {manifest.dtype}"
-    if denoiser not in there:
-        yield f"made from a pipeline that has no {denoiser}; use the model it was made from"
-    elif denoiser in names:
-        hashes = f"SHA-256 {there[denoiser][:8]}…, here {here.get(denoiser, ABSENT)[:8]}…"
-        yield f"made from another {denoiser} than this pipeline's ({hashes}); use the dense model it was made from"
-    if names and not any_components:
-        told = " and ".join(
-            name
-            + (" (left out here)" if here.get(name, ABSENT) == ABSENT else "")
-            + (" (left out there)" if there.get(name, ABSENT) == ABSENT else "")
-            for name in names
-        )
-        yield (
-            f"made for another {told} than this pipeline's; use the pipeline it was made from, or pass "
-            f"any_components=True (--any-components) to check the {denoiser} alone"
-        )
-
-
-def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
-    """Layers of a checkpoint that the denoiser does not have in that shape."""
-    linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
-    for layer in pruned.manifest.layers:
-        if layer.name not in linear or tuple(linear[layer.name].weight.shape) != layer.shape:
-            yield f"this pipeline has no layer {layer.name!r} of shape {list(layer.shape)}"
-            return
-    sites = pruned.sites(family, denoiser)
-    groups = {(site.layers[0], site.kind): site.groups for site, _ in sites}
-    for site in pruned.kept:
-        if groups.get((site.layer, site.kind)) != site.groups:
-            yield f"this pipeline has no {site.groups} {site.kind} at {site.layer!r}"
-            return
-    dense = {name: linear[name] for site, _ in sites for name in site.layers}
-    hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
-    expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
-    for name in pruned.refitted:
-        if name not in linear:
-            yield f"this pipeline has no layer {name!r}"
-            return
-    for name, state in pruned.changed.items():
-        shape, dtype = expected.get(name, tuple(linear[name].weight.shape)), linear[name].weight.dtype
-        if (tuple(state.weight.shape), state.weight.dtype) != (shape, dtype):
-            yield f"{name!r} is {tuple(state.weight.shape)} {state.weight.dtype}, and should be {shape} {dtype}"
-            return
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from obsdiff import models, surgery
-from obsdiff.checkpoints.checkpoint import Pruned
 from obsdiff.checkpoints.manifest import Manifest
+from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.report import Report
 from obsdiff.surgery import State
 
