@@ -1,16 +1,24 @@
 """How images are sampled: settings, batches, noise, and the one call of a pipeline."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from obsdiff import schedulers
+from obsdiff.errors import SpecError
 from obsdiff.typed import check_types, require
 
 if TYPE_CHECKING:
     import torch
 
+ANSWERS = "answers of encode_prompt"
+"""among the inputs of run_pipeline(): what encode_prompt returned for them, call by call"""
+END_OF_STEP = "callback_on_step_end"
 STEPS = 1000
 """the most steps that a sampler takes: as many as the networks were trained with"""
 
@@ -84,16 +92,80 @@ def run_pipeline(
     """Sample one batch with the scheduler that the pipeline has; returns what the pipeline returns.
 
     Args:
-        inputs: keyword arguments of the pipeline's call: a family's encode(), or the prompts themselves.
+        inputs: keyword arguments of the pipeline's call: a family's encode(), or the prompts themselves; with ANSWERS
+            its text encoders are not called.
         identities: the prompts', from which their noise is made with `seed`.
         output: diffusers' output_type; latents are not decoded.
         callback: diffusers' callback_on_step_end.
     """
     pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        **inputs,
-        **sampling.arguments(),
-        generator=noise(identities, seed),
-        output_type=output,
-        callback_on_step_end=callback,
-    )
+    given = {key: value for key, value in inputs.items() if key != ANSWERS}
+    taken = inspect.signature(type(pipe).__call__).parameters
+    with ExitStack() as stack:
+        if ANSWERS in inputs:
+            stack.enter_context(replaying(pipe, inputs[ANSWERS]))
+        if callback is not None and END_OF_STEP in taken:
+            given[END_OF_STEP] = callback
+        elif callback is not None:
+            stack.enter_context(counting(pipe, callback))
+        return pipe(**given, **arguments_of(pipe, sampling), generator=noise(identities, seed), output_type=output)
+
+
+def arguments_of(pipe: Any, sampling: Sampling) -> dict[str, Any]:
+    """The sampling's arguments of a pipeline's call; settings that it does not have must be at their defaults.
+
+    Raises:
+        SpecError: a setting that the pipeline does not have is not.
+    """
+    taken, default = inspect.signature(type(pipe).__call__).parameters, Sampling().arguments()
+    asked = sampling.arguments()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()):
+        return asked
+    for key in asked.keys() - taken.keys():
+        if asked.pop(key) != default.get(key):
+            raise SpecError(f"sampling: a {type(pipe).__name__} takes no {key}; leave it out")
+    return asked
+
+
+@contextmanager
+def recording(pipe: Any, answers: list[Any]) -> Iterator[None]:
+    """For the block of the `with` statement, what the pipeline's encode_prompt returns is added to `answers`."""
+    own = pipe.encode_prompt
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        answers.append(own(*args, **kwargs))
+        return answers[-1]
+
+    pipe.encode_prompt = functools.wraps(own)(record)
+    try:
+        yield
+    finally:
+        del pipe.encode_prompt
+
+
+@contextmanager
+def replaying(pipe: Any, answers: Sequence[Any]) -> Iterator[None]:
+    """For the block of the `with` statement, encode_prompt returns what it returned before, without text encoders."""
+    left = iter(answers)
+    pipe.encode_prompt = functools.wraps(pipe.encode_prompt)(lambda *args, **kwargs: next(left))
+    try:
+        yield
+    finally:
+        del pipe.encode_prompt
+
+
+@contextmanager
+def counting(pipe: Any, callback: Callable[..., Any]) -> Iterator[None]:
+    """Call back after each step of the scheduler, for a pipeline that has no callback_on_step_end."""
+    own, turn = pipe.scheduler.step, count()
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        found = own(*args, **kwargs)
+        callback(pipe, next(turn), args[1], {"latents": found[0]})
+        return found
+
+    pipe.scheduler.step = functools.wraps(own)(step)
+    try:
+        yield
+    finally:
+        del pipe.scheduler.step

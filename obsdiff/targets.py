@@ -57,6 +57,12 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
         everything = site_targets([s for s in family.sites(denoiser) if s.kind in pattern.traits.removes])
     else:
         everything = [Target(unit) for unit in family.units(denoiser)]
+    if not everything:
+        what = " and ".join(pattern.traits.removes) if pattern.structured else "layers"
+        other = "; give unstructured or N:M, such as 2:4" if pattern.structured else ""
+        raise SpecError(
+            f"pattern: {spec.pattern!r} removes {what}, and of this {type(denoiser).__name__} none are known{other}"
+        )
     every_layer = [name for target in everything for name in target.layers]
     for key, given in (("exclude", spec.exclude), ("layer_sparsity", tuple(spec.layer_sparsity))):
         for one in given:

@@ -39,31 +39,30 @@ class Calibration:
     pipe: Any
     spec: PruneSpec
     alphas: Alphas | None = None
-    embeds: dict[str, Tensor] = field(init=False)
+    inputs: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
         require_prompts(self.spec)
         if self.alphas is None:
             self.alphas = alphas_of(self.spec)
-        batches = [self.encode(rows) for rows in self.batches]
-        self.embeds = {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
+        self.inputs = [self.encode(rows) for rows in self.batches]
 
     @property
     def batches(self) -> list[slice]:
         return batched(len(self.spec.prompts), self.spec.sampling.batch_size)
 
-    def encode(self, rows: slice) -> dict[str, Tensor]:
-        """A batch's text embeddings; SpecError if one is not finite."""
-        embeds: dict[str, Tensor] = models.family_of(self.pipe).encode(
-            self.pipe, self.spec.prompts[rows], self.spec.sampling
-        )
-        for name, tensor in embeds.items():
-            if not finite(tensor):
+    def encode(self, rows: slice) -> dict[str, Any]:
+        """A batch's inputs of the pipeline's call; SpecError if one is not finite."""
+        family, spec = models.family_of(self.pipe), self.spec
+        with using(self.pipe, spec.sampling):
+            inputs: dict[str, Any] = family.encode(self.pipe, spec.prompts[rows], spec.sampling)
+        for name, value in inputs.items():
+            if not all(map(finite, tensors(value))):
                 raise SpecError(
                     f"prompts: the text encoders give NaN or infinity ({name}) for {self.where(rows)}; load the model "
                     "in another dtype, or check the encoders' weights"
                 )
-        return embeds
+        return inputs
 
     def where(self, rows: slice) -> str:
         """A batch in words."""
@@ -114,7 +113,7 @@ class Calibration:
         steps.now = 0
         identities = [f"{i}/{self.spec.prompts[i]}" for i in range(rows.start, rows.stop)]
         try:
-            sample(self.pipe, {k: v[rows] for k, v in self.embeds.items()}, self.spec, identities, steps)
+            sample(self.pipe, self.inputs[self.batches.index(rows)], self.spec, identities, steps)
         except torch.OutOfMemoryError as error:
             raise SpecError(
                 f"batch_size: {self.spec.sampling.batch_size} prompts at once need more memory than the device has; "
@@ -239,7 +238,7 @@ def alphas_of(spec: PruneSpec) -> Alphas:
 
 
 @torch.no_grad()
-def sample(pipe: Any, embeds: dict[str, Tensor], spec: PruneSpec, identities: Sequence[str], callback: Any) -> None:
+def sample(pipe: Any, inputs: dict[str, Any], spec: PruneSpec, identities: Sequence[str], callback: Any) -> None:
     """Sample a batch with the spec's scheduler; the pipeline keeps its own."""
     with using(pipe, spec.sampling):
-        run_pipeline(pipe, embeds, spec.sampling, identities, spec.seed, callback=callback)
+        run_pipeline(pipe, inputs, spec.sampling, identities, spec.seed, callback=callback)

@@ -69,7 +69,7 @@ def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity |
     """calibrate() into a folder that is claimed already."""
     started = time.perf_counter()
     require_calibrating(spec)
-    guard.check(pipe)
+    guard.check(pipe, spec.sampling)
     base = base or identity_of(pipe)
     (folder / RECORD).unlink(missing_ok=True)
     with stated_precision(), torch.no_grad(), guard.eager(), staged(pipe) as stage:

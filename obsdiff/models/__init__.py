@@ -68,9 +68,26 @@ def traits(name: str) -> Traits:
     return registry.traits(__name__, name, Traits)
 
 
-def family_of(pipe: Any) -> ModuleType:
-    """The family of a pipeline's class, or of the nearest supported class that it inherits from."""
-    return family_among([cls.__name__ for cls in type(pipe).__mro__])
+def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
+    """The family of a pipeline's class, or of the nearest supported class that it inherits from.
+
+    Any other text-to-image pipeline of diffusers has a family that knows masks alone (_auto.py).
+
+    Args:
+        sampling: of a run that is to calibrate; such a pipeline is watched while it calls its denoiser once.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    classes = [cls.__name__ for cls in type(pipe).__mro__]
+    if not supported().keys() & set(classes) and "DiffusionPipeline" in classes:
+        from obsdiff.models import _auto
+
+        if (found := _auto.of(pipe, Traits)) is not None:
+            if sampling is not None:
+                found.watch(sampling)
+            return found
+    return family_among(classes)
 
 
 def family_named(cls: str) -> ModuleType:
@@ -100,7 +117,7 @@ def family_among(classes: Sequence[str]) -> ModuleType:
             return registry.load(__name__, supported()[cls])
     raise SpecError(
         f"model: a {classes[0]} is not supported ({', '.join(supported())}, and classes that inherit from one of "
-        "these); see CONTRIBUTING, 'Add a model'"
+        "these); see CONTRIBUTING, 'Add a model', and docs/models.md for other pipelines of diffusers"
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from obsdiff import models, packages
 from obsdiff.errors import LayerError, SpecError
+from obsdiff.sampling import Sampling
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """dtypes of weights that can be pruned"""
@@ -28,10 +29,13 @@ MELT = (
 )
 
 
-def check(pipe: Any) -> None:
+def check(pipe: Any, sampling: Sampling | None = None) -> None:
     """Raise unless pruning this pipeline's denoiser, or loading a pruned checkpoint into it, does what it says.
 
     The weights are read once, to find NaN and infinity; everything else is read from the modules alone.
+
+    Args:
+        sampling: of a pruning run; a pipeline whose class has no family of its own samples once (models.family_of).
 
     Raises:
         SpecError: the pipeline's class is not supported, it has no denoiser or another one, or its weights are not in
@@ -44,6 +48,7 @@ def check(pipe: Any) -> None:
     check_placement(pipe, family)
     for look in (compiled_apart, hooked, adapted, fused):
         refuse(look(denoiser))
+    family = models.family_of(pipe, sampling)
     names = packages.layers(family.units(denoiser))
     if not names:
         raise SpecError(

@@ -1,0 +1,210 @@
+"""A family for any text-to-image pipeline of diffusers that has no file of its own: masks, found by watching one call.
+
+For a pruning run the pipeline samples with the prompt "a" until its denoiser has been called once. Layers that read the
+same tensor share a statistic, in the order in which they are called. Heads and neurons are not known, so structured
+patterns are refused. A pipeline that was not watched has the same layers by their names alone, each a group of its own.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import Tensor, nn
+
+from obsdiff import sampling, schedulers
+from obsdiff.errors import SpecError
+from obsdiff.packages import Group, Unit
+from obsdiff.sampling import Sampling
+from obsdiff.surgery import Site
+
+DENOISERS = ("transformer", "unet")
+"""components that a pipeline may call its denoiser, the first that is there"""
+BLOCK_LAYERS = 4
+"""linear layers that a block has at least; an expert of a mixture has three"""
+GUIDED = 3
+"""rows that a call for one prompt has at most: with it go an empty one and, in some pipelines, an image alone"""
+
+
+class Stop(Exception):
+    """Ends a sampling run that has shown what it was to show."""
+
+
+class AutoFamily:
+    """What models.Family asks for, of one pipeline.
+
+    Attributes:
+        TRAITS: of the pipeline's classes.
+        left_out: linear layers that stay dense → why.
+    """
+
+    __name__ = __name__
+
+    def __init__(self, pipe: Any, component: str, traits: Any) -> None:
+        self.pipe, self.component, self.TRAITS = ref(pipe), component, traits
+        self.found: list[Group] | None = None
+        self.left_out: dict[str, str] = {}
+
+    def watch(self, settings: Sampling) -> None:
+        """Find out, once, what the pipeline calls when it samples with these settings.
+
+        Raises:
+            SpecError: the pipeline refuses the call.
+        """
+        pipe = self.pipe()
+        if self.found is None and pipe is not None:
+            network = getattr(pipe, self.component)
+            try:
+                self.found, self.left_out = observe(pipe, getattr(network, "_orig_mod", network), settings)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                why = (str(error).splitlines() or [""])[0]
+                raise SpecError(
+                    f"sampling: the {self.TRAITS.pipeline} fails ({type(error).__name__}: {why}); its components or "
+                    "the sampling's settings do not fit each other"
+                ) from error
+
+    def blocks(self, denoiser: nn.Module) -> list[str]:
+        """Of the layers that can be pruned, in order of execution."""
+        return list(dict.fromkeys(str(block_of(denoiser, group[0])) for group in self.groups(denoiser)))
+
+    def groups(self, denoiser: nn.Module) -> list[Group]:
+        """Layers by the tensor that they read, in the order of their first calls."""
+        if self.found is not None:
+            return self.found
+        linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
+        return [(name,) for name in linear if block_of(denoiser, name)]
+
+    def units(self, denoiser: nn.Module) -> list[Unit]:
+        return [(group,) for group in self.groups(denoiser)]
+
+    def sites(self, denoiser: nn.Module) -> Sequence[Site]:
+        """None: what makes a head, and what its channels meet on their way, no call shows."""
+        return []
+
+    def example(self, denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:
+        raise SpecError(
+            f"model: the work of a {self.TRAITS.pipeline} is not known before it runs; obsdiff/models has no file of it"
+        )
+
+    def encode(self, pipe: Any, prompts: Sequence[str], settings: Sampling) -> dict[str, Any]:
+        """The prompts, and what the pipeline's own encode_prompt answers for them until the denoiser is called."""
+        answers: list[Any] = []
+        network = getattr(pipe, self.component)
+        with torch.no_grad(), suppress(Stop), sampling.recording(pipe, answers), stopping(network):
+            sampling.run_pipeline(pipe, {"prompt": list(prompts)}, settings, list(prompts), 0)
+        return {"prompt": list(prompts), sampling.ANSWERS: answers}
+
+    def tiny(self) -> Any:
+        raise NotImplementedError("a pipeline without a file has no tiny one")
+
+
+FAMILIES: WeakKeyDictionary[nn.Module, AutoFamily] = WeakKeyDictionary()
+"""by the denoiser, so that what was observed stays known while its weights change"""
+
+
+def of(pipe: Any, traits: Any) -> AutoFamily | None:
+    """The family of a pipeline of diffusers with a denoiser and an encode_prompt of its own; None of others.
+
+    Args:
+        traits: models.Traits, the class.
+    """
+    component = next((name for name in DENOISERS if isinstance(getattr(pipe, name, None), nn.Module)), None)
+    if component is None or not hasattr(type(pipe), "encode_prompt") or getattr(pipe, "scheduler", None) is None:
+        return None
+    denoiser = getattr(pipe, component)
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)
+    known = FAMILIES.get(denoiser)
+    if known is None or known.pipe() is None:
+        flow = type(pipe.scheduler).__name__.startswith("FlowMatch")
+        known = FAMILIES[denoiser] = AutoFamily(
+            pipe,
+            component,
+            traits(
+                pipeline=type(pipe).__name__,
+                denoiser=component,
+                network=type(denoiser).__name__,
+                schedulers=tuple(sorted(schedulers.FLOW if flow else schedulers.DIFFUSION)),
+                sides=("pixels", 1),
+            ),
+        )
+    return known
+
+
+def stopping(network: nn.Module) -> "Hooks":
+    """For the block of the `with` statement, the network's first call raises Stop instead."""
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    return Hooks([network.register_forward_pre_hook(stop)])
+
+
+class Hooks:
+    """Handles that are removed at the end of a `with` statement."""
+
+    def __init__(self, handles: list[Any]) -> None:
+        self.handles = handles
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Group], dict[str, str]]:
+    """The groups of a denoiser's prunable layers, and why each other linear layer stays dense."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    left_out = {name: "never called" for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
+    kept: list[Tensor] = []  # so that no address is used twice
+
+    def note(name: str, x: Tensor) -> None:
+        if left_out.get(name) != "never called":
+            return
+        block = block_of(denoiser, name)
+        if block is None:
+            left_out[name] = "outside the blocks"
+        elif x.shape[:-1].numel() <= GUIDED or (x.dim() > 2 and x.shape[1:-1].numel() == 1):
+            left_out[name] = "reads one token of each sample"
+        else:
+            del left_out[name]
+            kept.append(x)
+            key = (block, x.data_ptr(), tuple(x.shape), x.stride(), x._version, x.dtype)
+            groups.setdefault(key, []).append(name)
+
+    def done(*_: Any) -> None:
+        raise Stop
+
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _, args, kwargs, name=name: note(name, args[0] if args else kwargs["input"]), with_kwargs=True
+        )
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    handles.append(denoiser.register_forward_hook(done))
+    with torch.no_grad(), suppress(Stop), Hooks(handles), torch.compiler.set_stance("force_eager"):
+        sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
+    return [tuple(group) for group in groups.values()], left_out
+
+
+def block_of(denoiser: nn.Module, name: str) -> str | None:
+    """The block that a layer is in: the outermost item of a ModuleList that holds no list of blocks itself."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        parent, item = denoiser.get_submodule(".".join(parts[: end - 1])), ".".join(parts[:end])
+        if isinstance(parent, nn.ModuleList) and is_block(denoiser.get_submodule(item)):
+            return item
+    return None
+
+
+def is_block(module: nn.Module) -> bool:
+    inner = [item for part in module.modules() if isinstance(part, nn.ModuleList) for item in part]
+    return linear_layers(module) >= BLOCK_LAYERS and not any(linear_layers(item) >= BLOCK_LAYERS for item in inner)
+
+
+def linear_layers(module: nn.Module) -> int:
+    return sum(isinstance(part, nn.Linear) for part in module.modules())
