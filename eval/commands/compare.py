@@ -51,7 +51,7 @@ def read_run(run: str, results: Path) -> CellResult:
     if file.is_file():
         return CellResult.read(file)
     if re.fullmatch(RUN_ID, run):
-        from eval.tracking.store import result_of
+        from eval.tracking.reading import result_of
 
         return result_of(run, results)
     what = f"{str(file)!r} is not a file" if path.is_dir() else f"{run!r} is not a file, a folder or a run id"

@@ -8,7 +8,15 @@ has another hash, hence a run of its own; the older one is tagged `obsdiff.super
     runs      track(): a sweep's run and its cells'
     database  the SQLite file of a local store
     store     the experiment and runs, made once
+    reading   what a run says of its cell
     content   what a cell's run says
     sweep     what the parent run says
     pages     where MLflow shows them
 """
+
+import os
+
+# before any module here imports mlflow
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# MLflow writes the place of its own default experiment, by default the working directory's, unquoted into SQL
+os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")

@@ -8,22 +8,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# MLflow writes the place of its own default experiment, by default the working directory's, unquoted into SQL
-os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
-
 import mlflow
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from eval.results import CellResult
 from eval.tracking import database
 from obsdiff.errors import SpecError
 from obsdiff.jobs import user
-from obsdiff.storage.files import DamagedFile, read_json, write_json
+from obsdiff.storage.files import write_json
 from obsdiff.storage.locks import locked
 
 SETTLED = "obsdiff.settled"
@@ -219,38 +213,3 @@ def news(client: MlflowClient, run: Run, points: Sequence[Point]) -> list[Metric
         if last != value:
             found.append(Metric(name, value, stamp + 1, step))
     return found
-
-
-def result_of(run: str, results: Path) -> CellResult:
-    """What the metrics.json of a run says.
-
-    Raises:
-        SpecError: no such run, or it carries none.
-    """
-    uri = uri_of(results)
-    where = "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else f"{results}/mlflow.db"
-    path = database.file_of(uri)
-    if path and not path.is_file():
-        raise SpecError(f"run: {run!r} cannot be looked up, {path} is not there; set MLFLOW_TRACKING_URI")
-    client = client_of(results)
-    with answering(uri):
-        return CellResult.of(carried(client, run, where))
-
-
-def carried(client: MlflowClient, run: str, where: str) -> dict[str, Any]:
-    try:
-        found = client.get_run(run)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise SpecError(f"run: {run!r} is not in the store of {where} ({error.error_code})") from None
-    if not any(a.path == "metrics.json" for a in client.list_artifacts(run)):
-        raise SpecError(
-            f"run: {run!r} ({found.info.run_name}) carries no metrics.json; give that of a cell, no sweep's"
-        )
-    file = download_artifacts(run_id=run, artifact_path="metrics.json", tracking_uri=client.tracking_uri)
-    try:
-        record: dict[str, Any] = read_json(Path(file))
-    except DamagedFile as error:
-        raise SpecError(f"run: {run!r} carries a damaged file, {error}; track the sweep again") from None
-    return record
