@@ -35,7 +35,7 @@ from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.jobs.leases import lease
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 PROMPT = Prompt("0", "a red heart")
 KINDS = ("block", "denoiser", "pipeline")

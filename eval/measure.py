@@ -155,7 +155,7 @@ def measure(
                     record["warning"] = text
             elif more is not None:
                 record["quartiles"] = more
-            metrics[name] = Metric.of(record)
+            metrics[name] = Metric(**record)
     cell = parse(cell_folder)
     if bool(model.latency) != (timed_as(cell) == "cell"):
         raise SpecError(

@@ -1,11 +1,11 @@
 """What was measured of one cell: the content of its metrics.json."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from eval.model_metrics import Deviation, LayerError
+from eval.model_metrics import Deviation, MeasuredLayer
 from eval.sweep.cells import AXES, Cell, axes_of, cell_of_axes
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import DamagedFile, read_json, write_json
@@ -77,7 +77,7 @@ class CellResult:
     prompts: list[str]
     captions: list[str]
     metrics: dict[str, Metric]
-    layers: list[LayerError]
+    layers: list[MeasuredLayer]
     deviation: Deviation | None = None
     latency: dict[str, Any] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
@@ -96,14 +96,14 @@ class CellResult:
         Raises:
             SpecError: it is not of a cell; the message begins with what is wrong.
         """
-        for problem in problems(record):
-            raise SpecError(f"{problem}; {AGAIN}")
+        if (lacking := missing(record)) is not None:
+            raise SpecError(f"is not of a cell, it {lacking}; {AGAIN}")
         try:
             deviation = record.get("deviation")
             return cls(
                 cell=cell_of_axes(record["cell"]),
                 metrics={name: Metric.of(metric) for name, metric in record["metrics"].items()},
-                layers=[LayerError(**layer) for layer in record["layers"]],
+                layers=[MeasuredLayer(**layer) for layer in record["layers"]],
                 deviation=Deviation(**deviation) if deviation else None,
                 images=record.get("pictures", {}),
                 latency=record.get("latency", {}),
@@ -138,15 +138,15 @@ class CellResult:
         write_record(path, self.as_dict())
 
 
-def problems(record: Any) -> Collection[str]:
-    """What a metrics.json lacks to be of a cell."""
+def missing(record: Any) -> str | None:
+    """What a metrics.json lacks to be of a cell, in words; None where it has all."""
     if not isinstance(record, Mapping):
-        return [f"is not of a cell, it is a {type(record).__name__}"]
-    missing = [key for key, kind in REQUIRED.items() if not isinstance(record.get(key), kind)]
-    if not missing:
-        missing = [f"cell.{axis}" for axis in AXES if axis not in record["cell"]]
-        missing += [f"metrics.{k}" for k, m in record["metrics"].items() if not isinstance(m, dict) or "value" not in m]
-    return [f"is not of a cell, it has no {missing[0]}"] if missing else []
+        return f"is a {type(record).__name__}"
+    names = [key for key, kind in REQUIRED.items() if not isinstance(record.get(key), kind)]
+    if not names:
+        names = [f"cell.{axis}" for axis in AXES if axis not in record["cell"]]
+        names += [f"metrics.{k}" for k, m in record["metrics"].items() if not isinstance(m, dict) or "value" not in m]
+    return f"has no {names[0]}" if names else None
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import count
@@ -15,6 +15,7 @@ from obsdiff.typed import check_types, require
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 ANSWERS = "answers of encode_prompt"
 """among the inputs of run_pipeline(): what encode_prompt returned for them, call by call"""
@@ -128,7 +129,66 @@ def arguments_of(pipe: Any, sampling: Sampling) -> dict[str, Any]:
 
 
 @contextmanager
-def recording(pipe: Any, answers: list[Any]) -> Iterator[None]:
+def explained(pipe: Any, sampling: Sampling, prompts: str) -> Iterator[None]:
+    """For the block of the `with` statement, SpecError where a sampling run fails.
+
+    Args:
+        prompts: those of the run, in words.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SpecError(
+            f"batch_size: {sampling.batch_size} prompts at once need more memory than the device has; "
+            "give a smaller one, offload: model, or packages: 2GiB (`obsdiff plan` says what fits)"
+        ) from error
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise SpecError(
+            f"sampling: the {type(pipe).__name__} fails on {prompts} "
+            f"({type(error).__name__}: {why}); its components or the sampling's settings do not fit each other"
+        ) from error
+
+
+class Stop(Exception):
+    """Ends a run that has shown what it was to show."""
+
+
+def first_call(module: "nn.Module", run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the first call that `module` gets in `run`, which ends there."""
+    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first.append((args, kwargs))
+        raise Stop
+
+    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except Stop:
+        pass
+    finally:
+        handle.remove()
+    return first[0]
+
+
+@contextmanager
+def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """For the block of the `with` statement, an object has another method of that name, with the old signature."""
+    before, own = vars(owner).get(name), getattr(owner, name)
+    setattr(owner, name, functools.wraps(own)(method))
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def recording(pipe: Any, answers: list[Any]) -> AbstractContextManager[None]:
     """For the block of the `with` statement, what the pipeline's encode_prompt returns is added to `answers`."""
     own = pipe.encode_prompt
 
@@ -136,26 +196,16 @@ def recording(pipe: Any, answers: list[Any]) -> Iterator[None]:
         answers.append(own(*args, **kwargs))
         return answers[-1]
 
-    pipe.encode_prompt = functools.wraps(own)(record)
-    try:
-        yield
-    finally:
-        del pipe.encode_prompt
+    return replaced(pipe, "encode_prompt", record)
 
 
-@contextmanager
-def replaying(pipe: Any, answers: Sequence[Any]) -> Iterator[None]:
+def replaying(pipe: Any, answers: Sequence[Any]) -> AbstractContextManager[None]:
     """For the block of the `with` statement, encode_prompt returns what it returned before, without text encoders."""
     left = iter(answers)
-    pipe.encode_prompt = functools.wraps(pipe.encode_prompt)(lambda *args, **kwargs: next(left))
-    try:
-        yield
-    finally:
-        del pipe.encode_prompt
+    return replaced(pipe, "encode_prompt", lambda *args, **kwargs: next(left))
 
 
-@contextmanager
-def counting(pipe: Any, callback: Callable[..., Any]) -> Iterator[None]:
+def counting(pipe: Any, callback: Callable[..., Any]) -> AbstractContextManager[None]:
     """Call back after each step of the scheduler, for a pipeline that has no callback_on_step_end."""
     own, turn = pipe.scheduler.step, count()
 
@@ -164,8 +214,4 @@ def counting(pipe: Any, callback: Callable[..., Any]) -> Iterator[None]:
         callback(pipe, next(turn), args[1], {"latents": found[0]})
         return found
 
-    pipe.scheduler.step = functools.wraps(own)(step)
-    try:
-        yield
-    finally:
-        del pipe.scheduler.step
+    return replaced(pipe.scheduler, "step", step)

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from obsdiff import allocations, methods, patterns, registry, weightings
 from obsdiff.errors import SpecError
 from obsdiff.sampling import Sampling
-from obsdiff.typed import check_types
-from obsdiff.typed import require as require
+from obsdiff.typed import check_types, require
 
 INDIVISIBLE = ("refuse", "exclude")
 GROUPS = ("block", "row", "layer")

@@ -21,6 +21,15 @@ from obsdiff.models import _tiny
 
 LETTERS = {c: i for i, c in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", *"▁Ġabcdefghijklmnopqrstuvwxyz,.:<>|_\\n"])}
 
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+"""of language models that encode prompts"""
+
 
 def aura_flow() -> Any:
     from transformers import UMT5Config, UMT5EncoderModel
@@ -65,7 +74,7 @@ def chroma() -> Any:
             approximator_num_channels=16,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_tiny.autoencoder(shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_tiny.flow_autoencoder(),
         text_encoder=t5,
         tokenizer=letters,
     )
@@ -75,15 +84,7 @@ def lumina2() -> Any:
     from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
     letters = GemmaTokenizer(vocab=LETTERS, merges=[])
-    config = Gemma2Config(
-        vocab_size=len(letters),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
+    config = Gemma2Config(vocab_size=len(letters), head_dim=16, **TEXT)
     return Lumina2Pipeline(
         transformer=Lumina2Transformer2DModel(
             sample_size=16,
@@ -100,7 +101,7 @@ def lumina2() -> Any:
             cap_feat_dim=32,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_tiny.autoencoder(shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_tiny.flow_autoencoder(),
         text_encoder=Gemma2Model(config),
         tokenizer=letters,
     )
@@ -110,17 +111,8 @@ def qwen_image() -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
     letters = Qwen2Tokenizer(vocab=LETTERS, merges=[])
-    text = {
-        "vocab_size": len(letters),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "rope_scaling": {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"},
-    }
+    rope = {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"}
+    text = TEXT | {"vocab_size": len(letters), "bos_token_id": 2, "eos_token_id": 1, "rope_scaling": rope}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision)
     return QwenImagePipeline(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.model_metrics import Deviation, LayerError
+from eval.model_metrics import Deviation, MeasuredLayer
 from eval.results import CellResult, Metric
 from eval.sweep.cells import PLAIN, Cell, cell_hash
 from obsdiff import PruneSpec
@@ -90,7 +90,7 @@ def result_of(cell: Cell, metrics: dict[str, Any], prompts: int = PROMPTS, **mor
         "prompts": [f"p{i}" for i in range(prompts)],
         "captions": [f"caption {i}" for i in range(prompts)],
         "metrics": {k: v if isinstance(v, Metric) else metric_of(k, v) for k, v in metrics.items()},
-        "layers": [LayerError("l", error=0.1, sparsity=cell.amount)],
+        "layers": [MeasuredLayer("l", error=0.1, sparsity=cell.amount)],
         "deviation": Deviation(**deviation, by_block=[[cell.amount**2 * (1 + i) for i in range(5)]] * 2),
     }
     return CellResult(**{**fields, **more})

@@ -25,7 +25,7 @@ from PIL import Image
 from synthetic import metric_of, result_of
 
 from eval.__main__ import main as suite
-from eval.model_metrics import Deviation, LayerError
+from eval.model_metrics import Deviation, MeasuredLayer
 from eval.results import CellResult
 from eval.sweep import cells
 from eval.tracking import content, store, sweep
@@ -83,7 +83,7 @@ def record_of(cell: cells.Cell, value: float) -> CellResult:
         hash=cells.cell_hash({"cell": cell.path, "value": value}),
         provenance=provenance,
         prompts=len(PROMPTS),
-        layers=[LayerError(name=f"l{i}", error=0.1 * i, sparsity=0.5) for i in range(LAYERS)],
+        layers=[MeasuredLayer(name=f"l{i}", error=0.1 * i, sparsity=0.5) for i in range(LAYERS)],
         deviation=Deviation(**deviation),
     )
 

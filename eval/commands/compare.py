@@ -9,7 +9,7 @@ import tyro
 from eval.report.compare_runs import described
 from eval.results import CellResult
 from obsdiff.errors import SpecError
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 RUN_ID = "[0-9a-f]{32}"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from eval.images.manifest import MANIFEST, ImagesManifest, read_manifest
 from obsdiff.captions.prompts import Prompt
 from obsdiff.errors import SpecError
-from obsdiff.spec import require
 from obsdiff.storage.files import DamagedFile
+from obsdiff.typed import require
 
 
 def share(batches: Sequence[slice], shard: int, shards: int) -> Sequence[slice]:

@@ -35,7 +35,7 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class LayerError:
+class MeasuredLayer:
     """Relative squared output error of one layer, alone, on the dense model's inputs; and its sparsity."""
 
     name: str
@@ -85,7 +85,7 @@ class Profile:
         machine: device, dtype, and whether float32 products may be TF32.
     """
 
-    layers: list[LayerError]
+    layers: list[MeasuredLayer]
     deviation: Deviation
     work: Work
     prunable: dict[str, int]
@@ -97,7 +97,7 @@ class Profile:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Profile":
         """From the content of a profile.json."""
-        layers = [LayerError(**layer) for layer in record["layers"]]
+        layers = [MeasuredLayer(**layer) for layer in record["layers"]]
         own = {"layers": layers, "deviation": Deviation(**record["deviation"]), "work": Work(**record["work"])}
         return cls(**{**record, **own})
 

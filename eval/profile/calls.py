@@ -13,7 +13,7 @@ from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
 from obsdiff.pipelines.guard import eager
 from obsdiff.pipelines.staging import denoising
-from obsdiff.sampling import Sampling, run_pipeline
+from obsdiff.sampling import Sampling, first_call, run_pipeline
 
 PROMPT = Prompt("latency", "a photograph of a tiger")
 """time and work do not depend on the words, which every family's text encoders take as many tokens of"""
@@ -29,27 +29,10 @@ def middle_block(family: ModuleType, denoiser: nn.Module) -> str:
     return found
 
 
-class Caught(Exception):
-    """Ends a run whose module has got its arguments."""
-
-
 def caught(module: nn.Module, call: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the first call that `module` gets in `call`, which ends there."""
-    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first.append((args, kwargs))
-        raise Caught
-
-    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        with eager():
-            call()
-    except Caught:
-        pass
-    finally:
-        handle.remove()
-    return first[0]
+    """The arguments of the first call that `module` gets in `call`, which ends there; compiled networks run eagerly."""
+    with eager():
+        return first_call(module, call)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.images.trajectories import encoded
-from eval.model_metrics import LayerError
+from eval.model_metrics import MeasuredLayer
 from eval.profile.work import nbytes
 from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
@@ -23,7 +23,7 @@ from obsdiff.surgery import State
 @torch.no_grad()
 def layer_errors(
     pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int
-) -> list[LayerError]:
+) -> list[MeasuredLayer]:
     """Relative squared output error of every layer whose inputs lost weights, alone, on the dense model's inputs.
 
     Where heads or neurons were removed these are the layers that read them; those that make them have no error of
@@ -55,7 +55,7 @@ def layer_errors(
             for handle in handles:
                 handle.remove()
     return [
-        LayerError(
+        MeasuredLayer(
             name,
             error=float(sums[name][0] / sums[name][1]) if sums[name][1] > 0 else 0.0,
             sparsity=float((changed[name].weight == 0).double().mean()) if name in changed else 0.0,

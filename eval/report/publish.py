@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import copyfile
 
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 MARK = re.compile(r"^<!-- from here on: .*-->\n", re.MULTILINE)
 IMAGES = "images"

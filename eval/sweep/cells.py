@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from obsdiff import methods, patterns
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 PLAIN = "plain"
 """options, sampling and calibration of a cell that has none of its own"""

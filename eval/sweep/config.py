@@ -16,8 +16,7 @@ from obsdiff import devices, registry
 from obsdiff.errors import SpecError
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
-from obsdiff.spec import require
-from obsdiff.typed import made
+from obsdiff.typed import made, require
 
 MODELS = Path("config/models")
 PAPER = Path("config/paper/values.csv")

@@ -14,7 +14,7 @@ from obsdiff.errors import SpecError
 from obsdiff.pipelines.complete import require_layers, require_model
 from obsdiff.pipelines.sources import files_below
 from obsdiff.source import Source
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.guard import finite
 from obsdiff.pipelines.samplers import using
-from obsdiff.sampling import batched, run_pipeline
+from obsdiff.sampling import batched, explained, run_pipeline
 from obsdiff.solver.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.spec import PruneSpec
 
@@ -112,19 +112,8 @@ class Calibration:
         """
         steps.now = 0
         identities = [f"{i}/{self.spec.prompts[i]}" for i in range(rows.start, rows.stop)]
-        try:
+        with explained(self.pipe, self.spec.sampling, self.where(rows)):
             sample(self.pipe, self.inputs[self.batches.index(rows)], self.spec, identities, steps)
-        except torch.OutOfMemoryError as error:
-            raise SpecError(
-                f"batch_size: {self.spec.sampling.batch_size} prompts at once need more memory than the device has; "
-                "give a smaller one, offload: model, or packages: 2GiB (`obsdiff plan` says what fits)"
-            ) from error
-        except (RuntimeError, TypeError, ValueError) as error:
-            why = (str(error).splitlines() or [""])[0]
-            raise SpecError(
-                f"sampling: the {type(self.pipe).__name__} fails on {self.where(rows)} "
-                f"({type(error).__name__}: {why}); its components or the sampling's settings do not fit each other"
-            ) from error
 
     def blame(self, denoiser: nn.Module, rows: slice) -> None:
         """Sample a batch again and raise LayerError where NaN or infinity arises first."""

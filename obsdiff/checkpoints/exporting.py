@@ -10,11 +10,10 @@ from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.errors import CheckpointError
 from obsdiff.pipelines.sources import INDEX
 from obsdiff.report import Report
-from obsdiff.spec import require
 from obsdiff.storage.files import SIDE, write_json
 from obsdiff.storage.folders import EXPORT, claimed
 from obsdiff.storage.tensors import full_disks_told
-from obsdiff.typed import is_int
+from obsdiff.typed import is_int, require
 
 
 def require_exportable(manifest: Manifest | Report) -> None:

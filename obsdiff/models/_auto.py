@@ -6,7 +6,7 @@ patterns are refused. A pipeline that was not watched has the same layers by the
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import sampling, schedulers
-from obsdiff.errors import SpecError
 from obsdiff.packages import Group, Unit
 from obsdiff.sampling import Sampling
 from obsdiff.surgery import Site
@@ -26,10 +25,6 @@ BLOCK_LAYERS = 4
 """linear layers that a block has at least; an expert of a mixture has three"""
 GUIDED = 3
 """rows that a call for one prompt has at most: with it go an empty one and, in some pipelines, an image alone"""
-
-
-class Stop(Exception):
-    """Ends a sampling run that has shown what it was to show."""
 
 
 class AutoFamily:
@@ -56,14 +51,8 @@ class AutoFamily:
         pipe = self.pipe()
         if self.found is None and pipe is not None:
             network = getattr(pipe, self.component)
-            try:
+            with sampling.explained(pipe, settings, "the prompt 'a'"):
                 self.found, self.left_out = observe(pipe, getattr(network, "_orig_mod", network), settings)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                why = (str(error).splitlines() or [""])[0]
-                raise SpecError(
-                    f"sampling: the {self.TRAITS.pipeline} fails ({type(error).__name__}: {why}); its components or "
-                    "the sampling's settings do not fit each other"
-                ) from error
 
     def blocks(self, denoiser: nn.Module) -> list[str]:
         """Of the layers that can be pruned, in order of execution."""
@@ -83,21 +72,14 @@ class AutoFamily:
         """None: what makes a head, and what its channels meet on their way, no call shows."""
         return []
 
-    def example(self, denoiser: Any, height: int, width: int, sampling: Sampling) -> dict[str, Any]:
-        raise SpecError(
-            f"model: the work of a {self.TRAITS.pipeline} is not known before it runs; obsdiff/models has no file of it"
-        )
-
     def encode(self, pipe: Any, prompts: Sequence[str], settings: Sampling) -> dict[str, Any]:
         """The prompts, and what the pipeline's own encode_prompt answers for them until the denoiser is called."""
         answers: list[Any] = []
-        network = getattr(pipe, self.component)
-        with torch.no_grad(), suppress(Stop), sampling.recording(pipe, answers), stopping(network):
-            sampling.run_pipeline(pipe, {"prompt": list(prompts)}, settings, list(prompts), 0)
-        return {"prompt": list(prompts), sampling.ANSWERS: answers}
-
-    def tiny(self) -> Any:
-        raise NotImplementedError("a pipeline without a file has no tiny one")
+        given = {"prompt": list(prompts)}
+        with torch.no_grad(), sampling.recording(pipe, answers):
+            network = getattr(pipe, self.component)
+            sampling.first_call(network, lambda: sampling.run_pipeline(pipe, given, settings, prompts, 0))
+        return given | {sampling.ANSWERS: answers}
 
 
 FAMILIES: WeakKeyDictionary[nn.Module, AutoFamily] = WeakKeyDictionary()
@@ -132,29 +114,6 @@ def of(pipe: Any, traits: Any) -> AutoFamily | None:
     return known
 
 
-def stopping(network: nn.Module) -> "Hooks":
-    """For the block of the `with` statement, the network's first call raises Stop instead."""
-
-    def stop(*_: Any) -> None:
-        raise Stop
-
-    return Hooks([network.register_forward_pre_hook(stop)])
-
-
-class Hooks:
-    """Handles that are removed at the end of a `with` statement."""
-
-    def __init__(self, handles: list[Any]) -> None:
-        self.handles = handles
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
 def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Group], dict[str, str]]:
     """The groups of a denoiser's prunable layers, and why each other linear layer stays dense."""
     groups: dict[tuple[Any, ...], list[str]] = {}
@@ -175,18 +134,18 @@ def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Gr
             key = (block, x.data_ptr(), tuple(x.shape), x.stride(), x._version, x.dtype)
             groups.setdefault(key, []).append(name)
 
-    def done(*_: Any) -> None:
-        raise Stop
+    def stop(*_: Any) -> None:
+        raise sampling.Stop
 
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _, args, kwargs, name=name: note(name, args[0] if args else kwargs["input"]), with_kwargs=True
-        )
-        for name, module in denoiser.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    handles.append(denoiser.register_forward_hook(done))
-    with torch.no_grad(), suppress(Stop), Hooks(handles), torch.compiler.set_stance("force_eager"):
+    with torch.no_grad(), suppress(sampling.Stop), ExitStack() as stack:
+        for name in left_out:
+
+            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
+                note(name, args[0] if args else kwargs["input"])
+
+            layer = denoiser.get_submodule(name)
+            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.callback(denoiser.register_forward_hook(stop).remove)
         sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
     return [tuple(group) for group in groups.values()], left_out
 

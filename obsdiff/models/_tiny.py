@@ -67,6 +67,11 @@ def autoencoder(**more: Any) -> Any:
     )
 
 
+def flow_autoencoder() -> Any:
+    """As SD 3 and Flux have it: latents shifted and scaled, without quantisation layers."""
+    return autoencoder(shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False)
+
+
 UNET: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 4,

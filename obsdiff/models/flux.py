@@ -111,7 +111,7 @@ def tiny() -> Any:
             axes_dims_rope=(4, 6, 6),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=_tiny.autoencoder(shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_tiny.flow_autoencoder(),
         text_encoder=CLIPTextModel(_tiny.clip_config(clip)),
         tokenizer=clip,
         text_encoder_2=t5,

@@ -88,7 +88,7 @@ def tiny() -> Any:
             qk_norm="rms_norm",
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_tiny.autoencoder(shift_factor=0.0, scaling_factor=1.0, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_tiny.flow_autoencoder(),
         text_encoder=CLIPTextModelWithProjection(_tiny.clip_config(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(_tiny.clip_config(tokenizer)),

@@ -11,7 +11,7 @@ from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
 from obsdiff.pipelines.stored import shards
 from obsdiff.source import Source
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 WEIGHTS = (".safetensors", ".bin")
 

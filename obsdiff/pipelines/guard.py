@@ -48,7 +48,8 @@ def check(pipe: Any, sampling: Sampling | None = None) -> None:
     check_placement(pipe, family)
     for look in (compiled_apart, hooked, adapted, fused):
         refuse(look(denoiser))
-    family = models.family_of(pipe, sampling)
+    with eager():
+        family = models.family_of(pipe, sampling)
     names = packages.layers(family.units(denoiser))
     if not names:
         raise SpecError(

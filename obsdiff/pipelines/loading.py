@@ -12,7 +12,7 @@ from obsdiff.pipelines import components, samplers, sizes, stored
 from obsdiff.pipelines.sources import AGAIN, INDEX, read_record
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
-from obsdiff.spec import require
+from obsdiff.typed import require
 
 FACTS = Path(__file__).parent / "facts"
 
