@@ -1,5 +1,6 @@
 """Pruned weights in memory: what replaces a dense denoiser's layers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,31 @@ from obsdiff import models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.report import SiteReport
 from obsdiff.surgery import Site, State
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters of linear layers and head counts of attentions, as a denoiser can be given them."""
+
+    layers: Mapping[str, State]
+    heads: Mapping[str, int]
+
+    @classmethod
+    def present(cls, family: Any, denoiser: nn.Module, names: Sequence[str]) -> "Weights":
+        """What these layers of a denoiser hold now, and the head counts of all its attentions."""
+        layers = {name: surgery.state_of(models.linear(denoiser, name)) for name in names}
+        return cls(layers, {site.owner: site.groups for site in family.sites(denoiser) if site.owner})
+
+    def under(self, other: "Weights") -> "Weights":
+        """The other's, and these where it has none."""
+        return Weights({**self.layers, **other.layers}, {**self.heads, **other.heads})
+
+    def as_in(self, denoiser: nn.Module) -> "Weights":
+        """The same weights as they are in the denoiser that they were installed in, on its device."""
+        return Weights({name: surgery.state_of(models.linear(denoiser, name)) for name in self.layers}, self.heads)
+
+    def install(self, denoiser: nn.Module) -> None:
+        surgery.install(denoiser, self.layers, self.heads)
 
 
 @dataclass(frozen=True)
@@ -53,10 +79,15 @@ class Pruned:
             found[layer] = State(weight, bias)
         return found
 
+    def weights(self, family: Any, denoiser: nn.Module) -> Weights:
+        """What the dense denoiser that they were made from is to be given."""
+        return Weights(
+            self.changed, {site.owner: len(kept) for site, kept in self.sites(family, denoiser) if site.owner}
+        )
+
     def install(self, family: Any, denoiser: nn.Module) -> None:
         """Put the pruned layers into the dense denoiser they were made from."""
-        heads = {site.owner: len(kept) for site, kept in self.sites(family, denoiser) if site.owner}
-        surgery.install(denoiser, self.changed, heads)
+        self.weights(family, denoiser).install(denoiser)
 
 
 @dataclass(frozen=True)

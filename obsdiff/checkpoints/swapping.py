@@ -1,51 +1,20 @@
 """Dense and pruned weights that are swapped in and out of one denoiser."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from obsdiff import models, surgery
 from obsdiff.checkpoints.manifest import Manifest
-from obsdiff.checkpoints.pruned import Pruned
+from obsdiff.checkpoints.pruned import Pruned, Weights
 from obsdiff.report import Report
-from obsdiff.surgery import State
 
 DENSE = "dense"
 Swaps = dict[str, Callable[[], None]]
 """name of weights → what installs them"""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Parameters of linear layers and head counts of attentions, as a denoiser can be given them."""
-
-    layers: Mapping[str, State]
-    heads: Mapping[str, int]
-
-    @classmethod
-    def present(cls, family: ModuleType, denoiser: nn.Module, names: Sequence[str]) -> "Weights":
-        """What these layers of a denoiser hold now, and the head counts of all its attentions."""
-        layers = {name: surgery.state_of(models.linear(denoiser, name)) for name in names}
-        return cls(layers, {site.owner: site.groups for site in family.sites(denoiser) if site.owner})
-
-    @classmethod
-    def of(cls, pruned: Pruned, family: ModuleType, denoiser: nn.Module) -> "Weights":
-        """A checkpoint's, for the dense denoiser that it was made from."""
-        kept = {site.owner: len(groups) for site, groups in pruned.sites(family, denoiser) if site.owner}
-        return cls(pruned.changed, kept)
-
-    def install(self, denoiser: nn.Module) -> None:
-        surgery.install(denoiser, self.layers, self.heads)
-
-    def moved_into(self, denoiser: nn.Module) -> "Weights":
-        """Install, and return the same weights as they are in the denoiser, on its device."""
-        self.install(denoiser)
-        return Weights({name: surgery.state_of(models.linear(denoiser, name)) for name in self.layers}, self.heads)
 
 
 def swaps(pipe: Any, weights: Mapping[str, Pruned], resident: bool = False) -> Swaps:
@@ -57,16 +26,13 @@ def swaps(pipe: Any, weights: Mapping[str, Pruned], resident: bool = False) -> S
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     changed = sorted({name for pruned in weights.values() for name in pruned.changed})
     dense = Weights.present(family, denoiser, changed)
-    sets = {name: Weights.of(pruned, family, denoiser) for name, pruned in weights.items()}
+    sets = {name: dense.under(pruned.weights(family, denoiser)) for name, pruned in weights.items()}
+    sets[DENSE] = dense
 
     def put(name: str) -> None:
-        dense.install(denoiser)
-        if name == DENSE:
-            return
+        sets[name].install(denoiser)
         if resident:
-            sets[name] = sets[name].moved_into(denoiser)
-        else:
-            sets[name].install(denoiser)
+            sets[name] = sets[name].as_in(denoiser)
 
     return {name: partial(put, name) for name in (DENSE, *weights)}
 
