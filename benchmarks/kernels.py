@@ -28,7 +28,8 @@ from eval.sweep.config import read_model
 from obsdiff import PruneSpec, models, targets
 from obsdiff.devices import stated_precision
 from obsdiff.planning.counting import own_side
-from obsdiff.planning.plan import meta_denoiser, remove
+from obsdiff.planning.plan import remove
+from obsdiff.planning.weightless import meta_denoiser
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
 
@@ -43,7 +44,7 @@ def random_denoiser(model: str, device: str, dtype: torch.dtype, blocks: int | N
         blocks: of every list of blocks, the first so many; all by default.
     """
     about = read_model(model, files=False)
-    family, denoiser, _ = meta_denoiser(Source(**about["source"] | {"device": "cpu"}))
+    family, denoiser = meta_denoiser(Source(**about["source"] | {"device": "cpu"}))
     for name, part in denoiser.named_children():
         if isinstance(part, nn.ModuleList) and blocks:
             setattr(denoiser, name, part[:blocks])

@@ -86,7 +86,7 @@ def pipeline(model: str, blocks: int | None = None, device: str = "cpu") -> Any:
 
     source = Source(HUB[model])
     index = configuration(source, INDEX)
-    family = models.family_named(index["_class_name"])
+    family = models.family_of_index(index)
     config = denoiser_config(model, blocks)
     with torch.device("meta"):
         network = getattr(diffusers, family.TRAITS.network).from_config(config).to(torch.bfloat16)

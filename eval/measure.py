@@ -140,7 +140,10 @@ def measure(
                 continue
             if kind == "model_metrics" and traits.clocked and not model.latency:
                 continue
-            value, more = entry.compute(seen)
+            found = entry.compute(seen)
+            if found is None:
+                continue
+            value, more = found
             refuse_not_finite(name, value, more, cell_folder)
             record: dict[str, Any] = {
                 "value": value,

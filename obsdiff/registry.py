@@ -43,9 +43,13 @@ def listed(folder: Path, changed: int) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
-def check(package: str, name: str, key: str) -> None:
-    """Raise UnknownEntry, with the nearest entry and all of them, unless `name` is an entry."""
-    allowed = names(package)
+def check(package: str, name: str, key: str, *more: str) -> None:
+    """Raise UnknownEntry, with the nearest entry and all of them, unless `name` is an entry.
+
+    Args:
+        more: other values that the key may have.
+    """
+    allowed = [*names(package), *more]
     if name not in allowed:
         raise unknown(key, name, allowed)
 

@@ -1,25 +1,28 @@
 """How images are sampled: settings, batches, noise, and the one call of a pipeline."""
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from obsdiff import schedulers
 from obsdiff.errors import SpecError
-from obsdiff.typed import check_types, require
+from obsdiff.observing import counting, replaying, same_padding
+from obsdiff.typed import check_types, no_such_key, require
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 ANSWERS = "answers of encode_prompt"
 """among the inputs of run_pipeline(): what encode_prompt returned for them, call by call"""
 END_OF_STEP = "callback_on_step_end"
+SETTINGS = ("num_inference_steps", "guidance_scale", "height", "width", "max_sequence_length")
+"""arguments of a pipeline's call that are fields of a sampling"""
+BINNING = "use_resolution_binning"
+OWN = ("prompt", "prompt_2", "prompt_3", "generator", "latents", "output_type", "return_dict", "num_images_per_prompt")
+"""arguments of a pipeline's call that a sampling run fills in itself"""
 STEPS = 1000
 """the most steps that a sampler takes: as many as the networks were trained with"""
 
@@ -42,6 +45,8 @@ class Sampling:
     """prompts sampled together"""
     scheduler: str | None = None
     """sampler: ddim, dpm++, edm, euler, heun or pndm, as far as the pipeline can use it; by default its own"""
+    extra: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """other arguments of the pipeline's call, such as true_cfg_scale 4"""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -55,13 +60,25 @@ class Sampling:
         require(length is None or 0 <= length <= 512, "max_sequence_length", length, "in [0, 512]")
         ok = self.scheduler is None or self.scheduler in schedulers.NAMES
         require(ok, "scheduler", self.scheduler, f"one of {', '.join(schedulers.NAMES)}; or left out")
+        for key in self.extra:
+            ok = key not in (*SETTINGS, *OWN) and not key.startswith("callback")
+            require(ok, "extra", key, "another argument of the pipeline's call than a sampling run fills in itself")
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of a diffusers pipeline's call; what is left out stays the pipeline's own."""
-        asked = asdict(self)
-        del asked["batch_size"], asked["scheduler"]
-        asked["num_inference_steps"] = asked.pop("steps")
-        return {k: v for k, v in asked.items() if v is not None}
+        """Keyword arguments of a diffusers pipeline's call without `extra`; what is left out stays its own."""
+        asked = {key: getattr(self, "steps" if key == "num_inference_steps" else key) for key in SETTINGS}
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; `extra` only where there is some."""
+        fields = asdict(self)
+        return fields if self.extra else {key: value for key, value in fields.items() if key != "extra"}
+
+
+def steps_of(pipe: Any) -> int:
+    """Turns of the pipeline's last sampling run; some pipelines do not keep the number."""
+    told = getattr(pipe, "num_timesteps", None)
+    return len(pipe.scheduler.timesteps) if told is None else int(told)
 
 
 def batched(count: int, size: int) -> list[slice]:
@@ -101,31 +118,46 @@ def run_pipeline(
     """
     pipe.set_progress_bar_config(disable=True)
     given = {key: value for key, value in inputs.items() if key != ANSWERS}
-    taken = inspect.signature(type(pipe).__call__).parameters
+    taken = parameters_of(type(pipe))
     with ExitStack() as stack:
+        stack.enter_context(same_padding(pipe))
         if ANSWERS in inputs:
             stack.enter_context(replaying(pipe, inputs[ANSWERS]))
         if callback is not None and END_OF_STEP in taken:
             given[END_OF_STEP] = callback
         elif callback is not None:
             stack.enter_context(counting(pipe, callback))
-        return pipe(**given, **arguments_of(pipe, sampling), generator=noise(identities, seed), output_type=output)
+        given |= arguments_of(type(pipe), sampling) | {"generator": noise(identities, seed), "output_type": output}
+        return pipe(**given)
 
 
-def arguments_of(pipe: Any, sampling: Sampling) -> dict[str, Any]:
-    """The sampling's arguments of a pipeline's call; settings that it does not have must be at their defaults.
+def arguments_of(pipeline: type, sampling: Sampling) -> dict[str, Any]:
+    """Keyword arguments of a pipeline's call; what is left out stays the pipeline's own.
+
+    A pipeline that would round the image's size to one that it was trained on is told not to where a size is asked for.
+
+    Args:
+        pipeline: the class.
 
     Raises:
-        SpecError: a setting that the pipeline does not have is not.
+        SpecError: the call does not take an argument of `extra`, or a setting that is not at its default.
     """
-    taken, default = inspect.signature(type(pipe).__call__).parameters, Sampling().arguments()
-    asked = sampling.arguments()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()):
-        return asked
-    for key in asked.keys() - taken.keys():
+    taken, default, asked = parameters_of(pipeline), Sampling().arguments(), sampling.arguments()
+    anything = {name for name, parameter in taken.items() if parameter.kind is inspect.Parameter.VAR_KEYWORD}
+    for key in () if anything else asked.keys() - taken.keys():
         if asked.pop(key) != default.get(key):
-            raise SpecError(f"sampling: a {type(pipe).__name__} takes no {key}; leave it out")
-    return asked
+            raise SpecError(f"sampling: a {pipeline.__name__} takes no {key}; leave it out")
+    for key in sampling.extra.keys() - taken.keys():
+        raise no_such_key(f"extra.{key}", key, sorted(taken.keys() - {"self", "args", *anything, *OWN, *SETTINGS}))
+    if BINNING in taken and (sampling.height or sampling.width):
+        asked[BINNING] = False
+    return asked | sampling.extra
+
+
+def parameters_of(pipeline: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a pipeline's call, and of the calls that it inherits, by name."""
+    calls = (vars(cls)["__call__"] for cls in pipeline.__mro__ if "__call__" in vars(cls))
+    return {name: parameter for call in calls for name, parameter in inspect.signature(call).parameters.items()}
 
 
 @contextmanager
@@ -150,68 +182,3 @@ def explained(pipe: Any, sampling: Sampling, prompts: str) -> Iterator[None]:
             f"sampling: the {type(pipe).__name__} fails on {prompts} "
             f"({type(error).__name__}: {why}); its components or the sampling's settings do not fit each other"
         ) from error
-
-
-class Stop(Exception):
-    """Ends a run that has shown what it was to show."""
-
-
-def first_call(module: "nn.Module", run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the first call that `module` gets in `run`, which ends there."""
-    first: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first.append((args, kwargs))
-        raise Stop
-
-    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        run()
-    except Stop:
-        pass
-    finally:
-        handle.remove()
-    return first[0]
-
-
-@contextmanager
-def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """For the block of the `with` statement, an object has another method of that name, with the old signature."""
-    before, own = vars(owner).get(name), getattr(owner, name)
-    setattr(owner, name, functools.wraps(own)(method))
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
-
-
-def recording(pipe: Any, answers: list[Any]) -> AbstractContextManager[None]:
-    """For the block of the `with` statement, what the pipeline's encode_prompt returns is added to `answers`."""
-    own = pipe.encode_prompt
-
-    def record(*args: Any, **kwargs: Any) -> Any:
-        answers.append(own(*args, **kwargs))
-        return answers[-1]
-
-    return replaced(pipe, "encode_prompt", record)
-
-
-def replaying(pipe: Any, answers: Sequence[Any]) -> AbstractContextManager[None]:
-    """For the block of the `with` statement, encode_prompt returns what it returned before, without text encoders."""
-    left = iter(answers)
-    return replaced(pipe, "encode_prompt", lambda *args, **kwargs: next(left))
-
-
-def counting(pipe: Any, callback: Callable[..., Any]) -> AbstractContextManager[None]:
-    """Call back after each step of the scheduler, for a pipeline that has no callback_on_step_end."""
-    own, turn = pipe.scheduler.step, count()
-
-    def step(*args: Any, **kwargs: Any) -> Any:
-        found = own(*args, **kwargs)
-        callback(pipe, next(turn), args[1], {"latents": found[0]})
-        return found
-
-    return replaced(pipe.scheduler, "step", step)

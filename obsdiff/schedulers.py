@@ -5,6 +5,7 @@ column. The scheduler is made from the pipeline's own configuration, so that noi
 network predicts stay the model's.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 Scheduler = tuple[str, dict[str, Any]]
@@ -28,11 +29,16 @@ FLOW: dict[str, Scheduler] = {
 NAMES = tuple(sorted(DIFFUSION | FLOW))
 
 
+def is_flow(cls: str, config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler of that class and configuration is for flow matching."""
+    return cls.startswith("FlowMatch") or bool(config.get("use_flow_sigmas", False))
+
+
 def made(name: str, own: Any) -> Any:
     """The scheduler of that name for a pipeline whose own one is `own`."""
     import diffusers
 
-    flow = type(own).__name__.startswith("FlowMatch") or own.config.get("use_flow_sigmas", False)
+    flow = is_flow(type(own).__name__, own.config)
     cls, more = (FLOW if flow else DIFFUSION)[name]
     if flow:
         shift = own.config.get("shift", own.config.get("flow_shift", 1.0))

@@ -268,6 +268,8 @@ class PruneSpec:
             ignored.add("offload_statistics")
         if not self.calibrates:
             record |= {"prompts": (), "sampling": {}}
+        else:
+            record["sampling"] = self.sampling.record()
         defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
         defaults |= DEFAULTS
         record |= {key: defaults[key] for key in ignored}

@@ -177,8 +177,13 @@ def reach(family: ModuleType, denoiser: nn.Module) -> tuple[float, dict[str, int
     inside = module_packages.layers(family.units(denoiser))
     weights = sum(models.linear(denoiser, name).weight.numel() for name in inside)
     linear = (name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear))
-    left = Counter(re.sub(r"\b\d+\b", "*", name) for name in linear if name not in set(inside))
+    left = Counter(starred(name) for name in linear if name not in set(inside))
     return weights / sum(p.numel() for p in denoiser.parameters()), dict(left)
+
+
+def starred(name: str) -> str:
+    """A layer's name with `*` for numbers."""
+    return re.sub(r"\b\d+\b", "*", name)
 
 
 def describe_reach(share: float, left_dense: Mapping[str, int]) -> str:

@@ -82,7 +82,7 @@ def described(kind: Any) -> str:
         return " or ".join(described(one) for one in inner)
     if origin in (tuple, dict):
         item = inner[0 if origin is tuple else 1]
-        return WORDS[origin].format(PLURAL[item])
+        return WORDS[origin].format(PLURAL.get(item, "values"))
     return WORDS.get(kind, f"a {kind.__name__}")
 
 

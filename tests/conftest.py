@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,10 @@ def family(request: pytest.FixtureRequest):
 def counted_once() -> Iterator[None]:
     """Work follows from configuration, shapes and sampling: for tests that plan the same model again and again."""
     from obsdiff.planning import plan as planning
+    from obsdiff.planning import weightless
 
     count, known = planning.count_flops, {}
+    sizes = cache(planning.component_bytes)
 
     def count_flops(family: Any, denoiser: torch.nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Any:
         shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
@@ -93,7 +96,9 @@ def counted_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "count_flops", count_flops)
+        for module in (planning, weightless):
+            patch.setattr(module, "count_flops", count_flops)
+        patch.setattr(planning, "component_bytes", sizes)
         yield
 
 

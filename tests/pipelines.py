@@ -7,14 +7,31 @@ import torch
 from diffusers import (
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    CogView4Pipeline,
+    CogView4Transformer2DModel,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 
 from obsdiff.models import _tiny
@@ -133,7 +150,226 @@ def qwen_image() -> Any:
     )
 
 
-MAKE = {"AuraFlow": aura_flow, "Chroma": chroma, "Lumina2": lumina2, "QwenImage": qwen_image}
+def chatting() -> Any:
+    """A tokenizer of single letters with a chat template."""
+    from transformers import Qwen2Tokenizer
+
+    letters = Qwen2Tokenizer(vocab=LETTERS, merges=[])
+    letters.chat_template = "{{ messages[0]['content'] }}"
+    return letters
+
+
+def z_image() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    letters = chatting()
+    config = Qwen3Config(vocab_size=len(letters), head_dim=16, max_position_embeddings=512, **TEXT)
+    transformer = ZImageTransformer2DModel(
+        all_patch_size=(2,),
+        all_f_patch_size=(1,),
+        in_channels=4,
+        dim=48,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=3,
+        n_kv_heads=3,
+        norm_eps=1e-5,
+        qk_norm=True,
+        cap_feat_dim=32,
+        rope_theta=256.0,
+        t_scale=1000.0,
+        axes_dims=[8, 4, 4],
+        axes_lens=[256, 32, 32],
+    )
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.zeros_(token)  # diffusers leaves them as memory had them
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_tiny.flow_autoencoder(),
+        text_encoder=Qwen3Model(config),
+        tokenizer=letters,
+        transformer=transformer,
+    )
+
+
+def flux2_klein() -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    letters = chatting()
+    text = TEXT | {"num_hidden_layers": 27}  # the pipeline reads the outputs of layers 9, 18 and 27
+    config = Qwen3Config(vocab_size=len(letters), head_dim=16, max_position_embeddings=512, **text)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLFlux2(
+            sample_size=32,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            latent_channels=1,
+            norm_num_groups=4,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=Qwen3ForCausalLM(config),
+        tokenizer=letters,
+        transformer=Flux2Transformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=96,
+            timestep_guidance_channels=32,
+            axes_dims_rope=[4, 4, 4, 4],
+            guidance_embeds=False,
+        ),
+    )
+
+
+def cog_view4() -> Any:
+    from transformers import GlmConfig, GlmForCausalLM
+
+    _, letters = _tiny.t5(32)  # GLM's own adds special tokens to every text, as this one does
+    config = GlmConfig(vocab_size=len(letters), head_dim=16, pad_token_id=0, eos_token_id=1, **TEXT)
+    return CogView4Pipeline(
+        tokenizer=letters,
+        text_encoder=GlmForCausalLM(config),
+        vae=_tiny.flow_autoencoder(),
+        transformer=CogView4Transformer2DModel(
+            patch_size=2,
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            out_channels=4,
+            text_embed_dim=32,
+            time_embed_dim=8,
+            condition_dim=4,
+            rope_axes_dim=(16, 16),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True, time_shift_type="linear"
+        ),
+    )
+
+
+def sana() -> Any:
+    from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+    letters = GemmaTokenizer(vocab=LETTERS, merges=[])
+    config = Gemma2Config(vocab_size=len(letters), head_dim=16, **TEXT)
+    blocks = ("ResBlock", "EfficientViTBlock")
+    return SanaPipeline(
+        tokenizer=letters,
+        text_encoder=Gemma2Model(config),
+        vae=AutoencoderDC(
+            in_channels=3,
+            latent_channels=4,
+            attention_head_dim=2,
+            encoder_block_types=blocks,
+            decoder_block_types=blocks,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            encoder_qkv_multiscales=((), (5,)),
+            decoder_qkv_multiscales=((), (5,)),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            downsample_block_type="conv",
+            upsample_block_type="interpolate",
+            decoder_norm_types="rms_norm",
+            decoder_act_fns="silu",
+        ),
+        transformer=SanaTransformer2DModel(
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=16,
+            cross_attention_dim=32,
+            caption_channels=32,
+            sample_size=16,
+        ),
+        scheduler=DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0),
+    )
+
+
+def pixart_sigma() -> Any:
+    t5, letters = _tiny.t5(32)
+    return PixArtSigmaPipeline(
+        tokenizer=letters,
+        text_encoder=t5,
+        vae=_tiny.autoencoder(),
+        transformer=PixArtTransformer2DModel(
+            sample_size=16,
+            num_layers=2,
+            patch_size=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            caption_channels=32,
+            in_channels=4,
+            cross_attention_dim=32,
+            out_channels=8,
+        ),
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+
+
+def hunyuan_dit() -> Any:
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = BertTokenizer(vocab={c: i for i, c in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS])})
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    t5, letters = _tiny.t5(32)
+    return HunyuanDiTPipeline(
+        vae=AutoencoderKL(  # the pipeline takes it for granted that a latent stands for 8 × 8 pixels
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            norm_num_groups=4,
+        ),
+        text_encoder=BertModel(config),
+        tokenizer=words,
+        transformer=HunyuanDiT2DModel(
+            sample_size=16,
+            num_layers=4,
+            patch_size=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            in_channels=4,
+            cross_attention_dim=32,
+            cross_attention_dim_t5=32,
+            pooled_projection_dim=16,
+            hidden_size=32,
+            activation_fn="gelu-approximate",
+        ),
+        scheduler=DDPMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=t5,
+        tokenizer_2=letters,
+    )
+
+
+MAKE = {
+    "AuraFlow": aura_flow,
+    "Chroma": chroma,
+    "CogView4": cog_view4,
+    "Flux2Klein": flux2_klein,
+    "HunyuanDiT": hunyuan_dit,
+    "Lumina2": lumina2,
+    "PixArtSigma": pixart_sigma,
+    "QwenImage": qwen_image,
+    "Sana": sana,
+    "ZImage": z_image,
+}
 
 
 def made(name: str) -> Any:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from obsdiff import PruneSpec, Sampling, Source, SpecError, plan, targets
-from obsdiff.pipelines.loading import FACTS
+from obsdiff.pipelines.sources import FACTS
 from obsdiff.planning.counting import paper_flops
-from obsdiff.planning.plan import Plan, describe, meta_denoiser, remove
+from obsdiff.planning.plan import Plan, describe, remove
+from obsdiff.planning.weightless import meta_denoiser
 
 pytestmark = pytest.mark.usefixtures("counted_once")
 HUB = sorted(path.stem.replace("--", "/", 1) for path in FACTS.glob("*.json"))
@@ -63,7 +64,7 @@ def test_flops_of_use_fall_as_the_papers_do(sparsity):
 def test_work_is_the_papers_as_it_counts(hub):
     """All fourteen numbers, by shapes alone; XL's 4.6949 is printed as 4.70."""
     for sparsity, expected in TFLOPS[hub].items():
-        family, denoiser, _ = meta_denoiser(Source(hub))
+        family, denoiser = meta_denoiser(Source(hub))
         spec = PruneSpec(method="magnitude", pattern="structured", sparsity=sparsity or 0.5, exclude=ENDS[hub])
         for target in targets.find(family, denoiser, spec) if sparsity else ():
             remove(denoiser, target, sparsity)

@@ -9,7 +9,7 @@ import pytest
 from obsdiff import registry
 
 LIBRARY = (
-    ("errors", "typed", "registry", "devices"),
+    ("errors", "typed", "registry", "devices", "observing", "flops"),
     ("storage",),
     ("solver",),
     ("weightings", "patterns", "allocations", "methods", "schedulers", "packages"),

@@ -275,7 +275,7 @@ def test_subclasses_of_supported_pipelines_work_and_others_are_refused(family):
     assert hasattr(diffusers, other)
     for cls in (other, "Nonsense", "torch", "Tensor"):
         with pytest.raises(SpecError, match=f"model: a {cls} is not supported .*{family.TRAITS.pipeline}"):
-            models.family_named(cls)
+            models.family_of_index({"_class_name": cls})
 
 
 def test_every_linear_layer_is_in_reach_or_named(family):

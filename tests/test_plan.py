@@ -123,6 +123,7 @@ def test_solver_makes_the_products_that_are_planned():
     assert sum(factor_flops(3000)) == pytest.approx(2 / 3 * 3000**3)
 
 
+@pytest.mark.usefixtures("counted_once")
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
 def test_every_method_and_pattern_has_a_plan(name, folders):
     for method, pattern in combinations():

@@ -18,6 +18,7 @@ from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.checkpoint import WEIGHTS
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swaps
+from obsdiff.planning.counting import Products
 from obsdiff.surgery import State
 
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "a dog")]
@@ -185,3 +186,14 @@ def test_layer_error_of_zeroed_layer_is_one_and_biases_count():
     moved = State(layer.weight.detach(), layer.bias.detach() + 0.1)
     errors = layer_errors(pipe, Pruned({name: moved}), prompts, SAMPLING, 0)
     assert [e.name for e in errors if e.error > 0] == [name]
+
+
+def test_flops_of_attention_are_counted_on_every_device():
+    """torch counts a CPU's fused attention as nothing."""
+    query, key = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    expected = 2 * (2 * 3) * (5 * 7 * 8) * 2
+    with torch.no_grad():
+        assert flops(lambda: nn.functional.scaled_dot_product_attention(query, key, key)) == expected
+    with Products() as counter:
+        nn.functional.scaled_dot_product_attention(query, key, key)
+    assert sum(counter.flops.values()) == expected

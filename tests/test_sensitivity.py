@@ -73,7 +73,7 @@ def test_the_mean_over_many_draws_is_the_squared_jacobian(guidance):
     tokens, rows, draws = torch.zeros(2, 5), torch.zeros(3), 3000
     for seed in range(draws):
         found = sensitivity.measure(plain, [Call(0, 0, {})], network, groups, CPU, guidance or 1.0, seed, None)
-        tokens += found.tokens[0, ("first",)] / draws
+        tokens += found.tokens[0, ("first",), 0] / draws
         rows += found.rows["first"] / draws
     expected = jacobian_energy(network, x, guidance)
     torch.testing.assert_close(tokens, expected.sum(dim=-1), rtol=0.15, atol=0.02 * float(expected.sum(dim=-1).max()))
@@ -117,14 +117,14 @@ def test_every_family_gives_a_weight_for_every_token_and_row(family):
 
 
 def test_scale_and_zeros():
-    sums = Sensitivity({(0, ("a",)): torch.tensor([[1.0, 3.0]])}, {"a": torch.tensor([0.0, 2.0, 4.0])})
-    larger = Sensitivity({(0, ("a",)): torch.tensor([[7.0, 21.0]])}, {"a": torch.tensor([0.0, 14.0, 28.0])})
+    sums = Sensitivity({(0, ("a",), 0): torch.tensor([[1.0, 3.0]])}, {"a": torch.tensor([0.0, 2.0, 4.0])})
+    larger = Sensitivity({(0, ("a",), 0): torch.tensor([[7.0, 21.0]])}, {"a": torch.tensor([0.0, 14.0, 28.0])})
     for one in (sums, larger):
-        torch.testing.assert_close(one.token_weights(("a",))[0], torch.tensor([[0.5, 1.5]]))
+        torch.testing.assert_close(one.token_weights(("a",))[0, 0], torch.tensor([[0.5, 1.5]]))
         rows = one.row_weights("a")
         torch.testing.assert_close(rows, torch.tensor([sensitivity.LEAST, 1.0, 2.0]))
     assert larger.importance("a", ("a",)) == pytest.approx(7 * sums.importance("a", ("a",)))
-    nothing = Sensitivity({(0, ("a",)): torch.zeros(1, 2)}, {"a": torch.zeros(3)})
+    nothing = Sensitivity({(0, ("a",), 0): torch.zeros(1, 2)}, {"a": torch.zeros(3)})
     assert nothing.token_weights(("a",)) is None and nothing.row_weights("a") is None
 
 

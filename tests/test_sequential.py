@@ -11,7 +11,8 @@ from obsdiff import models, prune
 from obsdiff.calibration.calls import fold, unfold
 from obsdiff.calibration.runs import Calibration
 from obsdiff.calibration.sharing import trajectory_of
-from obsdiff.calibration.walking import Walk, scope_of
+from obsdiff.calibration.stops import scope_of
+from obsdiff.calibration.walking import Walk
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import layers
 from obsdiff.pipelines import samplers

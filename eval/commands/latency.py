@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eval.commands import Sampling_, Source_
-from obsdiff import devices
+from obsdiff import devices, models
 from obsdiff.jobs.leases import lease
 
 
@@ -41,9 +41,11 @@ def run(
     if checkpoint:
         pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
         place(pipe, source)
+        models.family_of(pipe, sampling)  # one without a file finds its layers by a call
         record = timed(pipe, pruned, sampling)
     else:
         place(pipe, source)
+        models.family_of(pipe, sampling)
         record = timed(pipe, Pruned({}), sampling, zeroed(pipe))
         record["zeros"] |= {"share": ZEROED}
     write_record(out, record | {"machine": machine(source)})

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from eval.commands import Sampling_, Source_
-from obsdiff import devices
+from obsdiff import devices, models
 from obsdiff.jobs.leases import lease
 
 
@@ -44,6 +44,7 @@ def run(
     pipe = open_pipeline(source, sampling)
     pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
     place(pipe, source)
+    models.family_of(pipe, sampling)  # one without a file finds its layers by a call
     chosen = read_prompts(prompts_file)[:prompts]
     found = Profile(
         layers=layer_errors(pipe, pruned, chosen, sampling, seed),

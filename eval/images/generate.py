@@ -120,6 +120,10 @@ def sampled(
     """Images of a batch, (b, h, w, 3) float of 0 to 1, and what the safety checker flags of them."""
     embeds = family.encode(pipe, [p.caption for p in batch], sampling)
     found = run_pipeline(pipe, embeds, sampling, [p.id for p in batch], seed, output="np")
+    for key, size in zip(("height", "width"), found.images.shape[1:3], strict=True):
+        asked = getattr(sampling, key)
+        if asked not in (None, size):
+            raise SpecError(f"{key}: asked for {asked}, and the {type(pipe).__name__} draws {size} pixels; give {size}")
     return found.images, getattr(found, "nsfw_content_detected", None) or [False] * len(batch)
 
 

@@ -81,7 +81,8 @@ class Profile:
             model and `nonzero` after pruning.
         bytes: of the denoiser's parameters, all in the pipeline's dtype: `dense`; `memory`, pruned, as dense kernels
             need them, zeros included; `disk`, the pruned layers' file and the parameters that are not in it.
-        paper_flops: of the pruned denoiser as the paper counts (obsdiff/planning/counting.py).
+        paper_flops: of the pruned denoiser as the paper counts (obsdiff/planning/counting.py); None of a pipeline
+            without a file in obsdiff/models.
         machine: device, dtype, and whether float32 products may be TF32.
     """
 
@@ -91,7 +92,7 @@ class Profile:
     prunable: dict[str, int]
     denoiser: dict[str, int]
     bytes: dict[str, int]
-    paper_flops: int
+    paper_flops: int | None
     machine: dict[str, Any]
 
     @classmethod
@@ -126,8 +127,8 @@ class Model:
 class ModelMetric(Protocol):
     """A file of this folder."""
 
-    def compute(self, model: Model) -> Value:
-        """The value, and its quartiles if it was timed."""
+    def compute(self, model: Model) -> Value | None:
+        """The value, and its quartiles if it was timed; None where the model has none."""
 
 
 def traits(name: str) -> Traits:

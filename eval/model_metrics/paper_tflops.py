@@ -13,5 +13,6 @@ TRAITS = Traits(
 )
 
 
-def compute(model: Model) -> Value:
-    return model.profile.paper_flops / 1e12, None
+def compute(model: Model) -> Value | None:
+    counted = model.profile.paper_flops
+    return None if counted is None else (counted / 1e12, None)

@@ -11,9 +11,10 @@ from torch import nn
 from eval.images.trajectories import Batch, encoded
 from obsdiff import models, packages
 from obsdiff.captions.prompts import Prompt
+from obsdiff.observing import first_call
 from obsdiff.pipelines.guard import eager
 from obsdiff.pipelines.staging import denoising
-from obsdiff.sampling import Sampling, first_call, run_pipeline
+from obsdiff.sampling import Sampling, run_pipeline
 
 PROMPT = Prompt("latency", "a photograph of a tiger")
 """time and work do not depend on the words, which every family's text encoders take as many tokens of"""

@@ -15,7 +15,7 @@ from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import DENSE, Swaps, swapping
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines.staging import denoising
-from obsdiff.sampling import Sampling
+from obsdiff.sampling import Sampling, steps_of
 
 Sums = defaultdict[tuple[str, int], Tensor]
 """(block or what else is compared, step) → squared difference and squared norm of the dense one, (2,) float64"""
@@ -101,7 +101,7 @@ def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sa
     ):
         for batch in batches:
             compare(pipe, swaps, batch, names, sums, sampling, seed)
-    steps = range(pipe.num_timesteps)
+    steps = range(steps_of(pipe))
     return Deviation(
         blocks=list(names),
         by_block=[[ratio(sums[name, step]) for step in steps] for name in names],

@@ -77,13 +77,18 @@ def hook_of(layer: nn.Linear, pruned: State, sums: Tensor) -> Callable[[nn.Modul
     return hook
 
 
-def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int:
+def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int | None:
     """FLOPs of the pruned denoiser as obsdiff.planning.counting.paper_flops counts them, without its weights.
 
     Args:
         pipe: the dense pipeline.
+
+    Returns:
+        None where the pipeline's class has no file in obsdiff/models.
     """
     family, dense = models.family_of(pipe), models.denoiser_of(pipe)
+    if models.name_of(family) == models.AUTO:
+        return None
     with torch.device("meta"):
         denoiser = type(dense).from_config(dense.config)
     pruned.install(family, denoiser)

@@ -15,12 +15,13 @@ from eval.profile.calls import PROMPT, ready
 from obsdiff import devices, models
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
+from obsdiff.flops import MISSING
 from obsdiff.sampling import Sampling
 
 
 def flops(call: Callable[[], Any]) -> int:
-    """FLOPs of a call as torch counts them, 2 a multiply-add; a product with zero counts like any other."""
-    with FlopCounterMode(display=False) as counter:
+    """FLOPs of a call, 2 a multiply-add (obsdiff/flops.py); a product with zero counts like any other."""
+    with FlopCounterMode(display=False, custom_mapping=MISSING) as counter:
         call()
     return int(counter.get_total_flops())
 

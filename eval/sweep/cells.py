@@ -72,15 +72,15 @@ def decimal(value: float) -> str:
 def text_of(values: dict[str, Any], shared: Collection[str] = ()) -> str:
     """Options as an axis' value: `bias=true+group=row`, `plain` where there are none.
 
-    A file is told by its name, a mapping within by `sampling.steps=15`, what does not fit into a folder's name by its
-    hash.
+    A file is told by its name, a mapping within by `sampling.steps=15` or `extra.true_cfg_scale=4`, what does not fit
+    into a folder's name by its hash.
 
     Args:
         shared: names that several files have; their paths' hash is added.
     """
     parts = []
     for key, value in values.items():
-        if isinstance(value, dict) and key == "sampling":
+        if isinstance(value, dict) and key in ("sampling", "extra"):
             parts += [f"{key}.{text_of({inner: v})}" for inner, v in value.items()]
             continue
         text = "_".join(map(str, value)) if isinstance(value, list | tuple) else json.dumps(value).strip('"')

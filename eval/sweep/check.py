@@ -12,9 +12,8 @@ from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, is_tiny, needs, read_model, read_sweep, results_of
 from eval.sweep.grid import models_of
 from eval.sweep.needs import Need, once
-from obsdiff import models
-from obsdiff.pipelines.sizes import FACTS
-from obsdiff.pipelines.sources import component_files, read_record
+from obsdiff.pipelines import families
+from obsdiff.pipelines.sources import component_files, shipped
 from obsdiff.source import Source
 
 GIB = 2**30
@@ -87,8 +86,7 @@ def checkpoint_size(found: Need, sweep: Sweep) -> str | None:
 
 def parameters(source: Source) -> dict[str, int]:
     """Component → parameters of a published checkpoint; nothing of others."""
-    path = FACTS / f"{source.model.replace('/', '--')}.json"
-    return dict(read_record(path).get("parameters", {})) if path.is_file() else {}
+    return dict(shipped(source).get("parameters", {}))
 
 
 def device_items(sweep: Sweep) -> Iterator[Item]:
@@ -137,7 +135,7 @@ def cell_bytes(cell: Cell, sweep: Sweep, folder: Path) -> float:
 
 def denoiser_bytes(family: str, source: Source) -> int:
     """Of the published checkpoint, or of the files that are here."""
-    name = models.traits(family).denoiser
+    name = families.traits(source, family).denoiser
     if known := parameters(source).get(name):
         return known * BYTES[source.dtype]
     files = component_files(source).get(name, []) if Path(source.model).is_dir() else []

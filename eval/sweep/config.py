@@ -12,8 +12,10 @@ from eval.sweep.needs import Need, layers_needs, missing, needs_of, prompts_need
 from eval.sweep.reading import home, read_mapping
 from eval.sweep.schemas import check
 from eval.sweep.tiny import shrunk, shrunk_model
-from obsdiff import devices, registry
+from obsdiff import devices, models, registry
 from obsdiff.errors import SpecError
+from obsdiff.models import AUTO
+from obsdiff.pipelines import families
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
 from obsdiff.typed import made, require
@@ -87,13 +89,14 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
         SpecError: with file, key, value and what is allowed.
     """
     path = MODELS / f"{name}.yaml"
-    record = read_record(name)
+    record = {"family": AUTO} | read_record(name)
     check(record, "model.schema.yaml", str(path))
     for part, key in PATHS:
         if isinstance(value := record[part].get(key), str):
             record[part][key] = home(value)
     try:
         check_values(record)
+        record["family"] = families.named(Source(**record["source"]), record["family"])
     except (SpecError, registry.UnknownEntry) as error:
         raise SpecError(f"{path}: {error}") from None
     if files and (problem := missing(needs_of(str(path), record))):
@@ -103,7 +106,7 @@ def read_model(name: str, files: bool = True) -> dict[str, Any]:
 
 def check_values(record: Mapping[str, Any]) -> None:
     """Raise SpecError, or UnknownEntry, where a value of a model file is not allowed whatever lies on this machine."""
-    registry.check("obsdiff.models", record["family"], "family")
+    models.check(record["family"], "family")
     source = made(Source, record["source"], "source")
     require(
         source.offload != "sequential", "source.offload", "sequential", "one that prune can run under; none or model"
@@ -139,8 +142,8 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
     """
     check(config, "config.schema.yaml", "config")
     check_paper(config)
-    models = {name: read_model(name, files=False) for name in models_of(config)}
-    cells = grid(config, models)
+    records = {name: read_model(name, files=False) for name in models_of(config)}
+    cells = grid(config, records)
     texts: dict[str, dict[str, dict[str, Any]]] = {axis: {} for axis in Overrides._fields}
     for cell, overrides in cells.items():
         for axis, values in overrides._asdict().items():
@@ -151,9 +154,9 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
                 key: value for key, value in overrides.calibration.items() if key != "sampling"
             }
     if is_tiny(config):
-        models = {name: shrunk_model(model, results_of(config)) for name, model in models.items()}
-        return Sweep(list(cells), models, **shrunk(texts))
-    sweep = Sweep(list(cells), models, **texts)
+        records = {name: shrunk_model(name, model, results_of(config)) for name, model in records.items()}
+        return Sweep(list(cells), records, **shrunk(texts))
+    sweep = Sweep(list(cells), records, **texts)
     if files and (problem := missing(needs(sweep, config["pruning"]))):
         raise SpecError(problem)
     return sweep

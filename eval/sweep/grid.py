@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
 from obsdiff import methods, patterns, registry
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import samplers, sizes
+from obsdiff.pipelines import families, samplers, sizes
 from obsdiff.sampling import Sampling
 from obsdiff.source import Source
 from obsdiff.spec import PruneSpec
@@ -79,8 +79,10 @@ def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:
     for override in overrides:
         values |= override
     made = Sampling(**values)
-    samplers.check(model["family"], made)
-    sizes.check(model["family"], Source(**model["source"]), made)
+    source = Source(**model["source"])
+    traits = families.traits(source, model["family"])
+    samplers.check(traits, made)
+    sizes.check(traits, source, made)
     return made
 
 

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from eval.network_weights import JUDGES
 from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
+from obsdiff.pipelines import families
 from obsdiff.pipelines.complete import require_layers, require_model
 from obsdiff.pipelines.sources import files_below
 from obsdiff.source import Source
@@ -68,12 +69,13 @@ def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any])
         key: what holds the options.
     """
     source = Source(**model["source"])
+    denoiser = families.traits(source, model["family"]).denoiser
     for name in ("exclude", "layer_sparsity"):
         for pattern in options.get(name, ()):
 
             def check(pattern: str = pattern, name: str = name) -> None:
                 try:
-                    require_layers(source, model["family"], [pattern])
+                    require_layers(source, denoiser, [pattern])
                 except SpecError as error:
                     raise SpecError(f"{key}.{name}: {error}") from None
 

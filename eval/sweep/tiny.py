@@ -9,6 +9,9 @@ not have, are left out, so that all their layers are pruned alike.
 from collections.abc import Mapping
 from typing import Any
 
+from obsdiff.errors import SpecError
+from obsdiff.models import AUTO
+
 STEPS, CALIBRATION, EVALUATION = 3, 4, 8
 """denoising steps, and captions"""
 LAYERS = ("exclude", "layer_sparsity")
@@ -17,8 +20,17 @@ Texts = dict[str, dict[str, dict[str, Any]]]
 """axis → text in a cell's path → what it stands for"""
 
 
-def shrunk_model(model: Mapping[str, Any], results: str) -> dict[str, Any]:
-    """A model file's content with the tiny pipeline of its family, which the workflow writes into `results`."""
+def shrunk_model(name: str, model: Mapping[str, Any], results: str) -> dict[str, Any]:
+    """A model file's content with the tiny pipeline of its family, which the workflow writes into `results`.
+
+    Raises:
+        SpecError: the family has none.
+    """
+    if model["family"] == AUTO:
+        raise SpecError(
+            f"scale: 'tiny' has no model in the place of {name!r}, whose class has no file in obsdiff/models; leave "
+            "scale out, or give `models` others"
+        )
     kept = {k: v for k, v in model["sampling"].items() if k in ("guidance_scale", "scheduler")}
     return {
         "family": model["family"],

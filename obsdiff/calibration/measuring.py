@@ -4,7 +4,7 @@ A Measure is asked for the dense model's statistics, where an allocation wants t
 other, each of which is pruned before the next is asked for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,9 +80,10 @@ class Walked:
         device: torch.device,
         folder: Path | None,
         sensitivity: Sensitivity | None,
+        repeated: Mapping[str, int],
     ) -> None:
         self.denoiser, self.spec, self.trajectory, self.device = denoiser, spec, trajectory, device
-        self.folder, self.sensitivity = folder, sensitivity
+        self.folder, self.sensitivity, self.repeated = folder, sensitivity, repeated
         self.alphas = alphas_of(spec)(trajectory.steps)
         self.walk: Walk | None = None
         self.pruning: Walk | None = None
@@ -102,7 +103,8 @@ class Walked:
         """All calls at their start; those of the walk before end where they are."""
         self.close()
         tokens = self.sensitivity if self.spec.sensitivity in ("tokens", "both") else None
-        self.walk = Walk(self.trajectory, self.denoiser, self.alphas, self.device, self.folder, tokens)
+        parts = (self.trajectory, self.denoiser, self.alphas, self.device, self.folder, tokens, self.repeated)
+        self.walk = Walk(*parts)
         return self.walk
 
     def close(self) -> None:
@@ -179,9 +181,9 @@ def begin(
             calibration = sampled().calibration
             with clock("sample"):
                 trajectory.record(calibration, denoiser)
-        return Walked(
-            denoiser, spec, trajectory, stage.device, folder, dense_pass(pipe, stage, spec, clock, trajectory, chosen)
-        )
+        found = dense_pass(pipe, stage, spec, clock, trajectory, chosen)
+        repeated = getattr(models.family_of(pipe), "repeated", {})
+        return Walked(denoiser, spec, trajectory, stage.device, folder, found, repeated)
     return Shared(denoiser, spec, shared, sampled) if shared else sampled()
 
 
@@ -194,7 +196,8 @@ def dense_pass(
         return None
     denoiser = models.denoiser_of(pipe)
     groups = groups_of(chosen) if spec.sensitivity != "none" else []
-    calls, guidance = trajectory.calls(), spec.sampling.guidance_scale
+    known = models.name_of(models.family_of(pipe)) != models.AUTO
+    calls, guidance = trajectory.calls(), spec.sampling.guidance_scale if known else None
     stage.sampling()
     with clock("sensitivities"):
         return sensitivity.measure(trajectory, calls, denoiser, groups, stage.device, guidance, spec.seed, last)

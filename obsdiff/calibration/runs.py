@@ -19,7 +19,7 @@ from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.guard import finite
 from obsdiff.pipelines.samplers import using
-from obsdiff.sampling import batched, explained, run_pipeline
+from obsdiff.sampling import batched, explained, run_pipeline, steps_of
 from obsdiff.solver.statistics import STATISTICS, Statistic, StatisticError
 from obsdiff.spec import PruneSpec
 
@@ -89,7 +89,7 @@ class Calibration:
 
         def alpha() -> float:
             assert self.alphas is not None
-            return float(self.alphas(self.pipe.num_timesteps)[steps.now])
+            return float(self.alphas(steps_of(self.pipe))[steps.now])
 
         odd: slice | None = None
         with summing(denoiser, list(found.values()), alpha):
@@ -119,7 +119,7 @@ class Calibration:
         """Sample a batch again and raise LayerError where NaN or infinity arises first."""
         steps = Steps()
         place = self.where(rows)
-        with blamed(denoiser, lambda: f"step {steps.now + 1} of {self.pipe.num_timesteps}, {place}"):
+        with blamed(denoiser, lambda: f"step {steps.now + 1} of {steps_of(self.pipe)}, {place}"):
             self.run(rows, steps)
 
 

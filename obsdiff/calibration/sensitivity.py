@@ -6,9 +6,11 @@ g = ∂⟨v, λ⟩/∂(layer output) = Jᵀλ has E[g gᵀ] = JᵀJ (Hutchinson 
 entry adds to ‖Δv‖². It is kept as a product of two parts, a weight for each token and one for each output row.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,23 +31,27 @@ class Sensitivity:
     """Sums of g² over the calls of a trajectory, as far as they were asked for.
 
     Attributes:
-        tokens: (call, group) → (batch, …) float32 on the CPU, summed over the rows of the group's layers.
+        tokens: (call, group, use) → (batch, …) float32 on the CPU, summed over the rows of the group's layers; uses are
+            counted from 0, and a layer has several where a call reads it again with other tokens.
         rows: layer → (rows,) float32 on its device, summed over all calls and tokens.
         outputs: call → the dense output of the layer that is refitted, on the CPU.
     """
 
-    tokens: dict[tuple[int, Group], Tensor] = field(default_factory=dict)
+    tokens: dict[tuple[int, Group, int], Tensor] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
 
-    def token_weights(self, group: Group) -> dict[int, Tensor] | None:
-        """Call → weights of its tokens, of mean 1 over all calls; None where no output depends on the group."""
-        found = {call: energy for (call, of), energy in self.tokens.items() if of == group}
+    def token_weights(self, group: Group) -> dict[tuple[int, int], Tensor] | None:
+        """(call, use) → weights of the tokens, of mean 1 over all; None where no output depends on the group.
+
+        A use on which no output depends is left out.
+        """
+        found = {(call, use): energy for (call, of, use), energy in self.tokens.items() if of == group}
         total = sum(float(energy.sum()) for energy in found.values())
         if not total:
             return None
         mean = total / sum(energy.numel() for energy in found.values())
-        return {call: energy / mean for call, energy in found.items()}
+        return {place: energy / mean for place, energy in found.items()}
 
     def row_weights(self, layer: str) -> Tensor | None:
         """(rows,) float32, of mean near 1; None where no output depends on the layer."""
@@ -58,7 +64,7 @@ class Sensitivity:
         """The mean of g² over the layer's tokens and rows; 1 where rows were not asked for."""
         if layer not in self.rows:
             return 1.0
-        tokens = sum(energy.numel() for (_, of), energy in self.tokens.items() if of == group)
+        tokens = sum(energy.numel() for (_, of, _), energy in self.tokens.items() if of == group)
         return float(self.rows[layer].mean()) / max(1, tokens)
 
 
@@ -68,7 +74,7 @@ def measure(
     denoiser: nn.Module,
     groups: Sequence[Group],
     device: torch.device,
-    guidance: float,
+    guidance: float | None,
     seed: int,
     last: str | None,
 ) -> Sensitivity:
@@ -78,7 +84,8 @@ def measure(
 
     Args:
         groups: whose layers to measure; none to run forward only.
-        guidance: s; not used where a call has one row per prompt.
+        guidance: s; not used where a call has one row per prompt. None where it is not known which rows are which:
+            both sides count alike then.
         last: name of the layer whose outputs are kept.
     """
     found = Sensitivity()
@@ -88,9 +95,10 @@ def measure(
             at[:] = [number]
             with torch.set_grad_enabled(bool(groups)):
                 output = trajectory.run(call, denoiser, device, differentiable=bool(groups))
+                output = output[0] if isinstance(output, tuple | list) else output.sample
+                output = torch.stack(output) if isinstance(output, list) else output  # one of each image
             if not groups:
                 continue
-            output = output[0] if isinstance(output, tuple | list) else output.sample
             prompts = trajectory.prompts[call.batch]
             probe = direction(output.detach(), prompts.stop - prompts.start, guidance, seed, call)
             output.backward(probe)
@@ -100,13 +108,14 @@ def measure(
     return found
 
 
-def direction(output: Tensor, prompts: int, guidance: float, seed: int, call: Call) -> Tensor:
+def direction(output: Tensor, prompts: int, guidance: float | None, seed: int, call: Call) -> Tensor:
     """∂⟨v, λ⟩/∂(output) for a Gaussian λ: λ itself, or ((1 − s) λ, s λ) where a call holds both sides of guidance."""
     generator = torch.Generator("cpu").manual_seed(prompt_seed(f"sensitivity/{call.batch}/{call.step}", seed))
     shape = (prompts, *output.shape[1:])
     probe = torch.randn(shape, generator=generator).to(output.device, output.dtype)
     if output.shape[0] == 2 * prompts:
-        return torch.cat([(1 - guidance) * probe, guidance * probe])
+        sides = (1.0, 1.0) if guidance is None else (1 - guidance, guidance)
+        return torch.cat([side * probe for side in sides])
     return probe
 
 
@@ -116,20 +125,22 @@ def listening(
 ) -> Iterator[list[int]]:
     """Inside the block, backward passes add to `found` and `rows`; yields a list that holds the call's number."""
     at = [0]
+    uses: Counter[tuple[int, str]] = Counter()
     handles: list[Any] = []
     network: Any = denoiser
 
     def listen(name: str, group: Group) -> None:
-        def note(gradient: Tensor) -> None:
+        def note(use: int, gradient: Tensor) -> None:
             energy = gradient.float().square()
-            key = (at[0], group)
+            key = (at[0], group, use)
             tokens = energy.sum(dim=-1).cpu()
             found.tokens[key] = found.tokens[key] + tokens if key in found.tokens else tokens
             rows[name] += energy.reshape(-1, energy.shape[-1]).sum(dim=0)
 
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             if output.requires_grad:
-                output.register_hook(note)
+                output.register_hook(partial(note, uses[at[0], name]))
+                uses[at[0], name] += 1
 
         handles.append(models.linear(denoiser, name).register_forward_hook(hook))
 

@@ -12,7 +12,7 @@ so that what needs no Hessian gets the same bits.
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from obsdiff.pipelines import guard
 from obsdiff.pipelines.identity import Identity, different, identity_of
 from obsdiff.pipelines.staging import Stage, staged
 from obsdiff.report import peak_memory
-from obsdiff.sampling import batched
+from obsdiff.sampling import batched, steps_of
 from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, hash_of, read_json, seal, sealed, write_json
@@ -126,7 +126,7 @@ def summed(pipe: Any, stage: Stage, spec: PruneSpec, folder: Path) -> dict[str, 
     for path in folder.glob(STATISTIC_FILES):
         if int(path.stem.rpartition("-")[2]) > len(written):
             path.unlink()
-    steps = int(pipe.num_timesteps)
+    steps = steps_of(pipe)
     return {"kinds": kinds, "steps": steps, "alphas": alphas_of(spec)(steps).tolist(), "groups": written}
 
 
@@ -136,7 +136,7 @@ def about_of(spec: PruneSpec, base: Identity) -> dict[str, Any]:
         "content": "trajectory" if spec.sequential else "statistics",
         "model": base,
         "prompts": hash_of("\n".join(spec.prompts).encode()),
-        "sampling": asdict(spec.sampling),
+        "sampling": spec.sampling.record(),
         "seed": spec.seed,
         "versions": {name: version(name) for name in VERSIONS},
     }

@@ -21,6 +21,7 @@ from obsdiff.calibration.calls import Call, Recorder, placed, unfold
 from obsdiff.calibration.runs import Calibration, Steps, begun, blamed, check, summing, where
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
+from obsdiff.sampling import steps_of
 from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.storage.files import DamagedFile, made_anew, read_json, seal, sealed, write_json
@@ -108,7 +109,7 @@ class Trajectory:
                 calibration.run(rows, steps)
             finally:
                 handle.remove()
-            self.steps = int(calibration.pipe.num_timesteps)
+            self.steps = steps_of(calibration.pipe)
             batch: dict[str, Any] = {"calls": recorder.calls}
             if self.folder is None:
                 self.memory.append(recorder.tensors)

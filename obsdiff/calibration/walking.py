@@ -4,7 +4,8 @@ All calls of the dense trajectory are under way at once. They stop where the nex
 called, its statistic is summed up from their inputs, it is pruned, and they go on to the next one with its new weights.
 Each block of each call is so computed once. Heads and neurons change layers that a call has passed when their
 statistic is known: there a call stops before the smallest module that holds them all, which it rehearses for the
-statistic and then runs again when it has been made smaller.
+statistic and then runs again when it has been made smaller. A layer that a call reads several times is rehearsed in the
+same way, for all its inputs.
 
 No family is known here: a call's state from layer to layer is its stopped frames, skip connections, embeddings and
 all. What calls hold may be much; where it stays is settled call by call, from one budget:
@@ -20,35 +21,28 @@ All four give the same bits.
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models
 from obsdiff.calibration.calls import Call, placed, unfold
 from obsdiff.calibration.runs import begun, check
 from obsdiff.calibration.sensitivity import Sensitivity
+from obsdiff.calibration.stops import Entries, Seen, stopping
 from obsdiff.calibration.trajectory import WAITING, Trajectory
-from obsdiff.calibration.waiting import Stopped, lasting, stop
+from obsdiff.calibration.waiting import Stopped, lasting
 from obsdiff.errors import SpecError
 from obsdiff.packages import GIB, Group, bytes_of
 from obsdiff.solver.statistics import Statistic
 from obsdiff.targets import Target
 
-Seen = list[tuple[Group, Tensor]]
-"""groups, and the input of each"""
-
 DEVICE, MEMORY, FILES, AGAIN = "on the device", "in memory", "in files", "computed again at every stop"
 SPARE = 1 << 28
 """bytes that files leave free on a disk"""
-
-
-class Rehearsed(Exception):
-    """All inputs of a target were seen."""
 
 
 class Walk:
@@ -62,6 +56,7 @@ class Walk:
         device: torch.device,
         folder: Path | None,
         sensitivity: Sensitivity | None = None,
+        repeated: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """
         Args:
@@ -69,7 +64,9 @@ class Walk:
             device: of the denoiser.
             folder: for files of what calls hold; those that a killed run left are removed.
             sensitivity: weighs the tokens of an input; by default all count the same.
+            repeated: layers that a call reads several times → how often.
         """
+        self.entries = Entries(denoiser, repeated)
         self.trajectory, self.denoiser, self.alphas, self.device = trajectory, denoiser, alphas, device
         self.folder, self.sensitivity = folder, sensitivity
         for stale in folder.glob(WAITING) if folder else ():
@@ -101,11 +98,14 @@ class Walk:
         odd: Call | None = None
         weigh = self.sensitivity.token_weights if self.sensitivity else lambda group: None
         tokens = {group: weigh(group) for group in target.unit}
-        with stopping(self.denoiser, target):
+        with stopping(self.denoiser, target, self.entries):
             for number, stopped in enumerate(self.calls):
+                uses: Counter[Group] = Counter()
                 for group, x in self.take(stopped):
                     alpha, weighed = float(self.alphas[stopped.call.step]), tokens[group]
-                    stats[group].add(x, alpha, None if weighed is None else weighed[number])
+                    nothing = None if weighed is None else torch.zeros(x.shape[:-1])
+                    stats[group].add(x, alpha, (weighed or {}).get((number, uses[group]), nothing))
+                    uses[group] += 1
                     odd = odd or (None if stats[group].finite else stopped.call)
                 if odd:
                     break
@@ -191,6 +191,7 @@ class Walk:
 
     def close(self) -> None:
         """End all calls where they are."""
+        self.entries.close()
         for stopped in self.calls:
             stopped.drop()
 
@@ -202,57 +203,3 @@ def room_on(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + unused) // 2
-
-
-@contextmanager
-def stopping(denoiser: nn.Module, target: Target) -> Iterator[None]:
-    """Inside the block, calls stop at a target with what they have seen of its inputs."""
-    with ExitStack() as stack:
-        if target.sites:
-            scope = denoiser.get_submodule(scope_of(denoiser, target))
-            hook = rehearsal(denoiser, target)
-            stack.callback(scope.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        else:
-            (group,) = target.unit
-
-            def seen(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-                stop([(group, args[0])])
-
-            for name in group:  # whichever is called first; the others follow when the hooks are off
-                stack.callback(models.linear(denoiser, name).register_forward_pre_hook(seen).remove)
-        yield
-
-
-def scope_of(denoiser: nn.Module, target: Target) -> str:
-    """Name of the smallest module that is called and holds all layers of a target."""
-    first, *others = (name.split(".") for name in target.touched)
-    depth = 0
-    while all(len(parts) > depth + 1 and parts[: depth + 1] == first[: depth + 1] for parts in (first, *others)):
-        depth += 1
-    while isinstance(denoiser.get_submodule(".".join(first[:depth])), nn.ModuleList | nn.ModuleDict):
-        depth -= 1
-    return ".".join(first[:depth])
-
-
-def rehearsal(denoiser: nn.Module, target: Target) -> Callable[[nn.Module, Any, Any], None]:
-    """A hook of a target's scope: runs it up to the last of the target's inputs, then stops before it."""
-
-    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen: Seen = []
-
-        def note(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def inner(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-                seen.append((group, args[0]))
-                if len(seen) == len(target.unit):
-                    raise Rehearsed
-
-            return inner
-
-        with ExitStack() as stack:
-            for group in target.unit:
-                stack.callback(models.linear(denoiser, group[0]).register_forward_pre_hook(note(group)).remove)
-            with suppress(Rehearsed):
-                module.forward(*args, **kwargs)
-        stop(seen)
-
-    return hook

@@ -76,7 +76,9 @@ class Manifest:
 @cache
 def validator() -> Draft202012Validator:
     """Of all fields: those of Report and PruneSpec by their types, and those that are the manifest's own."""
-    sampling = {"anyOf": [schema_of(Sampling), {"type": "object", "maxProperties": 0}]}
+    told = schema_of(Sampling)
+    told["required"].remove("extra")  # older checkpoints of the same format have none
+    sampling = {"anyOf": [told, {"type": "object", "maxProperties": 0}]}
     identity = {
         "type": "object",
         "additionalProperties": {"anyOf": [HASH, {"const": ABSENT}]},

@@ -1,8 +1,8 @@
 """Model families: one file per diffusers pipeline class, the only places that know an architecture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from obsdiff import registry
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from obsdiff.packages import Group, Unit
     from obsdiff.sampling import Sampling
     from obsdiff.surgery import Site
+
+
+AUTO = "auto"
+"""family of a model whose class has no file of its own (_auto.py); in a model file, whichever the model's class says"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
         SpecError: it is neither.
     """
     classes = [cls.__name__ for cls in type(pipe).__mro__]
-    if not supported().keys() & set(classes) and "DiffusionPipeline" in classes:
+    if not supported().keys() & set(classes) and "DiffusionPipeline" in classes and not takes_an_image(classes[0]):
         from obsdiff.models import _auto
 
         if (found := _auto.of(pipe, Traits)) is not None:
@@ -90,12 +94,18 @@ def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
     return family_among(classes)
 
 
-def family_named(cls: str) -> ModuleType:
-    """The family of the class that a model_index.json names: a supported one, or one of diffusers based on it.
+def family_of_index(index: Mapping[str, Any], scheduler: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The family of a model by its model_index.json: of its class, or of the nearest one that it inherits from.
+
+    Any other text-to-image pipeline of diffusers has one for masks (_auto.py), which knows no layers yet.
+
+    Args:
+        scheduler: its configuration.
 
     Raises:
-        SpecError: there is none.
+        SpecError: it is neither.
     """
+    cls = str(index.get("_class_name", "pipeline whose model_index.json names no _class_name"))
     if cls in supported():
         return registry.load(__name__, supported()[cls])
     import diffusers
@@ -107,7 +117,34 @@ def family_named(cls: str) -> ModuleType:
             "it is your own and inherits from one of these, write that one as _class_name into model_index.json, or "
             "give the pipeline itself to obsdiff.prune()"
         )
-    return family_among([c.__name__ for c in known.__mro__])
+    classes = [c.__name__ for c in known.__mro__]
+    if not supported().keys() & set(classes) and not takes_an_image(cls):
+        from obsdiff.models import _auto
+
+        if (found := _auto.of_index(known, index, scheduler, Traits)) is not None:
+            return found
+    return family_among(classes)
+
+
+def takes_an_image(cls: str) -> bool:
+    """Whether a pipeline of that class starts from an image, or is steered by one, beside the text."""
+    return any(word in cls for word in ("Img2Img", "Image2Image", "Inpaint", "ControlNet", "Kontext", "Edit"))
+
+
+def name_of(family: Any) -> str:
+    """A family's file in this folder, or AUTO."""
+    return str(family.__name__).rpartition(".")[2].removeprefix("_")
+
+
+def module_of(name: str) -> str:
+    """The module of a family by its name."""
+    return f"{__name__}.{'_' if name == AUTO else ''}{name}"
+
+
+def check(name: str, key: str) -> None:
+    """Raise UnknownEntry unless there is such a family; AUTO is one."""
+    if name != AUTO:
+        registry.check(__name__, name, key, AUTO)
 
 
 def family_among(classes: Sequence[str]) -> ModuleType:
@@ -115,9 +152,12 @@ def family_among(classes: Sequence[str]) -> ModuleType:
     for cls in classes:
         if cls in supported():
             return registry.load(__name__, supported()[cls])
+    hint = "see CONTRIBUTING, 'Add a model', and docs/models.md for other pipelines of diffusers"
+    if takes_an_image(classes[0]):
+        hint = "prune the text-to-image pipeline, whose denoiser it can be given afterwards (docs/models.md)"
     raise SpecError(
         f"model: a {classes[0]} is not supported ({', '.join(supported())}, and classes that inherit from one of "
-        "these); see CONTRIBUTING, 'Add a model', and docs/models.md for other pipelines of diffusers"
+        f"these); {hint}"
     )
 
 

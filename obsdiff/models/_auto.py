@@ -5,7 +5,8 @@ same tensor share a statistic, in the order in which they are called. Heads and 
 patterns are refused. A pipeline that was not watched has the same layers by their names alone, each a group of its own.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -14,15 +15,17 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from obsdiff import sampling, schedulers
+from obsdiff import observing, sampling, schedulers
 from obsdiff.packages import Group, Unit
 from obsdiff.sampling import Sampling
 from obsdiff.surgery import Site
 
 DENOISERS = ("transformer", "unet")
 """components that a pipeline may call its denoiser, the first that is there"""
+SCHEDULER = "scheduler"
 BLOCK_LAYERS = 4
-"""linear layers that a block has at least; an expert of a mixture has three"""
+"""linear layers that a block without attention has at least; an expert of a mixture has three"""
+UNCALLED = "not called as a layer"
 GUIDED = 3
 """rows that a call for one prompt has at most: with it go an empty one and, in some pipelines, an image alone"""
 
@@ -33,14 +36,16 @@ class AutoFamily:
     Attributes:
         TRAITS: of the pipeline's classes.
         left_out: linear layers that stay dense → why.
+        repeated: layers that a call of the denoiser reads several times, with other tokens → how often.
     """
 
     __name__ = __name__
 
-    def __init__(self, pipe: Any, component: str, traits: Any) -> None:
-        self.pipe, self.component, self.TRAITS = ref(pipe), component, traits
+    def __init__(self, traits: Any, pipe: Any = None) -> None:
+        self.TRAITS, self.pipe = traits, ref(pipe) if pipe is not None else lambda: None
         self.found: list[Group] | None = None
         self.left_out: dict[str, str] = {}
+        self.repeated: dict[str, int] = {}
 
     def watch(self, settings: Sampling) -> None:
         """Find out, once, what the pipeline calls when it samples with these settings.
@@ -50,9 +55,10 @@ class AutoFamily:
         """
         pipe = self.pipe()
         if self.found is None and pipe is not None:
-            network = getattr(pipe, self.component)
+            network = getattr(pipe, self.TRAITS.denoiser)
+            network = getattr(network, "_orig_mod", network)
             with sampling.explained(pipe, settings, "the prompt 'a'"):
-                self.found, self.left_out = observe(pipe, getattr(network, "_orig_mod", network), settings)
+                self.found, self.left_out, self.repeated = observe(pipe, network, settings)
 
     def blocks(self, denoiser: nn.Module) -> list[str]:
         """Of the layers that can be pruned, in order of execution."""
@@ -76,9 +82,9 @@ class AutoFamily:
         """The prompts, and what the pipeline's own encode_prompt answers for them until the denoiser is called."""
         answers: list[Any] = []
         given = {"prompt": list(prompts)}
-        with torch.no_grad(), sampling.recording(pipe, answers):
-            network = getattr(pipe, self.component)
-            sampling.first_call(network, lambda: sampling.run_pipeline(pipe, given, settings, prompts, 0))
+        with torch.no_grad(), observing.recording(pipe, answers):
+            network = getattr(pipe, self.TRAITS.denoiser)
+            observing.first_call(network, lambda: sampling.run_pipeline(pipe, given, settings, prompts, 0))
         return given | {sampling.ANSWERS: answers}
 
 
@@ -92,36 +98,52 @@ def of(pipe: Any, traits: Any) -> AutoFamily | None:
     Args:
         traits: models.Traits, the class.
     """
-    component = next((name for name in DENOISERS if isinstance(getattr(pipe, name, None), nn.Module)), None)
-    if component is None or not hasattr(type(pipe), "encode_prompt") or getattr(pipe, "scheduler", None) is None:
+    parts = {name: getattr(pipe, name, None) for name in (*DENOISERS, SCHEDULER)}
+    parts = {name: getattr(part, "_orig_mod", part) for name, part in parts.items() if part is not None}
+    config = getattr(parts.get(SCHEDULER), "config", {})
+    told = traits_of(type(pipe), {name: type(part).__name__ for name, part in parts.items()}, config, traits)
+    denoiser = None if told is None else parts[told.denoiser]
+    if not isinstance(denoiser, nn.Module):
         return None
-    denoiser = getattr(pipe, component)
-    denoiser = getattr(denoiser, "_orig_mod", denoiser)
     known = FAMILIES.get(denoiser)
     if known is None or known.pipe() is None:
-        flow = type(pipe.scheduler).__name__.startswith("FlowMatch")
-        known = FAMILIES[denoiser] = AutoFamily(
-            pipe,
-            component,
-            traits(
-                pipeline=type(pipe).__name__,
-                denoiser=component,
-                network=type(denoiser).__name__,
-                schedulers=tuple(sorted(schedulers.FLOW if flow else schedulers.DIFFUSION)),
-                sides=("pixels", 1),
-            ),
-        )
+        known = FAMILIES[denoiser] = AutoFamily(told, pipe)
     return known
 
 
-def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Group], dict[str, str]]:
-    """The groups of a denoiser's prunable layers, and why each other linear layer stays dense."""
+def of_index(cls: type, index: Mapping[str, Any], scheduler: Mapping[str, Any], traits: Any) -> AutoFamily | None:
+    """The family of such a pipeline by its model_index.json and its scheduler's configuration: traits alone."""
+    entries = {name: entry[1] for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    told = traits_of(cls, {name: str(entry) for name, entry in entries.items() if entry}, scheduler, traits)
+    return None if told is None else AutoFamily(told)
+
+
+def traits_of(cls: type, parts: Mapping[str, str], scheduler: Mapping[str, Any], traits: Any) -> Any:
+    """The models.Traits of a pipeline's class with components (name → class); None where it is no text-to-image one."""
+    component = next((name for name in DENOISERS if name in parts), None)
+    if component is None or SCHEDULER not in parts or not hasattr(cls, "encode_prompt"):
+        return None
+    usable = schedulers.FLOW if schedulers.is_flow(parts[SCHEDULER], scheduler) else schedulers.DIFFUSION
+    return traits(
+        pipeline=cls.__name__,
+        denoiser=component,
+        network=parts[component],
+        schedulers=tuple(sorted(usable)),
+        sides=("pixels", 1),
+    )
+
+
+def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Group], dict[str, str], dict[str, int]]:
+    """The groups of a denoiser's prunable layers, why each other linear layer stays dense, and what is used again."""
     groups: dict[tuple[Any, ...], list[str]] = {}
-    left_out = {name: "never called" for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
+    left_out = {name: UNCALLED for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
     kept: list[Tensor] = []  # so that no address is used twice
 
+    uses: Counter[str] = Counter()
+
     def note(name: str, x: Tensor) -> None:
-        if left_out.get(name) != "never called":
+        uses[name] += 1
+        if left_out.get(name) != UNCALLED:
             return
         block = block_of(denoiser, name)
         if block is None:
@@ -135,9 +157,9 @@ def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Gr
             groups.setdefault(key, []).append(name)
 
     def stop(*_: Any) -> None:
-        raise sampling.Stop
+        raise observing.Stop
 
-    with torch.no_grad(), suppress(sampling.Stop), ExitStack() as stack:
+    with torch.no_grad(), suppress(observing.Stop), ExitStack() as stack:
         for name in left_out:
 
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
@@ -147,7 +169,8 @@ def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Gr
             stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.callback(denoiser.register_forward_hook(stop).remove)
         sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
-    return [tuple(group) for group in groups.values()], left_out
+    again = {name: count for name, count in uses.items() if count > 1 and name not in left_out}
+    return [tuple(group) for group in groups.values()], left_out, again
 
 
 def block_of(denoiser: nn.Module, name: str) -> str | None:
@@ -162,7 +185,14 @@ def block_of(denoiser: nn.Module, name: str) -> str | None:
 
 def is_block(module: nn.Module) -> bool:
     inner = [item for part in module.modules() if isinstance(part, nn.ModuleList) for item in part]
-    return linear_layers(module) >= BLOCK_LAYERS and not any(linear_layers(item) >= BLOCK_LAYERS for item in inner)
+    return is_large(module) and not any(map(is_large, inner))
+
+
+def is_large(module: nn.Module) -> bool:
+    """Whether it has the layers of a block: several, or attention, whose projections may be fused into one."""
+    count = linear_layers(module)
+    attends = any(hasattr(part, "processor") or "Attention" in type(part).__name__ for part in module.modules())
+    return count >= BLOCK_LAYERS or (count > 1 and attends)
 
 
 def linear_layers(module: nn.Module) -> int:

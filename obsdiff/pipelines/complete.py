@@ -1,13 +1,14 @@
 """Whether a model on this machine has all that opening it needs: told from its files, before any weights load."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from obsdiff import models, registry
+from obsdiff import models
 from obsdiff.errors import SpecError
+from obsdiff.pipelines import families
 from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
 from obsdiff.pipelines.stored import shards
 from obsdiff.source import Source
@@ -22,7 +23,7 @@ def require_model(source: Source, family: str | None = None) -> None:
     A hub id that is not here is refused unless the source may download it.
 
     Args:
-        family: a file of obsdiff/models that it must belong to.
+        family: the one that it must belong to, a file of obsdiff/models or AUTO for any.
 
     Raises:
         SpecError: with what is missing or damaged, and the next step.
@@ -34,7 +35,7 @@ def require_model(source: Source, family: str | None = None) -> None:
     files = component_files(source)
     index = read_record(folder / INDEX)
     if family is not None:
-        require_class(index.get("_class_name"), family, source)
+        require_class(index, family, source)
     known = sorted(name for name in index if not name.startswith("_"))
     for name in source.without:
         require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
@@ -57,14 +58,11 @@ def require_place(source: Source) -> None:
         )
 
 
-def require_class(name: Any, family: str, source: Source) -> None:
+def require_class(index: Mapping[str, Any], family: str, source: Source) -> None:
     """Raise SpecError where the pipeline's class is not of the family; its subclasses are."""
-    expected = models.traits(family).pipeline
-    if name == expected:
-        return
-    supported = {models.traits(f).pipeline: f for f in registry.names("obsdiff.models")}
-    found = supported.get(name) or models.family_named(str(name)).__name__.rpartition(".")[2]
-    ok = found == family
+    name = index.get("_class_name")
+    found = models.supported().get(str(name)) or models.name_of(families.of_index(source, index))
+    ok = family in (found, models.AUTO)
     require(ok, "family", family, f"that of {source.model!r}, which holds a {name}; give family: {found}")
 
 
@@ -105,16 +103,16 @@ def require_whole(path: Path) -> set[str]:
     return set(ends)
 
 
-def require_layers(source: Source, family: str, patterns: Iterable[str]) -> None:
+def require_layers(source: Source, denoiser: str, patterns: Iterable[str]) -> None:
     """Raise SpecError where a layer-name pattern matches no layer of the denoiser, if its weights are here.
 
     A pattern that matches layers which are never pruned alone is refused later, by the run itself.
 
     Args:
-        family: a file of obsdiff/models.
+        denoiser: the component.
         patterns: as `exclude` and the keys of `layer_sparsity`.
     """
-    files = component_files(source).get(models.traits(family).denoiser, [])
+    files = component_files(source).get(denoiser, [])
     tensors = {name for path in files if path.suffix == ".safetensors" for name in require_whole(path)}
     layers = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
     for pattern in patterns if layers else ():

@@ -48,11 +48,15 @@ def quiet() -> Iterator[None]:
 
     logs = (diffusers_logging, transformers_logging)
     levels = [log.get_verbosity() for log in logs]
+    shown = diffusers_logging.is_progress_bar_enabled()
     for log in logs:
         log.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()
         for log, level in zip(logs, levels, strict=True):
             log.set_verbosity(level)
 

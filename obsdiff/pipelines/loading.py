@@ -1,20 +1,17 @@
 """Opening a diffusers pipeline: hub id or folder, revision, variant, dtype, device, offload."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from obsdiff import devices, models
+from obsdiff import devices
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import components, samplers, sizes, stored
-from obsdiff.pipelines.sources import AGAIN, INDEX, read_record
-from obsdiff.sampling import Sampling
+from obsdiff.pipelines import components, families, samplers, sizes, stored
+from obsdiff.pipelines.sources import AGAIN, INDEX, read_record, shipped
+from obsdiff.sampling import Sampling, arguments_of
 from obsdiff.source import Source
 from obsdiff.typed import require
-
-FACTS = Path(__file__).parent / "facts"
 
 
 def load_pipeline(source: Source, sampling: Sampling | None = None) -> Any:
@@ -64,13 +61,16 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
             files are missing, cut, or do not belong together. While they load: a component's library refuses it, or
             weights of it are missing. The message says which component and what to do.
     """
+    import diffusers
+
     devices.require(source.device)
     folder = folder_on_disk(source)
     index = read_record(folder / INDEX)
-    family = models.family_named(class_named(index))
+    family = families.of_index(source, index)
     if sampling:
-        samplers.check(family, sampling)
-        sizes.check(family.__name__.rpartition(".")[2], source, sampling)
+        samplers.check(family.TRAITS, sampling)
+        sizes.check(family.TRAITS, source, sampling)
+        arguments_of(getattr(diffusers, index["_class_name"]), sampling)
     parts = components.components(index)
     check_without(source, family, index)
     denoiser_class(family, index)
@@ -83,11 +83,6 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     if sampling and not own_scheduler:
         samplers.use(pipe, sampling)
     return pipe
-
-
-def class_named(index: Mapping[str, Any]) -> str:
-    """The pipeline class of a model_index.json."""
-    return str(index.get("_class_name", f"pipeline whose {INDEX} names no _class_name"))
 
 
 def absent(folder: Path) -> dict[str, None]:
@@ -120,7 +115,7 @@ def folder_on_disk(source: Source) -> Path:
     except SpecError:
         index = {}  # what is wrong is said below
     if index:
-        models.family_named(class_named(index))  # before gigabytes are fetched
+        families.of_index(source, index)  # before gigabytes are fetched
     try:
         return Path(
             DiffusionPipeline.download(
@@ -207,7 +202,7 @@ def assemble(folder: Path, index: Mapping[str, Any], parts: Mapping[str, Any]) -
 def configuration(source: Source, name: str) -> dict[str, Any]:
     """A JSON file of a diffusers folder or hub checkpoint; SpecError where it is not on this machine.
 
-    For the paper's checkpoints what counts of it is shipped (obsdiff/facts), so that a plan needs no download.
+    For the paper's checkpoints what counts of it is shipped (facts), so that a plan needs no download.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -227,9 +222,3 @@ def configuration(source: Source, name: str) -> dict[str, Any]:
             f"enough), or run `hf download {source.model} --include '*.json'`"
         )
     return read_record(path)
-
-
-def shipped(source: Source) -> dict[str, dict[str, Any]]:
-    """What obsdiff/facts has of a checkpoint: its JSON files by name, and `parameters` by component; {} of others."""
-    path = FACTS / f"{source.model.replace('/', '--')}.json"
-    return json.loads(path.read_text()) if path.is_file() and not Path(source.model).is_dir() else {}

@@ -6,26 +6,18 @@ leaves the pipeline with the one that it came with.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from obsdiff import models
 from obsdiff.errors import SpecError
+from obsdiff.models import Traits
 from obsdiff.sampling import Sampling
 from obsdiff.schedulers import made
 
 
-def check(family: str | ModuleType, sampling: Sampling) -> None:
-    """Raise SpecError where the family's pipeline cannot use the scheduler; nothing is imported.
-
-    Args:
-        family: a file of obsdiff/models, or its name.
-    """
-    if sampling.scheduler is None:
-        return
-    name = family if isinstance(family, str) else family.__name__.rpartition(".")[2]
-    traits = models.traits(name)
-    if sampling.scheduler not in traits.schedulers:
+def check(traits: Traits, sampling: Sampling) -> None:
+    """Raise SpecError where a family's pipeline cannot use the scheduler."""
+    if sampling.scheduler is not None and sampling.scheduler not in traits.schedulers:
         raise SpecError(
             f"scheduler: {sampling.scheduler!r} is not one that a {traits.pipeline} can use "
             f"({', '.join(traits.schedulers)}); give one of these, or leave it out for the pipeline's own"
@@ -39,7 +31,7 @@ def use(pipe: Any, sampling: Sampling) -> None:
         SpecError: the pipeline cannot use it.
     """
     if sampling.scheduler is not None:
-        check(models.family_of(pipe), sampling)
+        check(models.family_of(pipe).TRAITS, sampling)
         pipe.scheduler = made(sampling.scheduler, pipe.scheduler)
 
 

@@ -10,6 +10,8 @@ from obsdiff.errors import SpecError
 from obsdiff.source import Source
 from obsdiff.storage.folders import INDEX as INDEX
 
+FACTS = Path(__file__).parent / "facts"
+"""configurations and numbers of parameters of published checkpoints"""
 AGAIN = "download or save the model again"
 
 
@@ -27,6 +29,20 @@ def folder_of(source: Source) -> Path | None:
     except HFValidationError:
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def shipped(source: Source) -> dict[str, dict[str, Any]]:
+    """What obsdiff/pipelines/facts has of a checkpoint: its JSON files by name, and `parameters` by component."""
+    path = FACTS / f"{source.model.replace('/', '--')}.json"
+    return read_record(path) if path.is_file() and not Path(source.model).is_dir() else {}
+
+
+def record(source: Source, file: str) -> dict[str, Any]:
+    """A configuration, of the model's folder or of the shipped facts; {} where neither has it."""
+    folder = folder_of(source)
+    if folder is not None and (folder / file).is_file():
+        return read_record(folder / file)
+    return shipped(source).get(file, {})
 
 
 def component_files(source: Source) -> dict[str, list[Path]]:

@@ -1,13 +1,18 @@
 """Work of one call of a denoiser, counted on the meta device: shapes are all that it needs."""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from obsdiff.sampling import Sampling
+from obsdiff import flops
+from obsdiff.observing import Stop, counting
+from obsdiff.pipelines.hollow import Hollow
+from obsdiff.sampling import Sampling, run_pipeline
 from obsdiff.spec import PruneSpec
 
 aten = torch.ops.aten
@@ -31,6 +36,8 @@ class Work(NamedTuple):
     """numbers that the layer with the most reads and writes"""
     batch: int
     """examples that a prompt makes: 2 where it is guided by a second one without text"""
+    encode: int | None = None
+    """FLOPs of the prompt's text encoders, where they were counted"""
 
 
 class Products(TorchDispatchMode):
@@ -45,9 +52,8 @@ class Products(TorchDispatchMode):
         made = outline(packet, args) if not kwargs else None
         if made is None:
             made = func(*args, **(kwargs or {}))
-        if packet in flop_registry:
-            count = flop_registry[packet](*args, **(kwargs or {}), out_val=made)
-            self.flops[str(packet)] = self.flops.get(str(packet), 0) + int(count)
+        if counted := flops.count(packet, args, kwargs or {}, made):
+            self.flops[str(packet)] = self.flops.get(str(packet), 0) + counted
         return made
 
 
@@ -102,26 +108,68 @@ def paper_flops(family: Any, denoiser: nn.Module) -> int:
 
 def work_of(denoiser: nn.Module, arguments: dict[str, Any]) -> Work:
     """Of a call with these arguments, both on the meta device."""
-    by_layer: dict[str, int] = {}
-    rows: dict[str, int] = {}
-    numbers: list[int] = []
-    handles = []
-    for name, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear):
-
-            def hook(m: nn.Linear, args: tuple[Tensor, ...], name: str = name) -> None:
-                count = args[0].numel() // m.in_features
-                rows[name] = rows.get(name, 0) + count
-                by_layer[name] = by_layer.get(name, 0) + 2 * args[0].numel() * m.out_features
-                numbers.append(count * (m.in_features + m.out_features))
-
-            handles.append(module.register_forward_pre_hook(hook))
-    try:
-        with Products() as counter, torch.no_grad():
-            denoiser(**arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
-    attention = sum(count for name, count in counter.flops.items() if "bmm" in name or "attention" in name)
+    with Read(denoiser) as read, Products() as counter, torch.no_grad():
+        denoiser(**arguments)
     batch = next(len(value) for value in arguments.values() if isinstance(value, Tensor))
-    return Work(sum(counter.flops.values()), attention, by_layer, rows, max(numbers), batch)
+    return read.work(counter.flops, batch)
+
+
+def work_of_pipeline(pipe: Any, denoiser: nn.Module, sampling: Sampling) -> Work:
+    """Of the calls in the first step for one prompt, without computing them.
+
+    Args:
+        pipe: without weights (pipelines/hollow.py).
+    """
+    encoders: dict[str, int] = {}
+    batch = [0]
+
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not batch[0]:
+            encoders.update(counter.flops)
+            given = (*args, *kwargs.values())
+            batch[0] = next(len(x) for x in given if isinstance(x, list) or (isinstance(x, Tensor) and x.dim()))
+        else:
+            batch[0] += 1
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    with Read(denoiser) as read, Hollow() as counter, torch.no_grad(), suppress(Stop), counting(pipe, stop):
+        handle = denoiser.register_forward_pre_hook(begin, with_kwargs=True)
+        try:
+            run_pipeline(pipe, {"prompt": ["a"]}, sampling, ["a"], 0)
+        finally:
+            handle.remove()
+    flops = {name: count - encoders.get(name, 0) for name, count in counter.flops.items()}
+    return read.work(flops, batch[0])._replace(encode=sum(encoders.values()))
+
+
+class Read:
+    """For the block of the `with` statement, what the linear layers of a denoiser read."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self.denoiser = denoiser
+        self.by_layer: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
+        self.widest = 0
+
+    def __enter__(self) -> "Read":
+        layers = ((name, module) for name, module in self.denoiser.named_modules() if isinstance(module, nn.Linear))
+        hooks = ((module, partial(self.note, name)) for name, module in layers)
+        self.handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def note(self, name: str, layer: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        count = (args[0] if args else kwargs["input"]).numel() // layer.in_features
+        self.rows[name] = self.rows.get(name, 0) + count
+        self.by_layer[name] = self.by_layer.get(name, 0) + 2 * count * layer.in_features * layer.out_features
+        self.widest = max(self.widest, count * (layer.in_features + layer.out_features))
+
+    def work(self, flops: Mapping[str, int], batch: int) -> Work:
+        """With FLOPs by operation."""
+        attention = sum(count for name, count in flops.items() if "bmm" in name or "attention" in name)
+        return Work(sum(flops.values()), attention, self.by_layer, self.rows, self.widest, batch)

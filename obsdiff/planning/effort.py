@@ -235,8 +235,9 @@ def effort_of(
     solver = [solver_flops(denoiser, target, spec, source.dtype) for cut in cuts for target in cut]
     solve, double, eliminate, operations = (sum(part) for part in zip(*solver, strict=True)) if groups else (0,) * 4
     sampling = sampled > 0
+    encode = encode_flops(source, family, spec, weights, work.batch) if work.encode is None else work.encode
     return Effort(
-        encode_flops(source, family, spec, weights, work.batch) * prompts * sampling,
+        encode * prompts * sampling,
         sampled * calls,
         statistics * calls,
         solve,

@@ -23,8 +23,8 @@ from obsdiff import models, targets
 from obsdiff.errors import SpecError
 from obsdiff.packages import GIB, bytes_of
 from obsdiff.pipelines import components
-from obsdiff.pipelines.loading import configuration, shipped
-from obsdiff.pipelines.sources import INDEX
+from obsdiff.pipelines.loading import configuration
+from obsdiff.pipelines.sources import INDEX, shipped
 from obsdiff.planning.counting import Work
 from obsdiff.solver import elimination
 from obsdiff.source import Source

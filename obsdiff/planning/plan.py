@@ -3,21 +3,19 @@
 import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from obsdiff import models, surgery, targets
-from obsdiff.pipelines import components
-from obsdiff.pipelines.loading import class_named, configuration, denoiser_class
-from obsdiff.pipelines.sources import INDEX
-from obsdiff.planning import rates
+from obsdiff.pipelines.loading import configuration
+from obsdiff.planning import rates, tree
 from obsdiff.planning.counting import count_flops
 from obsdiff.planning.effort import EFFICIENCY, Effort, Minutes, effort_of, minutes_of
 from obsdiff.planning.memory import Memory, component_bytes, estimate, fitting
 from obsdiff.planning.rates import Rate
+from obsdiff.planning.tree import Part
+from obsdiff.planning.weightless import weightless
 from obsdiff.source import Source
 from obsdiff.spec import PruneSpec
 from obsdiff.surgery import State
@@ -47,6 +45,7 @@ class Plan:
         calibration_flops: of all those runs.
         reach: weights of the layers that the family can prune, over all parameters of the denoiser.
         left_dense: linear layers that it never prunes, their names with `*` for block numbers → how many there are.
+        parts: all linear layers by name: what is pruned, and what stays dense and why (obsdiff/planning/tree.py).
         memory: estimated bytes (obsdiff/planning/memory.py).
         fits: the mildest way to run within the budget.
         effort: FLOPs of the whole run by phase, those of the solver included (obsdiff/planning/effort.py).
@@ -67,26 +66,13 @@ class Plan:
     calibration_flops: int
     reach: float
     left_dense: dict[str, int]
+    parts: list[Part]
     memory: Memory
     budget: int
     fits: str
     effort: Effort
     minutes: Minutes
     rate: Rate
-
-
-def meta_denoiser(source: Source) -> tuple[Any, nn.Module, dict[str, Any]]:
-    """The family, a pipeline's denoiser without weights, and its VAE's configuration.
-
-    Raises:
-        SpecError: no configuration is on this machine, or the class is not supported.
-    """
-    index = configuration(source, INDEX)
-    family = models.family_named(class_named(index))
-    cls = denoiser_class(family, index)
-    config = configuration(source, f"{family.TRAITS.denoiser}/config.json")
-    with components.explained(family.TRAITS.denoiser, Path(source.model)), torch.device("meta"):
-        return family, cls.from_config(config), configuration(source, "vae/config.json")
 
 
 def plan(
@@ -110,7 +96,7 @@ def plan(
         LayerError: a layer does not fit the pattern.
     """
     speed = rates.rate_of(rate, source.dtype, source.device)
-    family, denoiser, vae = meta_denoiser(source)
+    family, denoiser, work = weightless(source, spec)
     weights, count = component_bytes(source), len(spec.prompts) or prompts
     chosen = targets.find(family, denoiser, spec) if spec.traits.prunes else []
     cuts = targets.cut(denoiser, chosen, spec)
@@ -122,7 +108,6 @@ def plan(
         for package in cuts
     ]
     parameters, in_reach = sum(p.numel() for p in denoiser.parameters()), targets.reach(family, denoiser)
-    work = count_flops(family, denoiser, spec, vae)
     memory = estimate(source, spec, weights, denoiser, cuts, work, count)
     fits = fitting(budget, source, spec, weights, denoiser, chosen, work, count)
     layers: dict[str, float] = {}
@@ -137,7 +122,7 @@ def plan(
             layers[name] = targets.sparsity_of([name], spec)
             saved += layers[name] * work.by_layer.get(name, 0)
             zeros += round(layers[name] * models.linear(denoiser, name).weight.numel())
-    left = work if small is denoiser else count_flops(family, small, spec, vae)
+    left = work if small is denoiser else count_flops(family, small, spec, configuration(source, "vae/config.json"))
     runs = targets.runs(spec, cuts)
     effort = effort_of(source, family, denoiser, spec, cuts, weights, work, left.total, count, calibrated)
     return Plan(
@@ -154,6 +139,7 @@ def plan(
         runs,
         runs * count * spec.sampling.steps * work.total,
         *in_reach,
+        tree.parts_of(family, denoiser, chosen),
         memory,
         budget,
         fits,
@@ -194,8 +180,10 @@ def describe(found: Plan, as_json: bool = False) -> str:
     less = 1 - found.pruned_parameters / found.parameters
     lines += [
         "",
+        *tree.describe(found.parts),
+        f"{found.reach:.1%} of the denoiser's parameters are in layers that can be pruned",
+        "",
         f"sampling runs over the calibration prompts: {found.sampling_runs}",
-        targets.describe_reach(found.reach, found.left_dense),
         f"parameters: {found.parameters:,} → {found.pruned_parameters:,} nonzero ({less:.1%} fewer)",
         f"FLOPs of one denoiser call: {found.flops / 1e9:,.2f} G → {found.pruned_flops / 1e9:,.2f} G "
         f"({1 - found.pruned_flops / found.flops:.1%} fewer); "

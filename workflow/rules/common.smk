@@ -19,7 +19,7 @@ from eval.sweep.clocked import timed_as
 from eval.sweep.config import is_tiny, read_sweep, results_of
 from eval.sweep.reading import read_mapping
 from eval.network_weights import judge_files
-from obsdiff import patterns, registry
+from obsdiff import models, patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import write_text
 from obsdiff.pipelines.sources import component_files, files_below
@@ -90,7 +90,12 @@ def folder(path):
 
 
 def family(wildcards):
-    return f"obsdiff.models.{SWEEP.models[wildcards.model]['family']}"
+    return models.module_of(SWEEP.models[wildcards.model]["family"])
+
+
+def watched(wildcards):
+    """Whether the layers of a model are found while it samples, as of a class without a file in obsdiff/models."""
+    return SWEEP.models[wildcards.model]["family"] == models.AUTO
 
 
 def tiny_model(wildcards):

@@ -30,7 +30,7 @@ rule prune:
         ),
         model=model_state,
         source=lambda w: options(w, "source"),
-        sampling=lambda w: calibration_sampling(w) if calibrates(w) else [],
+        sampling=lambda w: calibration_sampling(w) if calibrates(w) or watched(w) else [],
         pruning=lambda w: list(flags(pruning(w))),
         prompts=lambda w, input: ["--prompts-file", str(input.prompts)] if input.prompts else [],
         calibration=lambda w, input: ["--calibration", folder(input.calibration)] if input.calibration else [],
