@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,6 @@ def counted_once() -> Iterator[None]:
     from obsdiff.planning import weightless
 
     count, known = planning.count_flops, {}
-    sizes = cache(planning.component_bytes)
 
     def count_flops(family: Any, denoiser: torch.nn.Module, spec: PruneSpec, vae: dict[str, Any]) -> Any:
         shapes = [(name, parameter.shape) for name, parameter in denoiser.named_parameters()]
@@ -98,7 +96,6 @@ def counted_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (planning, weightless):
             patch.setattr(module, "count_flops", count_flops)
-        patch.setattr(planning, "component_bytes", sizes)
         yield
 
 
