@@ -26,6 +26,8 @@ from obsdiff.pipelines.loading import load_pipeline
 from obsdiff.targets import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # Chroma's own import
+REACH = {"HunyuanDiT": 0.2, "Sana": 0.3, "ZImage": 0.2}
+"""share of the parameters that is in reach at least, where embeddings of fixed size are most of a tiny model"""
 SMALL = replace(SAMPLING, height=32, width=32, max_sequence_length=None)
 
 
@@ -62,7 +64,7 @@ def test_layers_found_are_those_of_the_hand_written_families(family):
 def test_masks_are_pruned_saved_and_loaded(name, method, more, tmp_path):
     pipe, again = made(name), made(name)
     report = prune(pipe, spec_of(method, sampling=SMALL, **more))
-    assert report.sparsity == pytest.approx(0.5, abs=0.01) and report.reach > 0.1 and report.layers
+    assert report.sparsity == pytest.approx(0.5, abs=0.01) and report.reach > REACH.get(name, 0.4) and report.layers
     for layer in report.layers:
         weight = models.linear(models.denoiser_of(pipe), layer.name).weight
         assert layer.removed == int((weight == 0).sum())
@@ -88,8 +90,11 @@ def test_turns_are_counted_by_the_scheduler_as_by_the_callback(name):
     with observing.counting(pipe, lambda *given: seen.append((given[1], given[3]["latents"].clone()))):
         found = sampling.run_pipeline(pipe, {"prompt": ["a"]}, SMALL, ["a"], 0, callback=steps).images
     assert [turn for turn, _ in seen] == list(range(SMALL.steps)) and steps.now == SMALL.steps
-    values = (seen[-1][1].flatten().sort().values, found.flatten().sort().values)  # some pipelines unpack them
-    torch.testing.assert_close(*values, rtol=1e-3, atol=1e-3)
+    if name == "Flux2Klein":  # which scales its latents and puts them in another order at the end
+        values = (seen[-1][1].flatten().sort().values, found.flatten().sort().values)
+        torch.testing.assert_close(*values, rtol=1e-3, atol=1e-3)
+    else:
+        assert torch.equal(seen[-1][1].flatten(), found.flatten())
     assert "step" not in vars(pipe.scheduler)
 
 
@@ -168,8 +173,13 @@ def test_a_model_folder_is_pruned_by_command_line(folder, tmp_path):
     prompts.write_text("a cat\ntwo dogs\n")
     extra = ["--extra", "true_cfg_scale", "2", "negative_prompt", "blue"]
     common = ["--model", model, "--steps", "2", "--height", "32", "--width", "32", *extra]
-    main(["prune", *common, "--out", str(out), "--prompts-file", str(prompts)])
-    main(["export", "--checkpoint", str(out), "--model", model, "--out", str(tmp_path / "folder")])
+    for command in (
+        ["plan", *common],
+        ["prune", *common, "--out", str(out), "--prompts-file", str(prompts)],
+        ["inspect", str(out)],
+        ["export", "--checkpoint", str(out), "--model", model, "--out", str(tmp_path / "folder")],
+    ):
+        assert main(command) == 0
     again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "folder")
     pipe = load_pipeline(Source(model))
     manifest = load_pruned(pipe, out)
@@ -206,7 +216,7 @@ def test_a_layer_that_a_call_reads_twice_is_calibrated_on_both_inputs():
     spec = spec_of("obs_diff", sampling=SMALL, packages="sequential", weighting="uniform")
     family, denoiser = models.family_of(pipe, SMALL), models.denoiser_of(pipe)
     group = next(group for group in family.groups(denoiser) if group[0].endswith("0.ff.net.0.proj"))
-    assert family.repeated[group[0]] == 2
+    assert family.repeated[group[0]] == ("transformer_blocks.0", 2)
     trajectory = trajectory_of(spec, {}, None)
     with torch.no_grad(), staging.staged(pipe):
         calibration = Calibration(pipe, spec)

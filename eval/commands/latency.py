@@ -38,14 +38,10 @@ def run(
 
     torch.set_num_threads(threads)
     pipe = open_pipeline(source, sampling)
-    if checkpoint:
-        pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe))
-        place(pipe, source)
-        models.family_of(pipe, sampling)  # one without a file finds its layers by a call
-        record = timed(pipe, pruned, sampling)
-    else:
-        place(pipe, source)
-        models.family_of(pipe, sampling)
-        record = timed(pipe, Pruned({}), sampling, zeroed(pipe))
+    pruned = read_for(pipe, checkpoint, identity_of_source(source, pipe)) if checkpoint else Pruned({})
+    place(pipe, source)
+    models.family_of(pipe, sampling)  # one without a file finds its layers by a call
+    record = timed(pipe, pruned, sampling, None if checkpoint else zeroed(pipe))
+    if not checkpoint:
         record["zeros"] |= {"share": ZEROED}
     write_record(out, record | {"machine": machine(source)})

@@ -8,22 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from eval.model_metrics import Work
 from eval.profile.calls import PROMPT, ready
 from obsdiff import devices, models
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
-from obsdiff.flops import MISSING
+from obsdiff.flops import Counting
 from obsdiff.sampling import Sampling
 
 
 def flops(call: Callable[[], Any]) -> int:
     """FLOPs of a call, 2 a multiply-add (obsdiff/flops.py); a product with zero counts like any other."""
-    with FlopCounterMode(display=False, custom_mapping=MISSING) as counter:
+    with Counting() as counter:
         call()
-    return int(counter.get_total_flops())
+    return sum(counter.flops.values())
 
 
 def zero_flops(denoiser: nn.Module, names: Iterable[str], call: Callable[[], Any]) -> int:

@@ -4,7 +4,7 @@ A Measure is asked for the dense model's statistics, where an allocation wants t
 other, each of which is pruned before the next is asked for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from obsdiff.calibration import sensitivity
 from obsdiff.calibration.runs import Calibration, alphas_of
 from obsdiff.calibration.sensitivity import Sensitivity
 from obsdiff.calibration.sharing import Folder, Stored, encoded
+from obsdiff.calibration.stops import Repeated
 from obsdiff.calibration.trajectory import Trajectory
 from obsdiff.calibration.walking import Walk
 from obsdiff.packages import Group
@@ -80,7 +81,7 @@ class Walked:
         device: torch.device,
         folder: Path | None,
         sensitivity: Sensitivity | None,
-        repeated: Mapping[str, int],
+        repeated: Repeated,
     ) -> None:
         self.denoiser, self.spec, self.trajectory, self.device = denoiser, spec, trajectory, device
         self.folder, self.sensitivity, self.repeated = folder, sensitivity, repeated

@@ -6,7 +6,6 @@ a module that holds all of that is run once more than the call itself runs it, t
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,8 @@ from obsdiff.targets import Target
 Seen = list[tuple[Group, Tensor]]
 """groups, and the input of each"""
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Repeated = Mapping[str, tuple[str, int]]
+"""layers that a call reads several times → the block that they are in, and how often"""
 
 
 class Rehearsed(Exception):
@@ -30,14 +31,10 @@ class Rehearsed(Exception):
 class Entries:
     """What each call under way gave the block that it is in; of blocks with a layer that is read several times."""
 
-    def __init__(self, denoiser: nn.Module, repeated: Mapping[str, int]) -> None:
-        """
-        Args:
-            repeated: such layers → how often they are read.
-        """
-        self.repeated = {name: (block_of(denoiser, name), uses) for name, uses in repeated.items()}
+    def __init__(self, denoiser: nn.Module, repeated: Repeated) -> None:
+        self.repeated = repeated
         self.entered: WeakKeyDictionary[greenlet, dict[str, Arguments]] = WeakKeyDictionary()
-        blocks = {block for block, _ in self.repeated.values()}
+        blocks = {block for block, _ in repeated.values()}
         self.handles = [
             denoiser.get_submodule(block).register_forward_pre_hook(self.noting(block), with_kwargs=True)
             for block in blocks
@@ -116,11 +113,3 @@ def scope_of(denoiser: nn.Module, target: Target) -> str:
     while isinstance(denoiser.get_submodule(".".join(first[:depth])), nn.ModuleList | nn.ModuleDict):
         depth -= 1
     return ".".join(first[:depth])
-
-
-def block_of(denoiser: nn.Module, name: str) -> str:
-    """Name of the outermost item of a list of modules that holds a layer."""
-    parts = name.split(".")
-    places = [".".join(parts[:depth]) for depth in range(1, len(parts))]
-    lists = (inner for outer, inner in pairwise(places) if isinstance(denoiser.get_submodule(outer), nn.ModuleList))
-    return next(lists)

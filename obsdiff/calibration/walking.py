@@ -21,7 +21,6 @@ All four give the same bits.
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 from obsdiff.calibration.calls import Call, placed, unfold
 from obsdiff.calibration.runs import begun, check
 from obsdiff.calibration.sensitivity import Sensitivity
-from obsdiff.calibration.stops import Entries, Seen, stopping
+from obsdiff.calibration.stops import Entries, Repeated, Seen, stopping
 from obsdiff.calibration.trajectory import WAITING, Trajectory
 from obsdiff.calibration.waiting import Stopped, lasting
 from obsdiff.errors import SpecError
@@ -56,7 +55,7 @@ class Walk:
         device: torch.device,
         folder: Path | None,
         sensitivity: Sensitivity | None = None,
-        repeated: Mapping[str, int] = MappingProxyType({}),
+        repeated: Repeated = MappingProxyType({}),
     ) -> None:
         """
         Args:
@@ -64,7 +63,7 @@ class Walk:
             device: of the denoiser.
             folder: for files of what calls hold; those that a killed run left are removed.
             sensitivity: weighs the tokens of an input; by default all count the same.
-            repeated: layers that a call reads several times → how often.
+            repeated: layers that a call reads several times.
         """
         self.entries = Entries(denoiser, repeated)
         self.trajectory, self.denoiser, self.alphas, self.device = trajectory, denoiser, alphas, device

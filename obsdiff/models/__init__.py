@@ -84,7 +84,7 @@ def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
         SpecError: it is neither.
     """
     classes = [cls.__name__ for cls in type(pipe).__mro__]
-    if not supported().keys() & set(classes) and "DiffusionPipeline" in classes and not takes_an_image(classes[0]):
+    if "DiffusionPipeline" in classes and is_open(classes):
         from obsdiff.models import _auto
 
         if (found := _auto.of(pipe, Traits)) is not None:
@@ -118,12 +118,17 @@ def family_of_index(index: Mapping[str, Any], scheduler: Mapping[str, Any] = Map
             "give the pipeline itself to obsdiff.prune()"
         )
     classes = [c.__name__ for c in known.__mro__]
-    if not supported().keys() & set(classes) and not takes_an_image(cls):
+    if is_open(classes):
         from obsdiff.models import _auto
 
         if (found := _auto.of_index(known, index, scheduler, Traits)) is not None:
             return found
     return family_among(classes)
+
+
+def is_open(classes: Sequence[str]) -> bool:
+    """Whether a pipeline of these classes, its own first, has no file here and draws from text alone."""
+    return not supported().keys() & set(classes) and not takes_an_image(classes[0])
 
 
 def takes_an_image(cls: str) -> bool:

@@ -36,7 +36,7 @@ class AutoFamily:
     Attributes:
         TRAITS: of the pipeline's classes.
         left_out: linear layers that stay dense → why.
-        repeated: layers that a call of the denoiser reads several times, with other tokens → how often.
+        repeated: layers that a call reads several times, with other tokens → their block, and how often.
     """
 
     __name__ = __name__
@@ -45,7 +45,7 @@ class AutoFamily:
         self.TRAITS, self.pipe = traits, ref(pipe) if pipe is not None else lambda: None
         self.found: list[Group] | None = None
         self.left_out: dict[str, str] = {}
-        self.repeated: dict[str, int] = {}
+        self.repeated: dict[str, tuple[str, int]] = {}
 
     def watch(self, settings: Sampling) -> None:
         """Find out, once, what the pipeline calls when it samples with these settings.
@@ -133,12 +133,13 @@ def traits_of(cls: type, parts: Mapping[str, str], scheduler: Mapping[str, Any],
     )
 
 
-def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Group], dict[str, str], dict[str, int]]:
+def observe(
+    pipe: Any, denoiser: nn.Module, settings: Sampling
+) -> tuple[list[Group], dict[str, str], dict[str, tuple[str, int]]]:
     """The groups of a denoiser's prunable layers, why each other linear layer stays dense, and what is used again."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     left_out = {name: UNCALLED for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
     kept: list[Tensor] = []  # so that no address is used twice
-
     uses: Counter[str] = Counter()
 
     def note(name: str, x: Tensor) -> None:
@@ -169,7 +170,11 @@ def observe(pipe: Any, denoiser: nn.Module, settings: Sampling) -> tuple[list[Gr
             stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.callback(denoiser.register_forward_hook(stop).remove)
         sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
-    again = {name: count for name, count in uses.items() if count > 1 and name not in left_out}
+    again = {
+        name: (str(block_of(denoiser, name)), count)
+        for name, count in uses.items()
+        if count > 1 and name not in left_out
+    }
     return [tuple(group) for group in groups.values()], left_out, again
 
 

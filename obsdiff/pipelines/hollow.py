@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from obsdiff import flops
 from obsdiff.errors import SpecError
+from obsdiff.flops import Counting
 from obsdiff.pipelines import components
 from obsdiff.pipelines.loading import absent, assemble, load_component
 from obsdiff.pipelines.sources import AGAIN, INDEX, folder_of, read_record
@@ -72,20 +71,11 @@ def hollow_network(folder: Path, name: str, cls: Any, source: Source) -> nn.Modu
     return network.eval()
 
 
-class Hollow(TorchDispatchMode):
-    """Inside the block, operations on large tensors give zeros; FLOPs of all of them by operation are in `flops`."""
+class Hollow(Counting):
+    """Inside the block, operations on large tensors give zeros, and FLOPs of all of them are counted."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops: dict[str, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        made = outline(func, args, kwargs)
-        packet = func._overloadpacket
-        if counted := flops.count(packet, args, kwargs, made):
-            self.flops[str(packet)] = self.flops.get(str(packet), 0) + counted
-        return made
+    def made(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return outline(func, args, kwargs)
 
 
 def outline(func: Any, args: Any, kwargs: Any) -> Any:

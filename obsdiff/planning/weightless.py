@@ -45,7 +45,6 @@ def weightless(source: Source, spec: PruneSpec) -> tuple[Any, nn.Module, Work]:
 
 def observed(source: Source, spec: PruneSpec) -> tuple[Any, nn.Module, Work]:
     """The same of a pipeline without a family's file, which is called without weights."""
-    samplers.check(families.traits(source, models.AUTO), spec.sampling)
     pipe = hollow_pipeline(source)
     samplers.use(pipe, spec.sampling)
     with Hollow():
