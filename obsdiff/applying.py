@@ -13,11 +13,12 @@ from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
 from obsdiff.sampling import prompt_seed
+from obsdiff.sites import Site, Span
 from obsdiff.solver import obs
 from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer, solve_site
 from obsdiff.spec import PruneSpec
-from obsdiff.surgery import Site, Span, State
+from obsdiff.surgery import State
 from obsdiff.targets import Target
 
 
@@ -102,7 +103,8 @@ def prune_sites(denoiser: nn.Module, target: Target, problem: Problem) -> Change
         count = targets.removed_groups(site, problem.sparsities[0])
         pruned, groups = solve_left(site, kept, pruned, states, used, problem, count)
         kept.append((site, groups))
-        changes.sites.append(SiteReport(consumers[0], site.kind, site.groups, groups.tolist()))
+        structure = site if site.found else None
+        changes.sites.append(SiteReport(consumers[0], site.kind, site.groups, groups.tolist(), structure))
     full = dict(states)
     for name, weight, old, i, u in zip(consumers, pruned, dense, seen, used, strict=True):
         full[name] = finish(denoiser, name, states[name], weight, i if bias else None)

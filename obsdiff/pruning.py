@@ -32,7 +32,7 @@ def prune(
     """Prune a diffusers pipeline's denoiser in place.
 
     Args:
-        pipe: a pipeline of one of the classes of obsdiff/models; for masks, of any text-to-image class of diffusers.
+        pipe: a pipeline of one of the classes of obsdiff/models, or of another text-to-image class of diffusers.
         spec: what to do; spec.prompts may be empty for methods that need no calibration.
         progress: a folder that keeps finished packages until the end; a run that was killed goes on after them and
             gives the same weights. Remove it when the result is saved.
@@ -46,7 +46,7 @@ def prune(
         LayerError: a layer is not a plain linear layer with finite weights (see guard), does not fit the pattern, or
             has an input or a Hessian that cannot be used, by name.
     """
-    guard.check(pipe, spec.sampling)
+    guard.check(pipe, spec.sampling, spec.resolved.structured)
     base = base or identity_of(pipe)
     shared = None if calibration is None else sharing.opened(Path(calibration), spec, base)
     with guard.eager(), staged(pipe) as stage, held(progress):

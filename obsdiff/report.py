@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 from obsdiff.devices import TF32, synchronize
+from obsdiff.sites import Site
 from obsdiff.spec import PruneSpec
 
 
@@ -44,6 +46,14 @@ class SiteReport:
     kind: str
     groups: int
     kept: list[int]
+    structure: Site | None = None
+    """where it was found by a call, and no file of obsdiff/models knows it"""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "SiteReport":
+        """From asdict() of one, or from JSON of that."""
+        structure = record.get("structure")
+        return cls(**{**record, "structure": None if structure is None else Site.of(structure)})
 
 
 @dataclass

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from obsdiff import registry
+from obsdiff.sites import Site
 from obsdiff.solver import admm, elimination, obs, resolve
 from obsdiff.solver.statistics import Input
 from obsdiff.spec import PruneSpec
-from obsdiff.surgery import Site, removed_channels
+from obsdiff.surgery import removed_channels
 
 Keep = Callable[..., Tensor]
 """(scores, index of their first column, comparison group) → the pattern's keep mask"""

@@ -1,56 +1,12 @@
-"""Sites of structured pruning, and layers replaced by smaller ones.
-
-A site is what is removed together: the heads of an attention or the neurons of a feed-forward. Its streams are linear
-layers that read the site's channels (consumers) and those that make them (producers). Removing a group of channels
-takes the consumers' columns and the producers' rows. Two sites may share a consumer (Flux's single blocks project
-heads and neurons through one layer).
-"""
+"""Linear layers replaced by smaller ones: sites without some of their heads or neurons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-class Span(NamedTuple):
-    """The site's channels in a linear layer: columns of a consumer, rows of a producer, from `first` on."""
-
-    layer: str
-    first: int = 0
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A consumer and its producers; a gated feed-forward's projection (GEGLU) is two producers of one name."""
-
-    consumer: Span
-    producers: tuple[Span, ...]
-
-
-@dataclass(frozen=True)
-class Site:
-    """One attention or feed-forward.
-
-    Attributes:
-        kind: 'heads' or 'neurons'.
-        groups: how many there are.
-        size: channels a group: the head's dimension, 1 for a neuron.
-        owner: the attention module whose head count changes; '' for neurons.
-    """
-
-    kind: str
-    groups: int
-    size: int
-    streams: tuple[Stream, ...]
-    owner: str = ""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """All layers, each once, consumers first."""
-        consumers = [stream.consumer.layer for stream in self.streams]
-        return tuple(dict.fromkeys(consumers + [p.layer for s in self.streams for p in s.producers]))
+from obsdiff.sites import Site
 
 
 class State(NamedTuple):
@@ -79,6 +35,8 @@ def install(denoiser: nn.Module, states: Mapping[str, State], heads: Mapping[str
         layer.out_features, layer.in_features = layer.weight.shape
     for name, count in heads.items():
         attention: Any = denoiser.get_submodule(name)
+        if attention.heads == count:
+            continue
         # widths that diffusers' attention classes derive from the head count
         for width in ("inner_dim", "inner_kv_dim"):
             if hasattr(attention, width):
@@ -148,5 +106,6 @@ def record(denoiser: Any, sites: Sequence[Any]) -> None:
     if sites:
         left: dict[str, dict[str, list[int]]] = {}
         for site in sites:
-            left.setdefault(site.layer, {})[site.kind] = [len(site.kept), site.groups]
+            before = left.setdefault(site.layer, {}).get(site.kind, [0, 0])
+            left[site.layer][site.kind] = [before[0] + len(site.kept), before[1] + site.groups]
         denoiser.register_to_config(pruned=left)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -13,9 +14,9 @@ from obsdiff import models
 from obsdiff import packages as module_packages
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group, Unit, split
+from obsdiff.sites import Site
 from obsdiff.solver.statistics import STATISTICS
 from obsdiff.spec import PruneSpec
-from obsdiff.surgery import Site
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,9 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     """
     pattern = spec.resolved
     if pattern.structured:
-        everything = site_targets([s for s in family.sites(denoiser) if s.kind in pattern.traits.removes])
+        everything = site_targets(wanted_sites(family, denoiser, spec))
     else:
         everything = [Target(unit) for unit in family.units(denoiser)]
-    if not everything:
-        what = " and ".join(pattern.traits.removes) if pattern.structured else "layers"
-        other = "; give unstructured or N:M, such as 2:4" if pattern.structured else ""
-        raise SpecError(
-            f"pattern: {spec.pattern!r} removes {what}, and of this {type(denoiser).__name__} none are known{other}"
-        )
     every_layer = [name for target in everything for name in target.layers]
     for key, given in (("exclude", spec.exclude), ("layer_sparsity", tuple(spec.layer_sparsity))):
         for one in given:
@@ -80,6 +75,34 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     if not found:
         raise SpecError(f"exclude: {spec.exclude!r} leaves no layer to prune")
     return one_by_one(family, denoiser, found) if spec.sequential and not pattern.structured else found
+
+
+def wanted_sites(family: Any, denoiser: nn.Module, spec: PruneSpec) -> list[Site]:
+    """The heads or neurons that a pattern removes, in order of execution.
+
+    Raises:
+        SpecError: there are none of a kind, or what was found of some in a pipeline without a file is not understood.
+    """
+    kinds = spec.resolved.traits.removes
+    found = [site for site in family.sites(denoiser) if site.kind in kinds]
+    text = f"pattern: {spec.pattern!r} removes {' and '.join(kinds)}, and of this {type(denoiser).__name__}"
+    known = [kind for kind in kinds if kind in {site.kind for site in found}]
+    other = f"{known[0]}, unstructured or N:M" if known and len(known) < len(kinds) else "unstructured or N:M"
+    unknown = {
+        name: one.why
+        for name, one in getattr(family, "unknown", {}).items()
+        if one.kind in kinds and not matches(name, spec.exclude)
+    }
+    if unknown:
+        name, why = next(iter(unknown.items()))
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise SpecError(
+            f"{text} those of {name}{more} are not understood: {why}; give {other}, such as 2:4, or exclude the layer"
+        )
+    if len(known) < len(kinds):
+        missing = " or ".join(kind for kind in kinds if kind not in known)
+        raise SpecError(f"{text} no {missing} are known; give {other}, such as 2:4")
+    return found
 
 
 def one_by_one(family: ModuleType, denoiser: nn.Module, found: Sequence[Target]) -> list[Target]:

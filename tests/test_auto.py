@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import Source, load_pruned, models, observing, plan, prune, sampling, save_pruned
+from obsdiff import Source, load_pruned, models, observing, plan, prune, sampling, save_pruned, surgery
 from obsdiff.__main__ import main
 from obsdiff.calibration.runs import Calibration, Steps
 from obsdiff.calibration.sharing import trajectory_of
 from obsdiff.calibration.walking import Walk
+from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.errors import SpecError
 from obsdiff.models import _auto
 from obsdiff.pipelines import staging
@@ -98,9 +99,76 @@ def test_turns_are_counted_by_the_scheduler_as_by_the_callback(name):
     assert "step" not in vars(pipe.scheduler)
 
 
-def test_heads_and_neurons_are_refused(name):
-    with pytest.raises(SpecError, match=r"pattern: 'structured' removes heads and neurons, .*give unstructured"):
-        prune(made(name), spec_of("magnitude", pattern="structured", sampling=SMALL))
+def shape_of(site) -> tuple:
+    streams = frozenset((stream.consumer, frozenset(stream.producers)) for stream in site.streams)
+    return site.kind, site.groups, site.size, site.owner, streams
+
+
+def test_sites_found_are_those_of_the_hand_written_families(family):
+    pipe = family.tiny()
+    found = _auto.of(pipe, models.Traits)
+    found.watch(SAMPLING, sites=True)
+    denoiser = models.denoiser_of(pipe)
+    assert [shape_of(site) for site in found.sites(denoiser)] == [shape_of(site) for site in family.sites(denoiser)]
+    assert not found.unknown and all(site.found for site in found.sites(denoiser))
+
+
+PATTERNS = {"Flux2Klein": "heads", "Lumina2": "neurons", "Sana": "heads"}
+"""what can be removed where it is not both"""
+
+
+def test_heads_and_neurons_go_as_if_they_were_zeroed(name, tmp_path):
+    """The pruned pipeline samples what the dense one does with the consumers' columns zero; so does a loaded one."""
+    pipe, again, zeroed = made(name), made(name), made(name)
+    pattern = PATTERNS.get(name, "structured")
+    report = prune(pipe, spec_of("obs_diff", pattern=pattern, sampling=SMALL, packages=2))
+    assert all(len(site.kept) == site.groups - round(site.groups / 2) for site in report.sites)
+    assert {site.kind for site in report.sites} == ({"heads", "neurons"} if pattern == "structured" else {pattern})
+    save_pruned(pipe, tmp_path / "half", report)
+    load_pruned(again, tmp_path / "half")
+    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(pipe).items())
+    full = models.denoiser_of(zeroed)
+    consumers = read_pruned(tmp_path / "half").consumers(models.family_of(zeroed), full)
+    surgery.install(full, consumers, {})
+    images = [
+        sampling.run_pipeline(each, {"prompt": ["a cat"]}, SMALL, ["a cat"], 0).images for each in (pipe, again, zeroed)
+    ]
+    assert torch.equal(images[0], images[1])
+    torch.testing.assert_close(images[0], images[2], rtol=1e-3, atol=1e-4)
+    assert sum(p.numel() for p in models.denoiser_of(pipe).parameters()) < sum(p.numel() for p in full.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Flux2Klein",
+            r"neurons, .* those of single_transformer_blocks.0.attn.to_out are not understood: the block",
+        ),
+        ("Lumina2", r"to_v makes fewer channels than context_refiner.0.attn.to_q, so several .*give neurons, unstruc"),
+        ("Sana", r"of this SanaTransformer2DModel no neurons are known; give heads, unstructured or N:M, such as 2:4"),
+    ],
+)
+def test_what_is_not_understood_is_refused(name, message):
+    pipe = made(name)
+    before = weights(pipe)
+    with pytest.raises(SpecError, match=rf"pattern: 'structured' removes heads and .*{message}"):
+        prune(pipe, spec_of("magnitude", pattern="structured", sampling=SMALL))
+    assert all(torch.equal(value, before[key]) for key, value in weights(pipe).items())
+
+
+def test_a_pruned_pipeline_is_pruned_again():
+    """What is left is found anew: of three heads one goes, then one of two."""
+    pipe = made("ZImage")
+    for heads in (2, 1):
+        prune(pipe, spec_of("magnitude", pattern="heads", sampling=SMALL, sparsity=0.34 if heads == 2 else 0.5))
+        attentions = [m.heads for m in models.denoiser_of(pipe).modules() if hasattr(m, "heads")]
+        assert attentions and set(attentions) == {heads}
+
+
+def test_a_plan_says_that_it_cannot_know_heads(folder):
+    with pytest.raises(SpecError, match=r"pattern: 'heads': .*by a call with its weights.*plan a mask, such as 2:4"):
+        plan(Source(folder("ZImage")), spec_of("magnitude", pattern="heads", sampling=SMALL))
 
 
 def test_a_setting_that_the_pipeline_does_not_have_is_refused():

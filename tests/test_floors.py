@@ -16,6 +16,7 @@ LIBRARY = (
     ("sampling", "source"),
     ("spec",),
     ("captions",),
+    ("sites",),
     ("surgery", "models"),
     ("pipelines",),
     ("report",),

@@ -5,7 +5,8 @@ import torch
 from conftest import SAMPLING, spec_of
 
 from obsdiff import SpecError, models, prune, surgery
-from obsdiff.surgery import Site, Span, State, Stream
+from obsdiff.sites import Site, Span, Stream
+from obsdiff.surgery import State
 
 
 def test_gated_feed_forward_loses_both_rows_of_a_neuron():

@@ -1,6 +1,6 @@
 """Whether a checkpoint belongs to a pipeline: made from it, and of layers that it has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -9,6 +9,7 @@ from obsdiff import models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.checkpoints.pruned import Checkpoint
 from obsdiff.pipelines.identity import ABSENT, SCHEDULER, Identity, different
+from obsdiff.sites import Site
 from obsdiff.surgery import State
 
 
@@ -37,6 +38,15 @@ def mismatches(pipe: Any, manifest: Manifest, here: Identity, any_components: bo
         )
 
 
+def there(site: Site, denoiser: nn.Module, linear: Mapping[str, nn.Linear]) -> bool:
+    """Whether a denoiser has a site: its layers, its channels in them, and its number of heads."""
+    channels, spans = site.groups * site.size, [(stream.consumer, "in_features") for stream in site.streams]
+    spans += [(maker, "out_features") for stream in site.streams for maker in stream.producers]
+    fits = all(layer in linear and first + channels <= getattr(linear[layer], width) for (layer, first), width in spans)
+    heads = dict(denoiser.named_modules()).get(site.owner) if site.owner else None
+    return fits and (not site.owner or getattr(heads, "heads", None) == site.groups)
+
+
 def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
     """Layers of a checkpoint that the denoiser does not have in that shape."""
     linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
@@ -45,9 +55,9 @@ def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[st
             yield f"this pipeline has no layer {layer.name!r} of shape {list(layer.shape)}"
             return
     sites = pruned.sites(family, denoiser)
-    groups = {(site.layers[0], site.kind): site.groups for site, _ in sites}
+    known = {(site.layers[0], site.kind, site.groups) for site, _ in sites if there(site, denoiser, linear)}
     for site in pruned.kept:
-        if groups.get((site.layer, site.kind)) != site.groups:
+        if (site.layer, site.kind, site.groups) not in known:
             yield f"this pipeline has no {site.groups} {site.kind} at {site.layer!r}"
             return
     dense = {name: linear[name] for site, _ in sites for name in site.layers}

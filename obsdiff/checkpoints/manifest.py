@@ -66,7 +66,7 @@ class Manifest:
     def of(cls, record: Mapping[str, Any]) -> "Manifest":
         """From the content of a manifest.json that has no problems()."""
         layers = [LayerReport(**layer | {"shape": tuple(layer["shape"])}) for layer in record["layers"]]
-        return cls(**{**record, "layers": layers, "sites": [SiteReport(**site) for site in record["sites"]]})
+        return cls(**{**record, "layers": layers, "sites": [SiteReport.of(site) for site in record["sites"]]})
 
     def as_dict(self) -> dict[str, Any]:
         """The content of manifest.json."""
@@ -87,6 +87,7 @@ def validator() -> Draft202012Validator:
     spec = schema_of(PruneSpec, prompts=HASH, sampling=sampling)["properties"]
     result = closed({key: value for key, value in spec.items() if key not in PASSING})
     report = schema_of(Report, spec=result, base=identity)
+    report["properties"]["sites"]["items"]["required"].remove("structure")  # nor this
     own = {
         "format": {"const": FORMAT},
         "sparsity": {"type": "number", "minimum": 0, "maximum": 1},
@@ -207,8 +208,8 @@ def site_problems(record: dict[str, Any], spec: PruneSpec) -> Iterator[str]:
     names = {layer["name"] for layer in record["layers"]}
     if bool(record["sites"]) != (spec.resolved.structured and bool(names)):
         yield f"sites: {len(record['sites'])} of them, which pattern {spec.pattern!r} cannot have"
-    found = [(site["layer"], site["kind"]) for site in record["sites"]]
-    if len(set(found)) < len(found):
+    found = [{key: site.get(key) for key in ("layer", "kind", "structure")} for site in record["sites"]]
+    if any(site in found[:place] for place, site in enumerate(found)):
         yield "sites: one is there twice"
     for site in record["sites"]:
         kept, groups, where = site["kept"], site["groups"], f"sites: {site['layer']!r}"

@@ -154,7 +154,7 @@ class Progress:
         """Add a package of the record to the report."""
         self.finished.append(package)
         self.report.layers += [LayerReport(**layer | {"shape": tuple(layer["shape"])}) for layer in package["layers"]]
-        self.report.sites += [SiteReport(**site) for site in package["sites"]]
+        self.report.sites += [SiteReport.of(site) for site in package["sites"]]
         self.report.seconds.update(package["seconds"])
         self.report.statistics_bytes = package["statistics_bytes"]
         self.report.peak_memory_bytes = package["peak_memory_bytes"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from obsdiff import models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.report import SiteReport
-from obsdiff.surgery import Site, State
+from obsdiff.sites import Site
+from obsdiff.surgery import State
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class Weights:
     heads: Mapping[str, int]
 
     @classmethod
-    def present(cls, family: Any, denoiser: nn.Module, names: Sequence[str]) -> "Weights":
+    def present(cls, denoiser: nn.Module, names: Sequence[str]) -> "Weights":
         """What these layers of a denoiser hold now, and the head counts of all its attentions."""
         layers = {name: surgery.state_of(models.linear(denoiser, name)) for name in names}
-        return cls(layers, {site.owner: site.groups for site in family.sites(denoiser) if site.owner})
+        heads = {name: getattr(module, "heads", None) for name, module in denoiser.named_modules()}
+        return cls(layers, {name: count for name, count in heads.items() if isinstance(count, int)})
 
     def under(self, other: "Weights") -> "Weights":
         """The other's, and these where it has none."""
@@ -59,11 +61,9 @@ class Pruned:
 
     def sites(self, family: Any, denoiser: nn.Module) -> list[tuple[Site, Tensor]]:
         """The dense denoiser's sites that lost groups, and the (k,) int64 indices of those that stay."""
-        kept = {(site.layer, site.kind): torch.tensor(site.kept) for site in self.kept}
-        if not kept:
-            return []
-        named = [((site.layers[0], site.kind), site) for site in family.sites(denoiser)]
-        return [(site, kept[name]) for name, site in named if name in kept]
+        known = {(site.layers[0], site.kind): site for site in family.sites(denoiser)} if self.kept else {}
+        found = [(one.structure or known.get((one.layer, one.kind)), torch.tensor(one.kept)) for one in self.kept]
+        return [(site, kept) for site, kept in found if site is not None]
 
     def consumers(self, family: Any, denoiser: nn.Module) -> dict[str, State]:
         """Layers whose columns lost weights, at the dense model's shapes, removed columns zero."""

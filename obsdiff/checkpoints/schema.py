@@ -1,6 +1,6 @@
 """A JSON schema from a dataclass: its fields, all of them, by their types. Numbers are never negative in a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -30,6 +30,8 @@ def schema_of(kind: Any, **instead: Schema) -> Schema:
         return closed({f.name: instead.get(f.name) or schema_of(hints[f.name]) for f in fields(kind)})
     if kind in PLAIN:
         return PLAIN[kind]
+    if issubclass(kind if isinstance(kind, type) else object, tuple) and hasattr(kind, "_fields"):
+        return array(list(get_type_hints(kind).values()))
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return {"anyOf": [schema_of(part) for part in parts]}
@@ -38,9 +40,14 @@ def schema_of(kind: Any, **instead: Schema) -> Schema:
     if origin is list or (origin is tuple and parts[1:] == (...,)):
         return {"type": "array", "items": schema_of(parts[0])}
     if origin is tuple:
-        items = [schema_of(part) for part in parts]
-        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+        return array(parts)
     raise TypeError(f"{kind} has no JSON schema")
+
+
+def array(kinds: Sequence[Any]) -> Schema:
+    """Of one item of each kind."""
+    items = [schema_of(kind) for kind in kinds]
+    return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
 
 
 def closed(properties: Mapping[str, Schema]) -> Schema:

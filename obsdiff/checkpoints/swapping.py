@@ -25,7 +25,7 @@ def swaps(pipe: Any, weights: Mapping[str, Pruned], resident: bool = False) -> S
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     changed = sorted({name for pruned in weights.values() for name in pruned.changed})
-    dense = Weights.present(family, denoiser, changed)
+    dense = Weights.present(denoiser, changed)
     sets = {name: dense.under(pruned.weights(family, denoiser)) for name, pruned in weights.items()}
     sets[DENSE] = dense
 
@@ -53,9 +53,9 @@ def taken_off(pipe: Any, change: Callable[[], Report | Manifest]) -> Pruned:
     Args:
         change: prunes the pipeline or loads a checkpoint into it, and returns its report or manifest.
     """
-    family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
+    denoiser = models.denoiser_of(pipe)
     linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
-    dense = Weights.present(family, denoiser, linear)
+    dense = Weights.present(denoiser, linear)
     report = change()
     layers = {layer.name: surgery.state_of(models.linear(denoiser, layer.name)) for layer in report.layers}
     dense.install(denoiser)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from obsdiff.packages import Group, Unit
     from obsdiff.sampling import Sampling
-    from obsdiff.surgery import Site
+    from obsdiff.sites import Site
 
 
 AUTO = "auto"
@@ -72,13 +72,14 @@ def traits(name: str) -> Traits:
     return registry.traits(__name__, name, Traits)
 
 
-def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
+def family_of(pipe: Any, sampling: "Sampling | None" = None, sites: bool = False) -> Any:
     """The family of a pipeline's class, or of the nearest supported class that it inherits from.
 
-    Any other text-to-image pipeline of diffusers has a family that knows masks alone (_auto.py).
+    Any other text-to-image pipeline of diffusers has a family that finds out what it needs (_auto.py).
 
     Args:
         sampling: of a run that is to calibrate; such a pipeline is watched while it calls its denoiser once.
+        sites: whether heads and neurons are looked for then.
 
     Raises:
         SpecError: it is neither.
@@ -89,7 +90,7 @@ def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
 
         if (found := _auto.of(pipe, Traits)) is not None:
             if sampling is not None:
-                found.watch(sampling)
+                found.watch(sampling, sites)
             return found
     return family_among(classes)
 
@@ -97,7 +98,7 @@ def family_of(pipe: Any, sampling: "Sampling | None" = None) -> Any:
 def family_of_index(index: Mapping[str, Any], scheduler: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """The family of a model by its model_index.json: of its class, or of the nearest one that it inherits from.
 
-    Any other text-to-image pipeline of diffusers has one for masks (_auto.py), which knows no layers yet.
+    Any other text-to-image pipeline of diffusers has one (_auto.py) that knows no layers yet.
 
     Args:
         scheduler: its configuration.

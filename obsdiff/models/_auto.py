@@ -1,8 +1,9 @@
-"""A family for any text-to-image pipeline of diffusers that has no file of its own: masks, found by watching one call.
+"""A family for any text-to-image pipeline of diffusers that has no file of its own, found by watching one call.
 
 For a pruning run the pipeline samples with the prompt "a" until its denoiser has been called once. Layers that read the
-same tensor share a statistic, in the order in which they are called. Heads and neurons are not known, so structured
-patterns are refused. A pipeline that was not watched has the same layers by their names alone, each a group of its own.
+same tensor share a statistic, in the order in which they are called. For heads and neurons each block is looked into
+while it is called (_structure.py). A pipeline that was not watched has the same layers by their names alone, each a
+group of its own, and no heads or neurons.
 """
 
 from collections import Counter
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import observing, sampling, schedulers
+from obsdiff.models import _structure
+from obsdiff.models._structure import Unknown
+from obsdiff.models._tracing import Call
 from obsdiff.packages import Group, Unit
 from obsdiff.sampling import Sampling
-from obsdiff.surgery import Site
+from obsdiff.sites import Site
 
 DENOISERS = ("transformer", "unet")
 """components that a pipeline may call its denoiser, the first that is there"""
@@ -37,6 +41,7 @@ class AutoFamily:
         TRAITS: of the pipeline's classes.
         left_out: linear layers that stay dense → why.
         repeated: layers that a call reads several times, with other tokens → their block, and how often.
+        unknown: layers whose inputs were taken for heads or neurons, and are not understood → why.
     """
 
     __name__ = __name__
@@ -46,19 +51,28 @@ class AutoFamily:
         self.found: list[Group] | None = None
         self.left_out: dict[str, str] = {}
         self.repeated: dict[str, tuple[str, int]] = {}
+        self.structure: list[Site] = []
+        self.unknown: dict[str, Unknown] = {}
 
-    def watch(self, settings: Sampling) -> None:
-        """Find out, once, what the pipeline calls when it samples with these settings.
+    def watch(self, settings: Sampling, sites: bool = False) -> None:
+        """Find out what the pipeline calls when it samples with these settings: its layers once, heads every time.
+
+        Args:
+            sites: look for heads and neurons, too.
 
         Raises:
             SpecError: the pipeline refuses the call.
         """
         pipe = self.pipe()
-        if self.found is None and pipe is not None:
-            network = getattr(pipe, self.TRAITS.denoiser)
-            network = getattr(network, "_orig_mod", network)
-            with sampling.explained(pipe, settings, "the prompt 'a'"):
+        if pipe is None or (self.found is not None and not sites):
+            return
+        network = getattr(pipe, self.TRAITS.denoiser)
+        network = getattr(network, "_orig_mod", network)
+        with sampling.explained(pipe, settings, "the prompt 'a'"):
+            if self.found is None:
                 self.found, self.left_out, self.repeated = observe(pipe, network, settings)
+            if sites:
+                self.structure, self.unknown = look_into(pipe, network, settings, self.found)
 
     def blocks(self, denoiser: nn.Module) -> list[str]:
         """Of the layers that can be pruned, in order of execution."""
@@ -75,8 +89,8 @@ class AutoFamily:
         return [(group,) for group in self.groups(denoiser)]
 
     def sites(self, denoiser: nn.Module) -> Sequence[Site]:
-        """None: what makes a head, and what its channels meet on their way, no call shows."""
-        return []
+        """Those that one call has proved; none before a call was watched for them."""
+        return self.structure
 
     def encode(self, pipe: Any, prompts: Sequence[str], settings: Sampling) -> dict[str, Any]:
         """The prompts, and what the pipeline's own encode_prompt answers for them until the denoiser is called."""
@@ -157,10 +171,7 @@ def observe(
             key = (block, x.data_ptr(), tuple(x.shape), x.stride(), x._version, x.dtype)
             groups.setdefault(key, []).append(name)
 
-    def stop(*_: Any) -> None:
-        raise observing.Stop
-
-    with torch.no_grad(), suppress(observing.Stop), ExitStack() as stack:
+    with ExitStack() as stack:
         for name in left_out:
 
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
@@ -168,14 +179,51 @@ def observe(
 
             layer = denoiser.get_submodule(name)
             stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.callback(denoiser.register_forward_hook(stop).remove)
-        sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
+        call_once(pipe, denoiser, settings)
     again = {
         name: (str(block_of(denoiser, name)), count)
         for name, count in uses.items()
         if count > 1 and name not in left_out
     }
     return [tuple(group) for group in groups.values()], left_out, again
+
+
+def call_once(pipe: Any, denoiser: nn.Module, settings: Sampling) -> None:
+    """Sample the prompt "a" until the denoiser has answered once."""
+
+    def stop(*_: Any) -> None:
+        raise observing.Stop
+
+    with torch.no_grad(), suppress(observing.Stop), ExitStack() as stack:
+        stack.callback(denoiser.register_forward_hook(stop).remove)
+        sampling.run_pipeline(pipe, {"prompt": ["a"]}, replace(settings, steps=min(2, settings.steps)), ["a"], 0)
+
+
+def look_into(
+    pipe: Any, denoiser: nn.Module, settings: Sampling, groups: Sequence[Group]
+) -> tuple[list[Site], dict[str, Unknown]]:
+    """The heads and neurons of all blocks, each looked into when it is called, and what is not understood."""
+    sites: list[Site] = []
+    unknown: dict[str, Unknown] = {}
+    inside: dict[str, list[Group]] = {}
+    for group in groups:
+        inside.setdefault(str(block_of(denoiser, group[0])), []).append(group)
+    left = set(inside)
+    with ExitStack() as stack:
+        for at in inside:
+
+            def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: str = at) -> None:
+                if at in left:
+                    left.remove(at)
+                    found, refused = _structure.sites_of(denoiser, at, inside[at], Call(block, args, kwargs))
+                    sites.extend(found)
+                    unknown.update(refused)
+
+            stack.callback(denoiser.get_submodule(at).register_forward_pre_hook(hook, with_kwargs=True).remove)
+        call_once(pipe, denoiser, settings)
+    for at in left:
+        unknown[inside[at][0][0]] = Unknown("heads", "its block is not called as a whole")
+    return sites, unknown
 
 
 def block_of(denoiser: nn.Module, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from obsdiff.packages import Group, Unit
-from obsdiff.surgery import Site, Span, Stream
+from obsdiff.sites import Site, Span, Stream
 
 # one line per unit, one tuple per group of layers with the same input; what a block lacks is left out
 _BLOCK = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from obsdiff.packages import Group, Unit
-from obsdiff.surgery import Site, Span, Stream
+from obsdiff.sites import Site, Span, Stream
 
 
 def named_blocks(unet: Any) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from obsdiff.errors import SpecError
 from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
 from obsdiff.sampling import Sampling
-from obsdiff.surgery import Site, Span, Stream
+from obsdiff.sites import Site, Span, Stream
 
 TRAITS = Traits(
     pipeline="FluxPipeline",

@@ -8,7 +8,7 @@ import torch
 from obsdiff.models import Traits, _joint, _tiny
 from obsdiff.packages import Group, Unit
 from obsdiff.sampling import Sampling
-from obsdiff.surgery import Site
+from obsdiff.sites import Site
 
 TRAITS = Traits(
     pipeline="StableDiffusion3Pipeline",

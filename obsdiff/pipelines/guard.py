@@ -29,13 +29,14 @@ MELT = (
 )
 
 
-def check(pipe: Any, sampling: Sampling | None = None) -> None:
+def check(pipe: Any, sampling: Sampling | None = None, sites: bool = False) -> None:
     """Raise unless pruning this pipeline's denoiser, or loading a pruned checkpoint into it, does what it says.
 
     The weights are read once, to find NaN and infinity; everything else is read from the modules alone.
 
     Args:
         sampling: of a pruning run; a pipeline whose class has no family of its own samples once (models.family_of).
+        sites: whether it prunes heads or neurons.
 
     Raises:
         SpecError: the pipeline's class is not supported, it has no denoiser or another one, or its weights are not in
@@ -49,7 +50,7 @@ def check(pipe: Any, sampling: Sampling | None = None) -> None:
     for look in (compiled_apart, hooked, adapted, fused):
         refuse(look(denoiser))
     with eager():
-        family = models.family_of(pipe, sampling)
+        family = models.family_of(pipe, sampling, sites)
     names = packages.layers(family.units(denoiser))
     if not names:
         raise SpecError(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from obsdiff import models
+from obsdiff.errors import SpecError
 from obsdiff.pipelines import components, families, samplers
 from obsdiff.pipelines.hollow import Hollow, hollow_pipeline
 from obsdiff.pipelines.loading import configuration, denoiser_class
@@ -44,7 +45,16 @@ def weightless(source: Source, spec: PruneSpec) -> tuple[Any, nn.Module, Work]:
 
 
 def observed(source: Source, spec: PruneSpec) -> tuple[Any, nn.Module, Work]:
-    """The same of a pipeline without a family's file, which is called without weights."""
+    """The same of a pipeline without a family's file, which is called without weights.
+
+    Raises:
+        SpecError: the spec removes heads or neurons, which only a call with weights shows.
+    """
+    if spec.resolved.structured:
+        raise SpecError(
+            f"pattern: {spec.pattern!r}: the heads and neurons of a model without a file in obsdiff/models are found "
+            "when it is pruned, by a call with its weights, and a plan has none; plan a mask, such as 2:4"
+        )
     pipe = hollow_pipeline(source)
     samplers.use(pipe, spec.sampling)
     with Hollow():
