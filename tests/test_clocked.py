@@ -17,7 +17,8 @@ from eval.report.columns import formatted
 from eval.report.compare_runs import described
 from eval.report.findings import sentences
 from eval.report.page import write_report
-from eval.report.paper import COLUMNS, Row, join, shown
+from eval.report.paper import shown
+from eval.report.paper_rows import COLUMNS, Row, join
 from eval.report.tables import write_tables
 from eval.results import CellResult, Metric
 from eval.sweep.clocked import clocked_names, timed_as

@@ -55,6 +55,20 @@ def test_blocks_are_grids_of_their_own():
     assert sweep([one]).cells == sweep(one).cells
 
 
+def test_seeds_and_count_stand_for_those_of_grid_and_model_files():
+    """`--config seeds=3 count=10`: of any sweep, at tiny scale too."""
+    grid = [{"method": ["magnitude"], "sparsity": [0.5], "seed": [7]}, {"method": ["wanda"], "sparsity": [0.5]}]
+    own, more = sweep(grid), sweep(grid, seeds=3, count=10)
+    assert {cell.seed for cell in own.cells} == {"0", "7"} and {cell.seed for cell in more.cells} == {"0", "1", "2"}
+    assert {replace(cell, seed="0") for cell in more.cells} == {replace(cell, seed="0") for cell in own.cells}
+    assert all(model["evaluation"]["count"] == 10 for model in more.models.values())
+    tiny = sweep(grid, scale="tiny", count=3)
+    assert all(model["evaluation"]["count"] == 3 for model in tiny.models.values())
+    for key, value in (("seeds", 0), ("seeds", "x"), ("count", 1)):
+        with pytest.raises(SpecError, match=f"config: {key}"):
+            sweep(grid, **{key: value})
+
+
 def test_sampling_and_calibration_are_axes_and_ignored_ones_neutral():
     """The model's own values and what a method has no use for make no cells; dense has the sampling, no calibration."""
     grid = {

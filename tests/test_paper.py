@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import result_of
 
-from eval.report.paper import COLUMNS, latex, one_line, read_values, tidy, write_paper
-from eval.report.paper import join as joined
+from eval.report.paper import latex, one_line, tidy, write_paper
+from eval.report.paper_rows import COLUMNS, read_values
+from eval.report.paper_rows import join as joined
 from eval.results import CellResult
 from eval.sweep.cells import Cell
 from obsdiff.errors import SpecError
@@ -88,12 +89,14 @@ def test_files(values, tmp_path):
     for fact in ("some GPU, float16", "2 prompts", "evaluator features", "7 real images", "`judge`", "Table 3"):
         assert fact in text
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0][2:] == ["pattern", "sparsity", "parameters, B: paper", "ours", "Δ", "FID: paper", "ours", "Δ"]
-    assert ["m", "obs_diff", "structured", "0.20", "2.10", "2.10", "+0.00", "31.00", "32.00", "+1.00"] in rows
-    assert ["m", "ecodiff", "structured", "0.20", "–", "–", "–", "40.00", "–", "–"] in rows
+    judged = ["FID: paper", "ours", "paper − dense", "ours − dense", "verdict"]
+    assert rows[0][2:] == ["pattern", "sparsity", "parameters, B: paper", "ours", "Δ", *judged]
+    ours = ["32.00 [6.59, 57.41]", "+1.00", "-2.00", "cannot be decided"]  # seeds 0 and 1; the dense row has 0 alone
+    assert ["m", "obs_diff", "structured", "0.20", "2.10", "2.10", "+0.00", "31.00", *ours] in rows
+    assert ["m", "ecodiff", "structured", "0.20", "–", "–", "–", "40.00", "–", "+10.00", "–", "–"] in rows
     assert len(list(csv.DictReader((tmp_path / "out/paper.csv").read_text().splitlines()))) == 8
     tex = re.sub(" +", " ", (tmp_path / "out/paper.tex").read_text())
-    assert r"obs\_diff & structured & 0.20 & 2.10" in tex and tex.count(r" \\") == len(rows)
+    assert r"obs\_diff & structured & 0.20 & 2.10" in tex and tex.count(r" \\") == 5
     write_paper(CELLS, 9, tmp_path / "full", "full", values)
     assert "mean nothing" not in (tmp_path / "full/paper.md").read_text()
 

@@ -1,155 +1,54 @@
-"""A paper's table with its own numbers and ours side by side: paper.md, paper.csv, paper.tex.
+"""A paper's table with its own numbers and ours side by side, and verdicts: paper.md, paper.csv, paper.tex.
 
-config/paper/values.csv holds the paper's numbers, one per line: table, axes of a cell as in its path (an empty one
-is whatever the sweep has), metric, value. What only one side has is shown all the same, as `–` on the other.
+What only one side has is shown all the same, as `–` on the other.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
-from eval.analysis.timings import AS_DENSE, as_dense
+from eval.analysis.estimates import Estimate
+from eval.analysis.timings import AS_DENSE
+from eval.report.paper_rows import COLUMNS, VALUES, Row, join, metrics_of, read_values
+from eval.report.verdicts import TOLERANCE, Effect, claims, effect
 from eval.results import CellResult
-from eval.sweep.cells import AXES, PLAIN, named
-from obsdiff.errors import SpecError
+from eval.sweep.cells import AXES, PLAIN
 
-VALUES = Path("config/paper/values.csv")
 NONE = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric of the paper.
-
-    Attributes:
-        ours: our metric of it.
-        factor: from our unit to the paper's.
-        digits: shown.
-        beside: another column, of our numbers alone, that belongs to it.
-    """
-
-    title: str
-    ours: str
-    factor: float
-    digits: int
-    beside: str = ""
-
-
-COLUMNS = {
-    "params_B": Column("parameters, B", "nonzero_parameters", 1e-3, 2),
-    "tflops": Column("TFLOPs as the paper counts", "paper_tflops", 1.0, 2, "tflops_in_use"),
-    "tflops_in_use": Column("TFLOPs of a call in use, ours", "denoiser_tflops", 1.0, 2),
-    "fid": Column("FID", "fid", 1.0, 2),
-    "clip": Column("CLIP score", "clip_score", 1.0, 4),
-    "imagereward": Column("ImageReward", "image_reward", 1.0, 4),
-    "block_ms": Column("block, ms", "batch_block_ms", 1.0, 2),
-    "speedup": Column("block speed-up", "batch_block_speedup", 1.0, 2),
-    "memory_GB": Column("memory, GB", "pruning_memory", 2**20 / 1e9, 2),
-    "seconds": Column("pruning, s", "pruning_seconds", 1.0, 1),
-    "minutes": Column("pruning, min", "pruning_seconds", 1 / 60, 2),
-}
-
-
-@dataclass
-class Row:
-    """A row of the table.
-
-    Attributes:
-        axes: axis → text, no seed; of a row that the paper has, those that it states.
-        name: of a row that only we have, the label of its cell beside the axes that the paper states.
-        paper, ours: metric of COLUMNS → value in the paper's unit.
-        as_dense: those of ours that are the dense model's, whose kernels multiply zeros too.
-    """
-
-    axes: dict[str, str]
-    name: str = ""
-    paper: dict[str, float] = field(default_factory=dict)
-    ours: dict[str, float] = field(default_factory=dict)
-    as_dense: set[str] = field(default_factory=set)
-
-
-def read_values(table: int, path: Path = VALUES) -> list[Row]:
-    """The paper's rows of a table, in its order.
-
-    Raises:
-        SpecError: the file has no such table.
-    """
-    values = pd.read_csv(path, dtype=str, keep_default_na=False)
-    mine = values[values["table"] == str(table)]
-    if mine.empty:
-        raise SpecError(f"paper: {table} is not one of the tables of {path} ({', '.join(values['table'].unique())})")
-    axes = [axis for axis in AXES if axis in values]
-    found: dict[tuple[str, ...], Row] = {}
-    for record in mine.to_dict("records"):
-        key = tuple(record[axis] for axis in axes)
-        row = found.setdefault(key, Row({axis: text for axis, text in zip(axes, key, strict=True) if text}))
-        row.paper[record["metric"]] = float(record["value"])
-    return list(found.values())
-
-
-def join(rows: Sequence[Row], cells: Sequence[CellResult]) -> list[Row]:
-    """The paper's rows with our values, then our own rows.
-
-    A paper's row takes the first cell that has its axes; cells that differ from it in their seed alone are averaged.
-    """
-    waiting = [(vars(cell.cell), cell) for cell in cells]
-
-    def take(axes: Mapping[str, str]) -> tuple[dict[str, str], list[CellResult]]:
-        first = next((own for own, _ in waiting if axes.items() <= own.items()), None)
-        unseeded = {k: v for k, v in first.items() if k != "seed"} if first else {"model": ""}
-        same = [entry for entry in waiting if unseeded.items() <= entry[0].items()]
-        waiting[:] = [entry for entry in waiting if entry not in same]
-        return unseeded, [cell for _, cell in same]
-
-    metrics = metrics_of(rows)
-    found = []
-    for row in rows:
-        mine = take(row.axes)[1]
-        found.append(Row(row.axes, "", row.paper, ours(mine, metrics), dense_times(mine, metrics)))
-    stated = {axis for row in rows for axis in row.axes} - {"method"}
-    while waiting:
-        axes, mine = take(waiting[0][0])
-        name = named(mine[0].cell, "seed", *stated)
-        found.append(Row(axes, name, {}, ours(mine, metrics), dense_times(mine, metrics)))
-    return found
-
-
-def metrics_of(rows: Sequence[Row]) -> list[str]:
-    """Those that the paper reports, in its order, each with what belongs beside it."""
-    found = dict.fromkeys(name for row in rows for name in row.paper)
-    return [each for name in found for each in (name, COLUMNS[name].beside) if each]
-
-
-def ours(cells: Sequence[CellResult], metrics: Sequence[str]) -> dict[str, float]:
-    """Means over cells of what they measured, in the paper's units."""
-    found = {}
-    for name in metrics:
-        column = COLUMNS[name]
-        values = [c.metrics[column.ours].value for c in cells if column.ours in c.metrics]
-        if values:
-            found[name] = column.factor * sum(values) / len(values)
-    return found
-
-
-def dense_times(cells: Sequence[CellResult], metrics: Sequence[str]) -> set[str]:
-    """Those of the metrics that are times of the dense model for all of these cells."""
-    return {name for name in metrics if cells and as_dense(cells, COLUMNS[name].ours)}
+VERDICTS = (
+    "A row is *reproduced* where the paper's difference to its dense row lies in the 95 % interval of ours (paired "
+    f"bootstrap over prompts and seeds), widened by {TOLERANCE:.0%} of the paper's difference; *not reproduced* where "
+    "it does not; and it *cannot be decided* where ours has no interval, or one with both the paper's difference and "
+    "zero in it."
+)
+CLAIMS = (
+    "That one row is better than another that differs in one thing, as the paper's numbers say: the better one minus "
+    "the other. A claim *holds* where the interval of our paired difference excludes zero on the same side, and *does "
+    "not hold* where it excludes zero on the other."
+)
 
 
 def tidy(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper)."""
+    """One line per row and metric: the axes, metric, paper, ours (none where as dense), difference (ours − paper).
+
+    Then the difference to the dense row on both sides, ours with its interval, and the verdict (verdicts.py).
+    """
     axes = [axis for axis in AXES if axis != "seed"]
     lines = []
     for row in rows:
         for name in metrics_of(rows):
             paper, mine = row.paper.get(name), row.ours.get(name)
             difference = None if paper is None or mine is None else mine - paper
-            lines.append([*(row.axes.get(axis, "") for axis in axes), name, paper, mine, difference])
-    return pd.DataFrame(lines, columns=[*axes, "metric", "paper", "ours", "difference"])
+            found = effect(row, rows, name) or Effect(None, None)
+            ends = found.ours.interval if found.ours else None
+            apart = [found.paper, found.ours.value if found.ours else None, *(ends or (None, None)), found.verdict]
+            lines.append([*(row.axes.get(axis, "") for axis in axes), name, paper, mine, difference, *apart])
+    more = ["paper_to_dense", "ours_to_dense", "ours_to_dense_low", "ours_to_dense_high", "verdict"]
+    return pd.DataFrame(lines, columns=[*axes, "metric", "paper", "ours", "difference", *more])
 
 
 def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -176,15 +75,63 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
                 line.append(text)
                 continue
             difference = None if paper is None or mine is None else mine - paper
-            line += [NONE if paper is None else f"{paper:.{digits}f}", text]
-            line.append(NONE if difference is None else f"{difference:+.{digits}f}")
+            line += [NONE if paper is None else f"{paper:.{digits}f}"]
+            if COLUMNS[name].higher_is_better is None:
+                line += [text, NONE if difference is None else f"{difference:+.{digits}f}"]
+            else:
+                line += [interval(row.cells.estimate(COLUMNS[name].ours), digits), *judged(row, rows, name)]
         lines.append(line)
     titles = [
         part
-        for name, title in ((name, COLUMNS[name].title) for name in metrics)
-        for part in ((title,) if name in alone else (f"{title}: paper", "ours", "Δ"))
+        for name, column in ((name, COLUMNS[name]) for name in metrics)
+        for part in (
+            (column.title,)
+            if name in alone
+            else (f"{column.title}: paper", "ours", "Δ")
+            if column.higher_is_better is None
+            else (f"{column.title}: paper", "ours", "paper − dense", "ours − dense", "verdict")
+        )
     ]
     return axes + titles, lines
+
+
+def interval(found: Estimate | None, digits: int, sign: str = "") -> str:
+    """`27.31 [26.90, 27.75]`"""
+    if found is None:
+        return NONE
+    ends = f" [{found.interval[0]:{sign}.{digits}f}, {found.interval[1]:{sign}.{digits}f}]" if found.interval else ""
+    return f"{found.value:{sign}.{digits}f}{ends}"
+
+
+def judged(row: Row, rows: Sequence[Row], name: str) -> list[str]:
+    """The difference to dense on both sides, and the verdict."""
+    found, digits = effect(row, rows, name) or Effect(None, None), COLUMNS[name].digits
+    paper = NONE if found.paper is None else f"{found.paper:+.{digits}f}"
+    return [paper, interval(found.ours, digits, "+"), found.verdict or NONE]
+
+
+def verdict_table(rows: Sequence[Row]) -> str:
+    """The paper's claims and what becomes of them, as Markdown; '' where the table makes none."""
+    lines = [
+        [
+            one.where,
+            COLUMNS[one.metric].title,
+            f"{one.better} is better than {one.worse}",
+            f"{one.paper:+.{COLUMNS[one.metric].digits}f}",
+            interval(one.ours, COLUMNS[one.metric].digits, "+"),
+            one.verdict,
+        ]
+        for one in claims(rows)
+    ]
+    safe = [[one_line(text).replace("|", r"\|") for text in line] for line in lines]
+    titles = ["of", "metric", "claim", "paper", "ours", "verdict"]
+    return tabulate(safe, titles, tablefmt="pipe", disable_numparse=True) if lines else ""
+
+
+def counts(verdicts: Sequence[str]) -> str:
+    """`3 reproduced, 1 cannot be decided`"""
+    found = Counter(verdict for verdict in verdicts if verdict)
+    return ", ".join(f"{count} {verdict}" for verdict, count in found.most_common()) or "nothing to compare"
 
 
 def circumstances(cells: Sequence[CellResult], scale: str) -> Iterator[str]:
@@ -238,6 +185,14 @@ def latex(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return table.replace(NONE, "--").replace("Δ", r"$\Delta$") + "\n"
 
 
+def summed_up(rows: Sequence[Row]) -> Iterator[str]:
+    """How many verdicts there are of each kind, where the table has metrics that they are about."""
+    of_rows = [e.verdict for row in rows for name in metrics_of(rows) if (e := effect(row, rows, name))]
+    of_claims = [one.verdict for one in claims(rows)]
+    if of_rows or of_claims:
+        yield f"**Rows: {counts(of_rows)}. Claims: {counts(of_claims)}.** {VERDICTS}"
+
+
 def write_paper(cells: Sequence[CellResult], table: int, out: Path, scale: str = "full", values: Path = VALUES) -> None:
     """paper.md, paper.csv and paper.tex of a finished sweep.
 
@@ -257,6 +212,9 @@ def write_paper(cells: Sequence[CellResult], table: int, out: Path, scale: str =
     note = f"Δ is ours − the paper's; {NONE} was not reported, or not measured."
     if any(row.as_dense for row in rows):
         note += f" *{AS_DENSE}*: dense kernels multiply zeros too, so the time is that of the row `dense`."
-    (out / "paper.md").write_text("\n\n".join([title, " ".join(about), note, plain]) + "\n")
+    parts = [title, " ".join(about), *summed_up(rows), note, plain]
+    if claimed := verdict_table(rows):
+        parts += ["## The paper's claims", CLAIMS, claimed]
+    (out / "paper.md").write_text("\n\n".join(parts) + "\n")
     comment = "".join(f"% {sentence}\n" for sentence in about)
     (out / "paper.tex").write_text(comment + latex(titles, lines))

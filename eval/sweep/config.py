@@ -155,6 +155,9 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
             }
     if is_tiny(config):
         records = {name: shrunk_model(name, model, results_of(config)) for name, model in records.items()}
+    for record in records.values():
+        record["evaluation"]["count"] = config.get("count", record["evaluation"]["count"])
+    if is_tiny(config):
         return Sweep(list(cells), records, **shrunk(texts))
     sweep = Sweep(list(cells), records, **texts)
     if files and (problem := missing(needs(sweep, config["pruning"]))):

@@ -48,9 +48,10 @@ class Overrides(NamedTuple):
 
 
 def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The grid's blocks, complete, each with the models it is for; `packages` of the config stands for theirs."""
+    """The grid's blocks, complete, each with its models; `packages` and `seeds` of the config stand for theirs."""
     given = config["grid"]
-    instead = {"packages": [config["packages"]]} if "packages" in config else {}
+    instead: dict[str, Any] = {"packages": [config["packages"]]} if "packages" in config else {}
+    instead |= {"seed": list(range(config["seeds"]))} if "seeds" in config else {}
     listed = given if isinstance(given, list) else [given]
     return [DEFAULTS | {"models": config["models"]} | block | instead for block in listed]
 
