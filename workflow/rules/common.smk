@@ -62,8 +62,11 @@ onstart:
     write_text(Path(LISTED), "\n".join(METRICS) + "\n")
 
 
-# libraries imported once for all short jobs of this sweep (obsdiff/jobs/warm.py); a GPU wants a process per job
-if all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
+# libraries imported once for all short jobs of this sweep (obsdiff/jobs/warm.py); a GPU wants a process per job, and a
+# cluster's job ends with all its processes
+if workflow.remote_exec:
+    os.environ["OBSDIFF_WARM"] = ""
+elif all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
     os.environ.setdefault("OBSDIFF_WARM", str(Path(RESULTS, ".warm", "socket")))
 
 
