@@ -4,9 +4,14 @@ PYTHON ?= python3
 CORES ?= all
 PORT ?= 5000
 VENV := .venv
+PLAYWRIGHT := 1.65.2
+SLURM_PLUGIN := 2.8.0
 BIN := $(VENV)/bin
 
-.PHONY: env results check test test-kills lint ui lock clean
+# containers often set this; every job would compile torch, diffusers and MLflow anew, which takes half of a short job
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: env results check test test-browser test-kills test-slurm lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -40,6 +45,19 @@ test: lint
 # a small sweep killed at random moments, 20 times, and started again: ends in the same tables
 test-kills: env
 	$(BIN)/python -m pytest tests/kills/killed_sweep.py
+
+# the report in Chromium (Debian's package, or the one that CHROMIUM names); Playwright is installed apart
+test-browser: env
+	@uv=$$(command -v uv || echo $(BIN)/uv); test -d $(VENV)/browser || \
+	  $$uv pip install --quiet --python $(BIN)/python --target $(VENV)/browser playwright==$(PLAYWRIGHT)
+	PYTHONPATH=$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
+
+# a sweep on a real Slurm of one node: needs root and Debian's packages slurm-wlm and munge
+test-slurm: env
+	@uv=$$(command -v uv || echo $(BIN)/uv); test -d $(VENV)/slurm || \
+	  $$uv pip install --quiet --python $(BIN)/python --target $(VENV)/slurm --no-deps \
+	  snakemake-executor-plugin-slurm==$(SLURM_PLUGIN) snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.3
+	PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest tests/slurm/slurm_sweep.py
 
 ui: env
 	@$(BIN)/python -m eval ui --port $(PORT)

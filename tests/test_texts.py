@@ -67,7 +67,7 @@ def test_names_with_signs_are_text_in_legends_titles_and_labels(tmp_path):
     assert len({len(row) for row in [quality["head"], *quality["rows"]]}) == 1
     page = tmp_path / "report.html"
     (tmp_path / "metrics.json").write_text("{}")
-    write_report(Analysis(records), [tmp_path / "metrics.json"], tmp_path, "<b>mine</b>", page)
+    write_report(Analysis(records), [tmp_path / "metrics.json"] * len(records), tmp_path, "<b>mine</b>", page)
     text = page.read_text()
     assert "<e>" not in text and "<b>mine" not in text and "a$b_{$ **c** `d` | &lt;e&gt;" in text
 

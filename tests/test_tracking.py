@@ -154,6 +154,21 @@ def test_tracking_resumes_and_never_duplicates(tmp_path):
     assert len(runs_of(tmp_path, "test")) == 1 + 2 * len(chosen)
 
 
+def test_runs_have_the_times_of_their_cells(tmp_path):
+    """From the start of the pruning, told by its manifest, to the measurement; the sweep's run spans them all."""
+    paths = [write(tmp_path, cell, 1.0) for cell in grid("obs_diff")]
+    for i, path in enumerate(paths):
+        manifest = path.parent / "checkpoint" / "manifest.json"
+        report = Report(spec_of(cell_of("dense", "0.00")), {"pipeline": "c" * 64}, seconds={"total": 30.0})
+        write_json(manifest, manifest_of(report, "float32", "d" * 64, 10).as_dict())
+        os.utime(manifest, (1000.0 * (i + 1), 1000.0 * (i + 1)))
+        os.utime(path, (1000.0 * (i + 1) + 60, 1000.0 * (i + 1) + 60))
+    track(paths, "sweep", "test", [], tmp_path, tmp_path / "mlflow.json")
+    found = {(r.info.start_time, r.info.end_time) for r in runs_of(tmp_path, "test")}
+    cells_of_it = {(1_000_000 * (i + 1) - 30_000, 1_000_000 * (i + 1) + 60_000) for i in range(len(paths))}
+    assert found == cells_of_it | {(970_000, 1_000_000 * len(paths) + 60_000)}
+
+
 def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch):
     """Of a process that was killed between making and settling it."""
     monkeypatch.setattr(store, "ABANDONED_SECONDS", 0)
@@ -389,6 +404,11 @@ def test_filters_artifacts_and_data_sets_over_http(served):
 def test_ui_says_where_the_cells_are(served, capsys, tmp_path, monkeypatch):
     uri, root = served
     page = json.loads((root / "0.json").read_text())["page"]
+    assert store.runs_address(uri.replace("//", "//name:password@"), "7") == f"{uri}/#/experiments/7/runs"
+    assert store.runs_address("sqlite:///mlflow.db", "7") == ""
+    with pytest.raises(store.SpecError) as raised, store.answering("postgresql://me:secret@host/db"):
+        raise OSError("cannot reach http://me:secret@host/api")
+    assert "secret" not in str(raised.value) and "//host/db failed (cannot reach http://host/api)" in str(raised.value)
     assert page.startswith(f"{uri}/#/experiments/") and suite(["ui", "--experiment", "live"]) == 0
     assert page in capsys.readouterr().out
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

@@ -7,6 +7,7 @@ from eval.analysis.analysis import Analysis
 from eval.report.page import write_report
 from eval.report.tables import read_cells
 from eval.sweep.cells import listed
+from obsdiff.storage.files import read_json
 
 
 def run(
@@ -16,6 +17,7 @@ def run(
     out: Path,
     others: tuple[Path, ...] = (),
     scale: Literal["full", "tiny"] = "full",
+    store: Path | None = None,
 ) -> None:
     """Bind a summarised sweep into one HTML page that needs nothing beside it.
 
@@ -26,6 +28,8 @@ def run(
         out: the page.
         others: summary.md files of other sweeps, shown as ablations.
         scale: what the cells are of.
+        store: record of MLflow's store, written by the command of that name; cells link to their runs on a server.
     """
     metrics = listed(metrics)
-    write_report(Analysis(read_cells(metrics)), metrics, tables, sweep, out, others, scale)
+    runs = str(read_json(store).get("runs", "")) if store else ""
+    write_report(Analysis(read_cells(metrics)), metrics, tables, sweep, out, others, scale, runs)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from urllib.parse import quote as quote_address
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -15,6 +16,7 @@ from markupsafe import Markup, escape
 from eval.analysis.analysis import Analysis
 from eval.figures import ordered, traits
 from eval.report.findings import Table, breaks, count_of, leaders, sentences
+from eval.report.gallery import as_script, gallery
 from eval.report.summary_page import IN_SHORT
 from eval.report.words import plain
 from eval.results import CellResult
@@ -26,6 +28,10 @@ TEMPLATE = "report.html.jinja"
 CONFIGS = Path("config")
 ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 """a sign that Markdown takes for itself, as eval/report/words.py writes it"""
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?(?![\w:/])")
+HEADLINES = 3
+"""sentences on top, one of each setting"""
+ASSETS = Path(__file__).parent / "assets"
 HIDDEN = 0xF0000
 """first of the private code points that stand for such signs while markup is looked for"""
 
@@ -38,16 +44,21 @@ def write_report(
     out: Path,
     others: Sequence[Path] = (),
     scale: str = "full",
+    runs: str = "",
 ) -> None:
     """Write the page.
 
     Args:
-        paths: the metrics.json files of the analysis's records; when they were written is when they were measured.
+        paths: the metrics.json files of the analysis's records, in their cells' folders; when they were written is when
+            they were measured.
         tables: folder of summary.md and figures/.
         others: summary.md files of other sweeps, shown as ablations under their folders' names.
         scale: 'tiny' puts a warning on top.
+        runs: address of MLflow's page of the experiment's runs, to which a cell's filter is added; '' where no server
+            is known.
     """
     records = analysis.records
+    shown_images = gallery(analysis, {r.cell.path: path.parent for r, path in zip(records, paths, strict=True)})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(["jinja"]),
@@ -55,9 +66,17 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sorted_by"] = sorted_by
     page = environment.get_template(TEMPLATE).render(
         sweep=sweep,
         scale=scale,
+        headlines=[found[0] for setting in analysis.settings[:HEADLINES] if (found := sentences(setting))],
+        gallery=as_script(shown_images) if shown_images else None,
+        ranked=", ".join(dict.fromkeys(each["metric"] for each in shown_images["settings"] if each["metric"]))
+        if shown_images
+        else "",
+        script=lambda name: Markup((ASSETS / name).read_text(encoding="utf-8")),
+        runs=runs,
         run=what_was_run(records, paths),
         answers=[
             (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
@@ -67,10 +86,25 @@ def write_report(
         figures=inlined(tables / "figures"),
         ablations=[(path.parent.name, sections(path.read_text())) for path in others],
         provenance=provenance(records),
-        cells=Table("Cells and their hashes", ["cell", "hash"], [[r.cell.path, r.hash] for r in records]),
+        cells=Table("Cells and their hashes", ["cell", "hash"], [[r.cell.path, linked(r.hash, runs)] for r in records]),
         command=command(sweep, scale),
     )
     write_text(out, plain(page))
+
+
+def linked(cell_hash: str, runs: str) -> str:
+    """A cell's hash, as a link to its run in MLflow where a server is known."""
+    if not runs:
+        return cell_hash
+    address = f"{runs}?searchFilter={quote_address(f'tags.`obsdiff.cell` = {cell_hash!r}')}"
+    return Markup('<a href="{}">{}</a>').format(address, cell_hash)
+
+
+def sorted_by(field: str) -> str:
+    """The number that a field begins with, by which it is sorted; '' where it is sorted by its text."""
+    text = str(field.striptags() if isinstance(field, Markup) else field).strip()
+    number = NUMBER.match(text.replace("−", "-"))
+    return number[0] if number else ""
 
 
 def what_was_run(records: Sequence[CellResult], paths: Sequence[Path]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from eval.results import AGAIN, CellResult
 from eval.sweep.cells import axes_of
 from eval.tracking.store import Point
 from obsdiff import methods, weightings
-from obsdiff.checkpoints.manifest import Manifest, read_manifest
+from obsdiff.checkpoints.manifest import MANIFEST, Manifest, read_manifest
 from obsdiff.errors import SpecError
 
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
@@ -48,6 +48,21 @@ def said(folder: Path, record: CellResult, sources: Mapping[str, str]) -> Said:
         points = [*scalars(record), *curves(record, manifest)]
         pictures = Image.fromarray(strip(folder, record.prompts[:GRID_IMAGES], columns=12))
         return Said(params(record), points, tags(record), data(record, sources), pictures)
+
+
+def times(folder: Path) -> tuple[int, int]:
+    """When work on a cell began and ended, in milliseconds since 1970.
+
+    It began so many seconds before the checkpoint's manifest was written as the pruning run took; it ended when
+    metrics.json was written.
+
+    Raises:
+        CheckpointError: the manifest is missing or damaged.
+    """
+    seconds = read_manifest(folder / "checkpoint").seconds.get("total", 0.0)
+    pruned = (folder / "checkpoint" / MANIFEST).stat().st_mtime - seconds
+    ended = (folder / "metrics.json").stat().st_mtime
+    return int(1000 * min(pruned, ended)), int(1000 * ended)
 
 
 @contextmanager

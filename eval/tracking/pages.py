@@ -56,7 +56,7 @@ def view_page(experiment: str, view: str) -> str:
 
 def page_of(uri: str, experiment: str, port: int = 5000) -> str:
     """Address of the experiment's cells: on the tracking server, or on that of `serve` for a store of files."""
-    host = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    host = store.without_password(uri).rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
     return f"{host}/{view_page(experiment, CELLS)}"
 
 
@@ -73,7 +73,9 @@ def serve(results: Path, experiment: str, port: int) -> None:
     with store.answering(uri):
         found = store.client_of(results).get_experiment_by_name(experiment)
     if found is None:
-        raise SpecError(f"experiment: {experiment!r} is not in {uri}; run a sweep first (make results)")
+        raise SpecError(
+            f"experiment: {experiment!r} is not in {store.without_password(uri)}; run a sweep first (make results)"
+        )
     print(f"MLflow   {page_of(uri, found.experiment_id, port)}", flush=True)
     if store.is_served(uri):
         return

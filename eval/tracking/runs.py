@@ -38,7 +38,7 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sou
     for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
         client.log_artifact(identity, str(file))
     store.insist(client.set_tag, identity, MEASURED, measured)
-    client.set_terminated(identity, "FINISHED")
+    client.set_terminated(identity, "FINISHED", content.times(folder)[1])
 
 
 def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: Run) -> None:
@@ -56,8 +56,13 @@ def log_sweep(
     points: Sequence[store.Point],
     files: Sequence[Path],
     folder: Path,
+    ended: int,
 ) -> None:
-    """The parent's summary; files under `folder` keep their place there among its artifacts."""
+    """The parent's summary; files under `folder` keep their place there among its artifacts.
+
+    Args:
+        ended: milliseconds since 1970 at which its last cell was measured.
+    """
     identity = parent.info.run_id
     note = sweep.description(records, parent.info.experiment_id)
     store.log(client, parent, {}, points, {"mlflow.note.content": note})
@@ -65,7 +70,7 @@ def log_sweep(
         inside = file.resolve().is_relative_to(folder.resolve())
         place = str(file.resolve().relative_to(folder.resolve()).parent) if inside else "."
         client.log_artifact(identity, str(file), None if place == "." else place)
-    client.set_terminated(identity, "FINISHED")
+    client.set_terminated(identity, "FINISHED", ended)
 
 
 def track(
@@ -96,18 +101,19 @@ def track(
     )  # sorted, so that sums over cells are the same bits, in whatever order they are tracked
     records = [CellResult.read(path) for path in paths]
     found = sweep.said(records, paths)
+    begun, ended = zip(*(content.times(path.parent) for path in paths), strict=True)
     with store.opened(results, experiment) as (client, home):
-        parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {})
+        parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {}, min(begun))
         progress = tqdm(paths, desc="tracking", unit="cell", mininterval=2)
-        for path, cell, (place, called) in zip(progress, records, found.names, strict=True):
+        for path, cell, start, (place, called) in zip(progress, records, begun, found.names, strict=True):
             more = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: place, ROLE: "cell"}
-            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell.hash}, more)
+            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell.hash}, more, start)
             log_cell(client, run, path.parent, cell, sources or {})
             supersede(client, home, {SWEEP: name, AXES_TAG: place}, run)
             if run.info.run_name != called:
                 client.update_run(run.info.run_id, name=called)
             runs[place] = run.info.run_id
-        log_sweep(client, parent, records, found.points, files, out.parent)
+        log_sweep(client, parent, records, found.points, files, out.parent, max(ended))
         for key, state in found.views.items():
             store.insist(client.set_experiment_tag, home, key, state)
     page = page_of(client.tracking_uri, home)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,7 @@ ABANDONED_SECONDS = 30
 ATTEMPTS = 6
 METRICS_A_BATCH, PARAMS_A_BATCH = 900, 90
 """MLflow takes 1000 and 100"""
+PASSWORD = re.compile(r"(?<=://)[^/?#\s]*@")
 Result = TypeVar("Result")
 Point = tuple[str, float, int]
 """name, value and step of a metric"""
@@ -34,6 +36,11 @@ Point = tuple[str, float, int]
 def uri_of(results: Path) -> str:
     """MLFLOW_TRACKING_URI, by default results/mlflow.db."""
     return os.environ.get("MLFLOW_TRACKING_URI") or database.address(results.resolve() / "mlflow.db")
+
+
+def without_password(text: str) -> str:
+    """A text without the names and passwords of the addresses in it."""
+    return PASSWORD.sub("", text)
 
 
 def is_served(uri: str) -> bool:
@@ -63,7 +70,8 @@ def answering(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SpecError(f"MLflow: {uri} failed ({why}); fix that and run again, nothing measured is lost") from error
+        said = f"MLflow: {uri} failed ({why}); fix that and run again, nothing measured is lost"
+        raise SpecError(without_password(said)) from None
 
 
 @contextmanager
@@ -93,13 +101,18 @@ def prepare(results: Path, experiment: str, out: Path) -> None:
 
     Args:
         results: folder of the default store.
-        out: a JSON record, for those who wait for it.
+        out: a JSON record, for those who wait for it; `runs` in it is the address of the experiment's runs on a server.
 
     Raises:
         SpecError: the store cannot be used.
     """
-    with opened(results, experiment):
-        write_json(out, {"experiment": experiment})
+    with opened(results, experiment) as (client, number):
+        write_json(out, {"experiment": experiment, "runs": runs_address(client.tracking_uri, number)})
+
+
+def runs_address(uri: str, experiment: str) -> str:
+    """Where a server shows an experiment's runs, without the name and password that `uri` may hold; '' without one."""
+    return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs" if uri.startswith("http") else ""
 
 
 def experiment_id(client: MlflowClient, name: str, results: Path) -> str:
@@ -140,7 +153,14 @@ def find(client: MlflowClient, experiment: str, tags: dict[str, str]) -> list[Ru
     return found
 
 
-def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str], more: dict[str, str]) -> Run:
+def obtain(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    keys: dict[str, str],
+    more: dict[str, str],
+    start: int | None = None,
+) -> Run:
     """The run with these tags, else a new one; processes that ask at once get the same one.
 
     Of two that make a run at once at least one sees the other's when it looks again: whoever sees another one deletes
@@ -150,6 +170,7 @@ def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str
         name: the run's name, if it is made.
         keys: the tags that it is found by.
         more: further tags, if it is made.
+        start: milliseconds since 1970 at which what it tells of began, if it is made; now by default.
     """
     begun = time.monotonic()
     more = more | {"mlflow.user": user.name(), "mlflow.source.name": "obsdiff", "mlflow.source.type": "LOCAL"}
@@ -159,7 +180,7 @@ def obtain(client: MlflowClient, experiment: str, name: str, keys: dict[str, str
             if SETTLED in run.data.tags or run.info.status == "FINISHED":
                 return run
         if not found:
-            identity = client.create_run(experiment, run_name=name, tags=keys | more).info.run_id
+            identity = client.create_run(experiment, start, keys | more, name).info.run_id
             if len(find(client, experiment, keys)) == 1:
                 client.set_tag(identity, SETTLED, "true")
                 return client.get_run(identity)

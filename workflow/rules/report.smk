@@ -34,6 +34,7 @@ rule report:
     input:
         metrics=METRICS,
         tables=rules.summarise.output,
+        store=f"{TABLES}/store.json",
         others=lambda w: sorted(glob(f"{escape(RESULTS)}/sweeps/*/summary.md")) if config["name"] == "default" else [],
     output:
         f"{TABLES}/report.html",
@@ -43,7 +44,7 @@ rule report:
         "../../environment.yml"
     params:
         code=code("eval.commands.report", *entries("eval.model_metrics")),
-        template=dag.state("template", ["eval/report/report.html.jinja"]),
+        template=dag.state("template", ["eval/report/report.html.jinja", *sorted(Path("eval/report/assets").iterdir())]),
         cells=LISTED,
         tables=lambda w, input: folder(input.tables[0]),
         sweep=config["name"],
@@ -51,7 +52,7 @@ rule report:
         others=lambda w, input: ["--others", *several(input.others)] if input.others else [],
     shell:
         "python -m eval report --metrics {params.cells:q} --tables {params.tables:q} --sweep {params.sweep:q}"
-        " --scale {params.scale} {params.others:q} --out {output:q} > {log:q} 2>&1"
+        " --scale {params.scale} --store {input.store:q} {params.others:q} --out {output:q} > {log:q} 2>&1"
 
 
 # the paper's numbers and ours side by side, of a sweep that says which table it is
