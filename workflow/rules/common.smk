@@ -65,7 +65,7 @@ onstart:
 # libraries imported once for all short jobs of this sweep (obsdiff/jobs/warm.py); a GPU wants a process per job, and a
 # cluster's job ends with all its processes
 if workflow.remote_exec:
-    os.environ["OBSDIFF_WARM"] = ""
+    os.environ.update(OBSDIFF_WARM="")
 elif all(model["source"].get("device", "cpu") == "cpu" for model in SWEEP.models.values()):
     os.environ.setdefault("OBSDIFF_WARM", str(Path(RESULTS, ".warm", "socket")))
 
