@@ -169,6 +169,30 @@ def test_runs_have_the_times_of_their_cells(tmp_path):
     assert found == cells_of_it | {(970_000, 1_000_000 * len(paths) + 60_000)}
 
 
+def test_images_of_one_caption_have_one_key_in_all_runs(tmp_path):
+    """As MLflow's own image grid looks for them; a run that is logged again has them once."""
+    paths = [write(tmp_path, cell, 1.0) for cell in grid("obs_diff")[:2]]
+    track(paths, "sweep", "test", [], tmp_path, tmp_path / "mlflow.json")
+    client = store.client_of(tmp_path)
+    runs = json.loads((tmp_path / "mlflow.json").read_text())["runs"].values()
+    for run in runs:
+        client.set_tag(run, MEASURED, "old")
+    track(paths, "sweep", "test", [], tmp_path, tmp_path / "mlflow.json")
+    own = Image.fromarray(np.full((4, 4, 3), 255, np.uint8))
+    client.log_image(next(iter(runs)), own, key="01 caption 0", step=0)
+    keys = []
+    for run in runs:
+        assert client.get_run(run).data.tags["mlflow.loggedImages"] == "True"
+        names = [Path(artifact.path).name for artifact in client.list_artifacts(run, "images")]
+        keys.append([name.partition("+")[0] for name in names if name.endswith(".png")])
+        form = r"[a-zA-Z0-9_\-. ]+\+step\+0\+timestamp\+\d+\+[0-9a-f-]{36}(\.png|\+compressed\.webp)"
+        assert all(re.fullmatch(form, name) for name in names)
+    assert sorted(keys[1]) == [f"{i + 1:02d} caption {i}" for i in range(len(PROMPTS))]
+    assert sorted(keys[0]) == sorted([*keys[1], "01 caption 0"])
+    assert content.key_of(3, "Héllo, <b>wörld</b>! $a/b") == "03 H llo b w rld b a b"
+    assert len(content.key_of(1, "word " * 50)) <= content.LONGEST_KEY
+
+
 def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch):
     """Of a process that was killed between making and settling it."""
     monkeypatch.setattr(store, "ABANDONED_SECONDS", 0)
@@ -389,7 +413,7 @@ def test_filters_artifacts_and_data_sets_over_http(served):
     under = client.search_runs([home.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
     assert found[0].info.run_id in {r.info.run_id for r in under}
     names = {a.path for a in client.list_artifacts(found[0].info.run_id)}
-    assert names == {"pictures.png", "metrics.json", "manifest.json", "spec.json", "environment.json"}
+    assert names == {"pictures.png", "metrics.json", "manifest.json", "spec.json", "environment.json", "images"}
     for name, local in (("metrics.json", "metrics.json"), ("manifest.json", "checkpoint/manifest.json")):
         with urlopen(f"{uri}/get-artifact?path={name}&run_uuid={found[0].info.run_id}") as answer:
             sent = answer.read()

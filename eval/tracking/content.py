@@ -1,6 +1,7 @@
 """What a cell's run says of it: params, metrics, curves, data sets and a description, from its metrics.json."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from eval.analysis import shown
 from eval.analysis.estimates import estimate
 from eval.analysis.timings import AS_DENSE, stands_with_dense, zeros_of
-from eval.figures import strip
+from eval.figures import image, strip
 from eval.report.columns import formatted
 from eval.results import AGAIN, CellResult
 from eval.sweep.cells import axes_of
@@ -25,6 +26,9 @@ from obsdiff.errors import SpecError
 LONGEST_PARAM, LONGEST_DIGEST = 6000, 36
 """MLflow's limits, in characters"""
 GRID_IMAGES = 36
+"""in pictures.png"""
+COMPARED, LONGEST_KEY = 6, 60
+"""images of a run in MLflow's image grid, and characters of their keys"""
 
 
 class Said(NamedTuple):
@@ -35,6 +39,8 @@ class Said(NamedTuple):
     tags: dict[str, str]
     data: list[DatasetInput]
     pictures: Image.Image
+    images: dict[str, Image.Image]
+    """of the first captions, by a key that is the same in all runs of these captions"""
 
 
 def said(folder: Path, record: CellResult, sources: Mapping[str, str]) -> Said:
@@ -47,7 +53,18 @@ def said(folder: Path, record: CellResult, sources: Mapping[str, str]) -> Said:
     with of_a_cell(folder / "metrics.json"):
         points = [*scalars(record), *curves(record, manifest)]
         pictures = Image.fromarray(strip(folder, record.prompts[:GRID_IMAGES], columns=12))
-        return Said(params(record), points, tags(record), data(record, sources), pictures)
+        first = zip(record.prompts[:COMPARED], record.captions, strict=False)
+        images = {
+            key_of(number, caption): Image.fromarray(image(folder, prompt))
+            for number, (prompt, caption) in enumerate(first, 1)
+        }
+        return Said(params(record), points, tags(record), data(record, sources), pictures, images)
+
+
+def key_of(number: int, caption: str) -> str:
+    """`01 a red apple`: of the signs that MLflow takes for a key, as many words as are legible in its image grid."""
+    words = re.sub(r"[^A-Za-z0-9_ -]+", " ", caption).split()
+    return " ".join([f"{number:02d}", *words])[:LONGEST_KEY].rstrip()
 
 
 def times(folder: Path) -> tuple[int, int]:

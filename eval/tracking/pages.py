@@ -1,7 +1,7 @@
 """Where MLflow shows the experiment: addresses, saved views, and the server of a store of files.
 
 A view is what MLflow's own "Share" button makes: an experiment tag that holds the state of the page. `cells` lists all
-cells with their axes and metrics, best FID first; `quality-0.50` draws the metrics of one sparsity by method.
+cells with their axes, FID and CLIP score, best FID first; `quality-0.50` draws the metrics of one sparsity by method.
 """
 
 import json
@@ -19,7 +19,8 @@ from obsdiff.errors import SpecError
 VIEW = "mlflow.sharedViewState."
 CELLS = "cells"
 CURRENT = "tags.`obsdiff.role` = 'cell' and tags.`obsdiff.superseded` IS NULL"
-COLUMNS = ("method", "pattern", "sparsity", "weighting", "seed")
+COLUMNS = ("method", "pattern", "sparsity", "seed", "weighting")
+LISTED = ("fid", "clip_score")
 SECTION = "quality"
 
 
@@ -32,7 +33,8 @@ def chart(metric: str) -> dict[str, Any]:
 def views(records: Sequence[CellResult]) -> dict[str, str]:
     """Experiment tags: the view `cells`, and `quality-<sparsity>` of each sparsity."""
     measured = [name for name in shown.measured() if any(name in record.metrics for record in records)]
-    columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{m}`" for m in ("fid_low", "fid_high", *measured)]
+    # few metrics: MLflow shows them left of the params, which would not fit beside all of them
+    columns = [f"params.`{axis}`" for axis in COLUMNS] + [f"metrics.`{name}`" for name in measured if name in LISTED]
     listed = {"searchFilter": CURRENT, "orderByKey": "metrics.`fid`", "orderByAsc": True, "selectedColumns": columns}
     section = {"uuid": SECTION, "name": "quality", "display": True}
     drawn = {

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import NAMESPACE_OID, uuid5
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.multimedia import compress_image_size
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+from PIL import Image
 from tqdm import tqdm
 
 from eval.results import CellResult
@@ -32,6 +37,7 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sou
     store.log(client, run, found.params, found.points, found.tags)
     store.insist(client.log_inputs, identity, found.data)
     client.log_image(identity, found.pictures, "pictures.png")
+    log_images(client, run, found.images)
     provenance = cell.provenance
     client.log_dict(identity, cell.spec, "spec.json")
     client.log_dict(identity, {k: provenance.get(k, {}) for k in ("versions", "machine")}, "environment.json")
@@ -39,6 +45,20 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sou
         client.log_artifact(identity, str(file))
     store.insist(client.set_tag, identity, MEASURED, measured)
     client.set_terminated(identity, "FINISHED", content.times(folder)[1])
+
+
+def log_images(client: MlflowClient, run: Run, images: Mapping[str, Image.Image]) -> None:
+    """Images for MLflow's image grid, which shows those of one key across runs; logged again, they are there once.
+
+    The files are named as log_image() names them, whose names differ from call to call.
+    """
+    with TemporaryDirectory() as place:
+        for key, image in images.items():
+            name = f"{key}+step+0+timestamp+{run.info.start_time}+{uuid5(NAMESPACE_OID, key)}"
+            image.save(Path(place, f"{name}.png"))
+            compress_image_size(image).save(Path(place, f"{name}+compressed.webp"))
+        client.log_artifacts(run.info.run_id, place, "images")
+    store.insist(client.set_tag, run.info.run_id, MLFLOW_LOGGED_IMAGES, True)
 
 
 def supersede(client: MlflowClient, experiment: str, keys: dict[str, str], run: Run) -> None:
