@@ -20,10 +20,12 @@ from obsdiff.calibration.runs import Calibration, Steps
 from obsdiff.calibration.sharing import trajectory_of
 from obsdiff.calibration.walking import Walk
 from obsdiff.checkpoints.checkpoint import read_pruned
-from obsdiff.errors import SpecError
+from obsdiff.checkpoints.manifest import MANIFEST
+from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.models import _auto
 from obsdiff.pipelines import staging
 from obsdiff.pipelines.loading import load_pipeline
+from obsdiff.storage.files import read_json, seal, write_json
 from obsdiff.targets import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # Chroma's own import
@@ -155,6 +157,29 @@ def test_what_is_not_understood_is_refused(name, message):
     with pytest.raises(SpecError, match=rf"pattern: 'structured' removes heads and .*{message}"):
         prune(pipe, spec_of("magnitude", pattern="structured", sampling=SMALL))
     assert all(torch.equal(value, before[key]) for key, value in weights(pipe).items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"streams": []},
+        {"owner": "nowhere"},
+        {"size": 10**6},
+        {"groups": 4},
+        {"kind": "neurons"},
+        {"streams": [{"consumer": ["nowhere", 0], "producers": []}]},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_an_edited_description_of_heads_is_refused(change, tmp_path):
+    """By hand, with the right digests."""
+    pipe = made("ZImage")
+    save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude", pattern="heads", sampling=SMALL, sparsity=0.34)))
+    record = read_json(tmp_path / MANIFEST)
+    record["sites"][0]["structure"] |= change
+    write_json(tmp_path / MANIFEST, seal(record))
+    with pytest.raises(CheckpointError, match="this pipeline has no 3 heads at"):
+        load_pruned(made("ZImage"), tmp_path)
 
 
 def test_a_pruned_pipeline_is_pruned_again():

@@ -44,7 +44,7 @@ def there(site: Site, denoiser: nn.Module, linear: Mapping[str, nn.Linear]) -> b
     spans += [(maker, "out_features") for stream in site.streams for maker in stream.producers]
     fits = all(layer in linear and first + channels <= getattr(linear[layer], width) for (layer, first), width in spans)
     heads = dict(denoiser.named_modules()).get(site.owner) if site.owner else None
-    return fits and (not site.owner or getattr(heads, "heads", None) == site.groups)
+    return bool(site.streams) and fits and (not site.owner or getattr(heads, "heads", None) == site.groups)
 
 
 def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
