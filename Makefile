@@ -7,6 +7,7 @@ VENV := .venv
 PLAYWRIGHT := 1.65.2
 SLURM_PLUGIN := 2.8.0
 BIN := $(VENV)/bin
+INSTALL = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
 
 # containers often set this; every job would compile torch, diffusers and MLflow anew, which takes half of a short job
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,9 +21,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; say make PYTHON=python3.12")'
 	@if command -v uv >/dev/null; then uv venv --quiet --clear --python $(PYTHON) $(VENV); \
 	else $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install --quiet 'uv>=0.8'; fi
-	@uv=$$(command -v uv || echo $(BIN)/uv); echo "installing into $(VENV) (some 5 GB with torch) ..."; \
-	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
-	$$uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@echo "installing into $(VENV) (some 5 GB with torch) ..."
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
 results: env
@@ -48,14 +49,12 @@ test-kills: env
 
 # the report in Chromium (Debian's package, or the one that CHROMIUM names); Playwright is installed apart
 test-browser: env
-	@uv=$$(command -v uv || echo $(BIN)/uv); test -d $(VENV)/browser || \
-	  $$uv pip install --quiet --python $(BIN)/python --target $(VENV)/browser playwright==$(PLAYWRIGHT)
+	@test -d $(VENV)/browser || $(INSTALL) --target $(VENV)/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
 
 # a sweep on a real Slurm of one node: needs root and Debian's packages slurm-wlm and munge
 test-slurm: env
-	@uv=$$(command -v uv || echo $(BIN)/uv); test -d $(VENV)/slurm || \
-	  $$uv pip install --quiet --python $(BIN)/python --target $(VENV)/slurm --no-deps \
+	@test -d $(VENV)/slurm || $(INSTALL) --target $(VENV)/slurm --no-deps \
 	  snakemake-executor-plugin-slurm==$(SLURM_PLUGIN) snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.3
 	PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest tests/slurm/slurm_sweep.py
 

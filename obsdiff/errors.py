@@ -1,4 +1,4 @@
-"""The errors that a user can fix; the command line prints their message and nothing else."""
+"""The errors that a user can fix, whose message alone the command line prints; and what others say, in a line."""
 
 
 class SpecError(Exception):
@@ -11,3 +11,8 @@ class CheckpointError(Exception):
 
 class LayerError(Exception):
     """A layer cannot be pruned as it is; the message begins with its name."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another library says; its type's name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

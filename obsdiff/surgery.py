@@ -16,6 +16,13 @@ class State(NamedTuple):
     bias: Tensor | None
 
 
+def layer_of(denoiser: nn.Module, name: str) -> nn.Linear:
+    """A layer that is known to be linear."""
+    layer = denoiser.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def state_of(layer: nn.Linear) -> State:
     return State(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
 
@@ -27,8 +34,7 @@ def install(denoiser: nn.Module, states: Mapping[str, State], heads: Mapping[str
     Tensors are taken over in the layer's dtype and device, and shared where they have them already.
     """
     for name, state in states.items():
-        layer = denoiser.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
+        layer = layer_of(denoiser, name)
         layer.weight = nn.Parameter(state.weight.to(layer.weight), requires_grad=layer.weight.requires_grad)
         if layer.bias is not None and state.bias is not None:
             layer.bias = nn.Parameter(state.bias.to(layer.bias), requires_grad=layer.bias.requires_grad)

@@ -13,8 +13,8 @@ from test_report import Page, page_of
 
 from eval.analysis.analysis import Analysis
 from eval.report import gallery as galleries
-from eval.report.gallery import as_script, chosen, encoded, gallery, spread
-from eval.report.page import linked, sorted_by
+from eval.report.gallery import chosen, encoded, gallery, spread
+from eval.report.page import linked, sorted_by, write_report
 
 
 def made(records, root):
@@ -87,7 +87,14 @@ def test_a_sweep_without_images_has_no_gallery(tmp_path):
 def test_a_caption_is_text_in_the_page(tmp_path):
     nasty = "</script><b>&amp; \u2028 {{ x }} 日本"
     records = [replace(r, captions=[nasty] * PROMPTS) for r in sweep(("wanda",), (0.3,), (0,))]
-    text = str(as_script(made(records, tmp_path)))
+    folders = folders_of(records, tmp_path)
+    (tmp_path / "summary.md").write_text("# Summary\n")
+    for folder in folders:
+        (folder / "metrics.json").write_text("{}")
+    paths = [folder / "metrics.json" for folder in folders]
+    write_report(Analysis(records), paths, tmp_path, "default", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    text = page.partition('id="gallery-data">')[2].partition("</script>")[0]
     assert "<" not in text and ">" not in text and "\u2028" not in text
     assert json.loads(text)["settings"][0]["captions"][0]["text"] == " ".join(nasty.split())
 

@@ -74,6 +74,18 @@ class Forward(nn.Module):
         return self.down(self.hidden(self.up(x)))
 
 
+class Twice(Forward):
+    """A second layer that reads some of the hidden channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = nn.Linear(WIDTH - 4, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.up(x))
+        return self.down(hidden) + self.aside(hidden[..., : WIDTH - 4])
+
+
 class Block(nn.Module):
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -92,7 +104,7 @@ def looked_into(part: nn.Module) -> tuple[list, dict[str, str]]:
     denoiser.blocks = nn.ModuleList([Block(part)])
     before = {key: value.clone() for key, value in denoiser.state_dict().items()}
     call = _tracing.Call(denoiser.blocks[0], (torch.randn(2, 5, WIDTH),), {})
-    inputs = (("to_q", "to_k", "to_v"), ("to_out",), ("up",), ("down",))
+    inputs = (("to_q", "to_k", "to_v"), ("to_out",), ("up",), ("down",), ("aside",))
     groups = [tuple(f"blocks.0.part.{n}" for n in group) for group in inputs if hasattr(part, group[0])]
     sites, unknown = _structure.sites_of(denoiser, "blocks.0", groups, call)
     assert all(torch.equal(value, before[key]) for key, value in denoiser.state_dict().items())
@@ -146,6 +158,7 @@ def test_heads_and_neurons_are_found(part, kind, groups, firsts):
         pytest.param(
             Forward(lambda x: x * x.shape[-1]), "neurons: removing neurons is not zeroing their channels", id="counted"
         ),
+        pytest.param(Twice(), "neurons: its layers do not read the same neurons", id="twice"),
         pytest.param(Forward(unread=True), "neurons: zeroing neurons changes nothing", id="unread"),
         pytest.param(Forward(lambda x: x * 0), "", id="zero"),
         pytest.param(Forward(lambda x: x.detach()), "", id="cut"),

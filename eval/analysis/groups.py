@@ -35,6 +35,11 @@ class Setting:
     def sparsities(self) -> list[float]:
         return sorted({s for line in self.lines.values() for s in line})
 
+    @property
+    def pruned(self) -> list[tuple[str, float, Configuration]]:
+        """Label, sparsity and configuration of all that is pruned."""
+        return [(label, s, group) for label, line in self.lines.items() for s, group in line.items()]
+
     def at(self, sparsity: float) -> dict[str, Configuration]:
         """Label → configuration of one sparsity."""
         return {label: line[sparsity] for label, line in self.lines.items() if sparsity in line}

@@ -75,10 +75,7 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
 def fields_of(alike: Sequence[Setting]) -> dict[tuple[str, tuple[str, float]], CellResult]:
     """(row, (pattern, sparsity)) → result of the first seed."""
     return {
-        (label, (setting.pattern, sparsity)): group[0]
-        for setting in alike
-        for label, line in setting.lines.items()
-        for sparsity, group in line.items()
+        (label, (setting.pattern, sparsity)): group[0] for setting in alike for label, sparsity, group in setting.pruned
     }
 
 

@@ -1,13 +1,11 @@
 """The images of a sweep that a report shows: some captions of every configuration, small enough for one file."""
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from PIL import Image
 
 from eval.analysis import shown
@@ -29,8 +27,6 @@ QUALITY = 80
 """of WebP, for images that are made smaller; others lose nothing"""
 DENSE = "dense"
 KINDS = ("worst", "median", "best")
-
-
 Shown = tuple[Setting, str, float, CellResult]
 """setting, label, sparsity, and the first seed's record"""
 
@@ -43,7 +39,7 @@ def gallery(analysis: Analysis, folders: Mapping[str, Path]) -> dict[str, Any] |
     """
     alike: dict[tuple[str, ...], list[Shown]] = {}
     for setting in analysis.settings:
-        for label, sparsity, group in [(DENSE, 0.0, setting.dense), *configurations(setting)]:
+        for label, sparsity, group in [(DENSE, 0.0, setting.dense), *setting.pruned]:
             if group and (folders[group[0].cell.path] / "images").is_dir():
                 alike.setdefault(tuple(group[0].prompts), []).append((setting, label, sparsity, group[0]))
     images: dict[str, list[str]] = {}
@@ -68,10 +64,6 @@ def gallery(analysis: Analysis, folders: Mapping[str, Path]) -> dict[str, Any] |
             if any(one[0] is setting for one in found)
         ]
     return {"settings": settings, "images": images} if settings else None
-
-
-def configurations(setting: Setting) -> list[tuple[str, float, Sequence[CellResult]]]:
-    return [(label, sparsity, group) for label, each in setting.lines.items() for sparsity, group in each.items()]
 
 
 def entry(one: Shown, name: str | None, kept: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -123,9 +115,3 @@ def encoded(image: Image.Image) -> str:
     file = BytesIO()
     image.save(file, "WEBP", **({"quality": QUALITY} if large else {"lossless": True, "quality": 100}))
     return f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"
-
-
-def as_script(content: Any) -> Markup:
-    """JSON that can stand inside a script element."""
-    text = json.dumps(content, ensure_ascii=False).replace("&", "\\u0026").replace("<", "\\u003c")
-    return Markup(text.replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from eval.analysis.analysis import Analysis
 from eval.figures import ordered, traits
 from eval.report.findings import Table, breaks, count_of, leaders, sentences
-from eval.report.gallery import as_script, gallery
+from eval.report.gallery import gallery
 from eval.report.summary_page import IN_SHORT
 from eval.report.words import plain
 from eval.results import CellResult
@@ -58,7 +58,11 @@ def write_report(
             is known.
     """
     records = analysis.records
-    shown_images = gallery(analysis, {r.cell.path: path.parent for r, path in zip(records, paths, strict=True)})
+    folders = {record.cell.path: path.parent for record, path in zip(records, paths, strict=True)}
+    answers = [
+        (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
+        for setting in analysis.settings
+    ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(["jinja"]),
@@ -70,18 +74,12 @@ def write_report(
     page = environment.get_template(TEMPLATE).render(
         sweep=sweep,
         scale=scale,
-        headlines=[found[0] for setting in analysis.settings[:HEADLINES] if (found := sentences(setting))],
-        gallery=as_script(shown_images) if shown_images else None,
-        ranked=", ".join(dict.fromkeys(each["metric"] for each in shown_images["settings"] if each["metric"]))
-        if shown_images
-        else "",
+        headlines=[texts[0] for _, texts, _ in answers[:HEADLINES] if texts],
+        gallery=gallery(analysis, folders),
         script=lambda name: Markup((ASSETS / name).read_text(encoding="utf-8")),
         runs=runs,
         run=what_was_run(records, paths),
-        answers=[
-            (setting.name, sentences(setting), [t for t in (leaders(setting), breaks(setting)) if t])
-            for setting in analysis.settings
-        ],
+        answers=answers,
         summary=[part for part in sections((tables / "summary.md").read_text()) if part[0] != IN_SHORT],  # `answers`
         figures=inlined(tables / "figures"),
         ablations=[(path.parent.name, sections(path.read_text())) for path in others],

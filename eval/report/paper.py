@@ -81,17 +81,14 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             else:
                 line += [interval(row.cells.estimate(COLUMNS[name].ours), digits), *judged(row, rows, name)]
         lines.append(line)
-    titles = [
-        part
-        for name, column in ((name, COLUMNS[name]) for name in metrics)
-        for part in (
-            (column.title,)
-            if name in alone
-            else (f"{column.title}: paper", "ours", "Δ")
-            if column.higher_is_better is None
-            else (f"{column.title}: paper", "ours", "paper − dense", "ours − dense", "verdict")
-        )
-    ]
+    titles = []
+    for name in metrics:
+        column = COLUMNS[name]
+        if name in alone:
+            titles.append(column.title)
+            continue
+        judging = ["Δ"] if column.higher_is_better is None else ["paper − dense", "ours − dense", "verdict"]
+        titles += [f"{column.title}: paper", "ours", *judging]
     return axes + titles, lines
 
 

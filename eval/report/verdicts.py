@@ -85,8 +85,11 @@ def effect(row: Row, rows: Sequence[Row], name: str) -> Effect | None:
 
 def minus(first: Row, second: Row, name: str) -> Estimate | None:
     """Our difference over the seeds that both have; None where there are none, or one has not measured the metric."""
+    ours = COLUMNS[name].ours
+    if found := first.cells.minus(second.cells, ours):
+        return found.difference
     one, other = paired(first.cells.records, second.cells.records)
-    return difference(one, other, COLUMNS[name].ours) if one else None
+    return difference(one, other, ours) if one else None
 
 
 def claims(rows: Sequence[Row]) -> Iterator[Claim]:

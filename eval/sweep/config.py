@@ -155,12 +155,12 @@ def read_sweep(config: Mapping[str, Any], files: bool = True) -> Sweep:
             }
     if is_tiny(config):
         records = {name: shrunk_model(name, model, results_of(config)) for name, model in records.items()}
-    for record in records.values():
-        record["evaluation"]["count"] = config.get("count", record["evaluation"]["count"])
-    if is_tiny(config):
-        return Sweep(list(cells), records, **shrunk(texts))
+        texts = shrunk(texts)
+    if "count" in config:
+        for record in records.values():
+            record["evaluation"]["count"] = config["count"]
     sweep = Sweep(list(cells), records, **texts)
-    if files and (problem := missing(needs(sweep, config["pruning"]))):
+    if files and not is_tiny(config) and (problem := missing(needs(sweep, config["pruning"]))):
         raise SpecError(problem)
     return sweep
 

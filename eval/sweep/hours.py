@@ -7,15 +7,13 @@ from typing import Any
 from tabulate import tabulate
 
 from eval.sweep.calibrations import Calibration, calibration_of
-from eval.sweep.cells import MODEL, Cell
+from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, read_sweep
 from eval.sweep.grid import sampling_of
 from eval.sweep.specs import spec_of
-from obsdiff.errors import SpecError
 from obsdiff.planning import plan as plans
 from obsdiff.planning import rates
-from obsdiff.planning.effort import CALLS, EFFICIENCY
-from obsdiff.sampling import Sampling
+from obsdiff.planning.effort import EFFICIENCY, calls_of
 from obsdiff.source import Source
 from obsdiff.spec import PruneSpec
 
@@ -24,8 +22,6 @@ LEFT_OUT = (
     "Left out: loading, the VAE, metrics, latency, and what else is no product of matrices. A device gets "
     f"{EFFICIENCY['sample']:.0%} of its rate, as in `obsdiff plan`."
 )
-
-
 DENSE = PruneSpec(method="dense", sparsity=0.0)
 
 
@@ -70,34 +66,23 @@ def hours_of(sweep: Sweep, config: Mapping[str, Any], rate: str) -> dict[str, Ho
 
     for cell in dict.fromkeys(cell.pruned_as() for cell in sweep.cells):
         hours = found.setdefault(cell.model, Hours())
-        spec = replace(spec_of(cell, sweep, config), sampling=in_calibration(cell, sweep))
+        changes = sweep.sampling[cell.sampling], sweep.calibration[cell.calibration].get("sampling", {})
+        spec = replace(spec_of(cell, sweep, config), sampling=sampling_of(sweep.models[cell.model], *changes))
         shared = calibration_of(cell, spec)
         hours.prunings += bool(spec.amount)
         hours.pruning += planned(cell, spec, shared in seen).minutes.total / 60
         seen |= {shared} if shared else set()
     for cell in sweep.cells:
-        hours, sampling, spec = found[cell.model], in_use(cell, sweep), spec_of(cell, sweep, config)
+        hours, spec = found[cell.model], spec_of(cell, sweep, config)
         drawn = spec if spec.resolved.structured else DENSE  # zeros are multiplied, too
-        made = planned(cell, replace(drawn, sampling=sampling))
-        times, more = CALLS.get(sampling.scheduler or "", (1, 0))
-        calls, count = times * sampling.steps + more, sweep.models[cell.model]["evaluation"]["count"]
+        used = replace(drawn, sampling=sampling_of(sweep.models[cell.model], sweep.sampling[cell.sampling]))
+        made = planned(cell, used)
+        model = sweep.models[cell.model]
+        calls, count = calls_of(Source(**model["source"]), used), model["evaluation"]["count"]
         hours.cells += 1
         hours.images += count
         hours.drawing += count * calls * made.pruned_flops / (made.rate.model * EFFICIENCY["sample"]) / 3600
     return found
-
-
-def in_use(cell: Cell, sweep: Sweep) -> Sampling:
-    """How a cell's images are sampled."""
-    return sampling_of(sweep.models[cell.model], sweep.sampling[cell.sampling])
-
-
-def in_calibration(cell: Cell, sweep: Sweep) -> Sampling:
-    """How a cell samples to calibrate."""
-    override = sweep.calibration[cell.calibration].get("sampling", {})
-    if override == MODEL:
-        return sampling_of(sweep.models[cell.model])
-    return sampling_of(sweep.models[cell.model], sweep.sampling[cell.sampling], override)
 
 
 def described(config: Mapping[str, Any], rate: str) -> str:
@@ -108,8 +93,6 @@ def described(config: Mapping[str, Any], rate: str) -> str:
     """
     rates.check(rate)
     found = hours_of(read_sweep(config, files=False), config, rate)
-    if not found:
-        raise SpecError("models: the sweep has no cell")
     numbers = [[h.cells, h.prunings, h.pruning, h.images, h.drawing, h.pruning + h.drawing] for h in found.values()]
     rows = [[model, *line] for model, line in zip(found, numbers, strict=True)]
     rows.append(["all", *(sum(column) for column in zip(*numbers, strict=True))])

@@ -22,13 +22,16 @@ SWEEP, CELL, AXES_TAG, SUPERSEDED = "obsdiff.sweep", "obsdiff.cell", "obsdiff.pa
 MEASURED, ROLE = "obsdiff.metrics", "obsdiff.role"
 
 
-def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sources: Mapping[str, str]) -> None:
+def log_cell(
+    client: MlflowClient, run: Run, folder: Path, cell: CellResult, sources: Mapping[str, str], ended: int
+) -> None:
     """Carry one cell into its run, unless it is there.
 
     Args:
         folder: the cell's.
         cell: what was measured of it.
         sources: as in content.data.
+        ended: milliseconds since 1970 at which it was measured.
     """
     identity, measured = run.info.run_id, cell_hash(cell.as_dict())
     if run.info.status == "FINISHED" and run.data.tags.get(MEASURED) == measured:
@@ -44,7 +47,7 @@ def log_cell(client: MlflowClient, run: Run, folder: Path, cell: CellResult, sou
     for file in (folder / "metrics.json", folder / "checkpoint" / "manifest.json"):
         client.log_artifact(identity, str(file))
     store.insist(client.set_tag, identity, MEASURED, measured)
-    client.set_terminated(identity, "FINISHED", content.times(folder)[1])
+    client.set_terminated(identity, "FINISHED", ended)
 
 
 def log_images(client: MlflowClient, run: Run, images: Mapping[str, Image.Image]) -> None:
@@ -121,19 +124,19 @@ def track(
     )  # sorted, so that sums over cells are the same bits, in whatever order they are tracked
     records = [CellResult.read(path) for path in paths]
     found = sweep.said(records, paths)
-    begun, ended = zip(*(content.times(path.parent) for path in paths), strict=True)
+    spans = [content.times(path.parent) for path in paths]
     with store.opened(results, experiment) as (client, home):
-        parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {}, min(begun))
+        parent = store.obtain(client, home, name, {SWEEP: name, ROLE: "sweep"}, {}, min(begun for begun, _ in spans))
         progress = tqdm(paths, desc="tracking", unit="cell", mininterval=2)
-        for path, cell, start, (place, called) in zip(progress, records, begun, found.names, strict=True):
+        for path, cell, (begun, ended), (place, called) in zip(progress, records, spans, found.names, strict=True):
             more = {"mlflow.parentRunId": parent.info.run_id, AXES_TAG: place, ROLE: "cell"}
-            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell.hash}, more, start)
-            log_cell(client, run, path.parent, cell, sources or {})
+            run = store.obtain(client, home, called, {SWEEP: name, CELL: cell.hash}, more, begun)
+            log_cell(client, run, path.parent, cell, sources or {}, ended)
             supersede(client, home, {SWEEP: name, AXES_TAG: place}, run)
             if run.info.run_name != called:
                 client.update_run(run.info.run_id, name=called)
             runs[place] = run.info.run_id
-        log_sweep(client, parent, records, found.points, files, out.parent, max(ended))
+        log_sweep(client, parent, records, found.points, files, out.parent, max(ended for _, ended in spans))
         for key, state in found.views.items():
             store.insist(client.set_experiment_tag, home, key, state)
     page = page_of(client.tracking_uri, home)

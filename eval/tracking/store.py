@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from eval.tracking import database
-from obsdiff.errors import SpecError
+from obsdiff.errors import SpecError, first_line
 from obsdiff.jobs import user
 from obsdiff.storage.files import write_json
 from obsdiff.storage.locks import locked
@@ -69,8 +69,7 @@ def answering(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        said = f"MLflow: {uri} failed ({why}); fix that and run again, nothing measured is lost"
+        said = f"MLflow: {uri} failed ({first_line(error)}); fix that and run again, nothing measured is lost"
         raise SpecError(without_password(said)) from None
 
 

@@ -38,24 +38,25 @@ def mismatches(pipe: Any, manifest: Manifest, here: Identity, any_components: bo
         )
 
 
-def there(site: Site, denoiser: nn.Module, linear: Mapping[str, nn.Linear]) -> bool:
-    """Whether a denoiser has a site: its layers, its channels in them, and its number of heads."""
+def there(site: Site, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a denoiser of these modules has a site: its layers, its channels in them, and its number of heads."""
     channels, spans = site.groups * site.size, [(stream.consumer, "in_features") for stream in site.streams]
     spans += [(maker, "out_features") for stream in site.streams for maker in stream.producers]
-    fits = all(layer in linear and first + channels <= getattr(linear[layer], width) for (layer, first), width in spans)
-    heads = dict(denoiser.named_modules()).get(site.owner) if site.owner else None
-    return bool(site.streams) and fits and (not site.owner or getattr(heads, "heads", None) == site.groups)
+    fits = all(first + channels <= getattr(modules.get(layer), width, 0) for (layer, first), width in spans)
+    counted = not site.owner or getattr(modules.get(site.owner), "heads", None) == site.groups
+    return bool(site.streams) and fits and counted
 
 
 def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
     """Layers of a checkpoint that the denoiser does not have in that shape."""
-    linear = {name: layer for name, layer in denoiser.named_modules() if isinstance(layer, nn.Linear)}
+    modules = dict(denoiser.named_modules())
+    linear = {name: layer for name, layer in modules.items() if isinstance(layer, nn.Linear)}
     for layer in pruned.manifest.layers:
         if layer.name not in linear or tuple(linear[layer.name].weight.shape) != layer.shape:
             yield f"this pipeline has no layer {layer.name!r} of shape {list(layer.shape)}"
             return
     sites = pruned.sites(family, denoiser)
-    known = {(site.layers[0], site.kind, site.groups) for site, _ in sites if there(site, denoiser, linear)}
+    known = {(site.layers[0], site.kind, site.groups) for site, _ in sites if there(site, modules)}
     for site in pruned.kept:
         if (site.layer, site.kind, site.groups) not in known:
             yield f"this pipeline has no {site.groups} {site.kind} at {site.layer!r}"

@@ -30,7 +30,7 @@ def schema_of(kind: Any, **instead: Schema) -> Schema:
         return closed({f.name: instead.get(f.name) or schema_of(hints[f.name]) for f in fields(kind)})
     if kind in PLAIN:
         return PLAIN[kind]
-    if issubclass(kind if isinstance(kind, type) else object, tuple) and hasattr(kind, "_fields"):
+    if hasattr(kind, "_fields"):
         return array(list(get_type_hints(kind).values()))
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from obsdiff import observing, sampling, schedulers
 from obsdiff.models import _structure
+from obsdiff.models._blocks import block_of
 from obsdiff.models._structure import Unknown
 from obsdiff.models._tracing import Call
 from obsdiff.packages import Group, Unit
@@ -27,8 +28,6 @@ from obsdiff.sites import Site
 DENOISERS = ("transformer", "unet")
 """components that a pipeline may call its denoiser, the first that is there"""
 SCHEDULER = "scheduler"
-BLOCK_LAYERS = 4
-"""linear layers that a block without attention has at least; an expert of a mixture has three"""
 UNCALLED = "not called as a layer"
 GUIDED = 3
 """rows that a call for one prompt has at most: with it go an empty one and, in some pipelines, an image alone"""
@@ -224,29 +223,3 @@ def look_into(
     for at in left:
         unknown[inside[at][0][0]] = Unknown("heads", "its block is not called as a whole")
     return sites, unknown
-
-
-def block_of(denoiser: nn.Module, name: str) -> str | None:
-    """The block that a layer is in: the outermost item of a ModuleList that holds no list of blocks itself."""
-    parts = name.split(".")
-    for end in range(1, len(parts)):
-        parent, item = denoiser.get_submodule(".".join(parts[: end - 1])), ".".join(parts[:end])
-        if isinstance(parent, nn.ModuleList) and is_block(denoiser.get_submodule(item)):
-            return item
-    return None
-
-
-def is_block(module: nn.Module) -> bool:
-    inner = [item for part in module.modules() if isinstance(part, nn.ModuleList) for item in part]
-    return is_large(module) and not any(map(is_large, inner))
-
-
-def is_large(module: nn.Module) -> bool:
-    """Whether it has the layers of a block: several, or attention, whose projections may be fused into one."""
-    count = linear_layers(module)
-    attends = any(hasattr(part, "processor") or "Attention" in type(part).__name__ for part in module.modules())
-    return count >= BLOCK_LAYERS or (count > 1 and attends)
-
-
-def linear_layers(module: nn.Module) -> int:
-    return sum(isinstance(part, nn.Linear) for part in module.modules())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from obsdiff import surgery
-from obsdiff.errors import LayerError
+from obsdiff.errors import first_line
 from obsdiff.models._tracing import Call
 from obsdiff.sites import Site
 from obsdiff.surgery import State
@@ -24,11 +24,11 @@ def disproved(denoiser: nn.Module, block: nn.Module, site: Site, call: Call) -> 
         return ""
     order = torch.randperm(site.groups, generator=torch.Generator().manual_seed(0))
     kept = [(site, order[: (site.groups + 1) // 2].sort().values)]
+    dense: dict[str, State] = {name: surgery.state_of(surgery.layer_of(denoiser, name)) for name in site.layers}
     try:
-        dense: dict[str, State] = {n: surgery.state_of(layer_of(denoiser, n)) for n in site.layers}
         small = surgery.shrink(dense, kept)
-    except (LayerError, IndexError) as error:
-        return f"its layers cannot be made smaller ({error})"
+    except RuntimeError:  # two layers read the same channels, and one of them not all
+        return f"its layers do not read the same {site.kind}"
     zeroed = dict(dense)
     for stream in site.streams:
         name = stream.consumer.layer
@@ -36,7 +36,7 @@ def disproved(denoiser: nn.Module, block: nn.Module, site: Site, call: Call) -> 
         stays = surgery.staying_columns(kept, name, weight.shape[1]).to(weight.device)
         zeroed[name] = State(weight * stays, bias)
     heads = {site.owner: site.groups} if site.owner else {}
-    watched = [layer_of(denoiser, stream.consumer.layer) for stream in site.streams]
+    watched = [surgery.layer_of(denoiser, stream.consumer.layer) for stream in site.streams]
     whole = answers(block, watched, call)
     try:
         surgery.install(denoiser, zeroed, heads)
@@ -70,13 +70,3 @@ def answers(block: nn.Module, watched: Sequence[nn.Linear], call: Call) -> list[
             stack.callback(layer.register_forward_hook(lambda _, args, out: found.append(out)).remove)
         out = call()
     return [*found, *(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point())]
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def layer_of(denoiser: nn.Module, name: str) -> nn.Linear:
-    layer = denoiser.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
-    return layer

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff.models._removing import disproved, first_line, layer_of
+from obsdiff import surgery
+from obsdiff.errors import first_line
+from obsdiff.models._removing import disproved
 from obsdiff.models._tracing import Call, Probe, Rows, runs
 from obsdiff.packages import Group
 from obsdiff.sites import Site, Span, Stream
@@ -89,7 +91,7 @@ def parts_of(probe: Probe, denoiser: nn.Module, at: str, consumer: str) -> Itera
     Raises:
         Unknown: some come from single rows or heads, and what else they come from is neither.
     """
-    columns = layer_of(denoiser, consumer).in_features
+    columns = surgery.layer_of(denoiser, consumer).in_features
     start = 0
     while start < columns:
         offset, rows = alive(probe, consumer, start, columns)

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from obsdiff import devices
@@ -84,6 +85,7 @@ def rate_of(text: str | None, dtype: str, device: str) -> Rate:
     return Rate(f"{float(number[1]):g} TFLOP/s", given, given, given, given, "as given, for products of every dtype")
 
 
+@cache
 def measured(dtype: str, device: str) -> Rate:
     """Of the fastest of the products that a fifth of a second has room for, of each dtype that a run uses."""
     import torch
