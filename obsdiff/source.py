@@ -17,6 +17,8 @@ class Source:
     """hub id or local diffusers folder"""
     revision: str | None = None
     """hub branch, tag or commit"""
+    single_file: str | None = None
+    """.safetensors file with the weights, as ComfyUI has them; model has the configurations and what it lacks"""
     variant: str | None = None
     """weight file variant, such as fp16"""
     dtype: str = "float32"
@@ -35,6 +37,9 @@ class Source:
         require(self.dtype in DTYPES, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
         require(self.offload in OFFLOAD, "offload", self.offload, f"one of {', '.join(OFFLOAD)}")
         require(bool(self.model.strip()), "model", self.model, "a hub id or a diffusers folder")
+        file = self.single_file
+        require(file is None or file.endswith(".safetensors"), "single_file", file, "a .safetensors file")
+        require(file is None or self.variant is None, "variant", self.variant, "free with single_file; leave it out")
         devices.check(self.device)
 
     @property

@@ -294,7 +294,7 @@ def test_shards_links_and_variants_load(family, whole, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: f.write_text("weights"), r"is a file; give a diffusers folder .*from_single_file"),
+        (lambda f: f.write_text("weights"), r"is a file; give it as single_file, and as model"),
         (lambda f: f.symlink_to("/nowhere/at/all"), "is a link to a folder that is not there"),
         (lambda f: None, "is neither a folder nor a hub id"),
         (lambda f: f.mkdir(), r"has no model_index.json; give the folder that save_pretrained wrote"),

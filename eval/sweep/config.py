@@ -23,7 +23,7 @@ from obsdiff.typed import made, require
 MODELS = Path("config/models")
 PAPER = Path("config/paper/values.csv")
 PATHS = (
-    ("source", "model"),
+    *(("source", key) for key in ("model", "single_file")),
     ("calibration", "prompts"),
     *(("evaluation", key) for key in ("prompts", "reference", "evaluator", "image_reward")),
 )

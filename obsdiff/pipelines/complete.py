@@ -1,6 +1,5 @@
 """Whether a model on this machine has all that opening it needs: told from its files, before any weights load."""
 
-import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 from obsdiff import models
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import families
+from obsdiff.pipelines.single_file import held
 from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
-from obsdiff.pipelines.stored import shards
+from obsdiff.pipelines.stored import require_whole, shards
 from obsdiff.source import Source
 from obsdiff.typed import require
 
@@ -39,10 +39,11 @@ def require_model(source: Source, family: str | None = None) -> None:
     known = sorted(name for name in index if not name.startswith("_"))
     for name in source.without:
         require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
+    inside = held(source, families.of_index(source, index).TRAITS.denoiser, known)
     for name in known:
         entry = index[name]
         if isinstance(entry, list) and entry and entry[0] is not None and name not in source.without:
-            require_component(name, files.get(name, []), source)
+            require_component(name, files.get(name, []), source, weights=name not in inside)
 
 
 def require_place(source: Source) -> None:
@@ -66,8 +67,8 @@ def require_class(index: Mapping[str, Any], family: str, source: Source) -> None
     require(ok, "family", family, f"that of {source.model!r}, which holds a {name}; give family: {found}")
 
 
-def require_component(name: str, files: list[Path], source: Source) -> None:
-    """Raise SpecError unless a component's configuration can be read and its weights are all there."""
+def require_component(name: str, files: list[Path], source: Source, weights: bool) -> None:
+    """Raise SpecError unless a component's configuration can be read and, if asked, its weights are all there."""
     if not files:
         what = f"{source.model!r} has no files of its component {name}"
         raise SpecError(f"model: {what}; {AGAIN}, or leave it out with `without`")
@@ -76,7 +77,7 @@ def require_component(name: str, files: list[Path], source: Source) -> None:
             raise SpecError(f"model: {path} is a broken link; {AGAIN}")
         if path.suffix == ".json" and path.name.endswith(("config.json", ".index.json")):
             read_record(path)
-    if not any(path.name == "config.json" for path in files):
+    if not weights or not any(path.name == "config.json" for path in files):
         return
     if not any(path.suffix in WEIGHTS for path in files):
         raise SpecError(f"model: {files[0].parent} holds no weights; {AGAIN}")
@@ -85,22 +86,6 @@ def require_component(name: str, files: list[Path], source: Source) -> None:
             shards(path)
         elif path.suffix == ".safetensors":
             require_whole(path)
-
-
-def require_whole(path: Path) -> set[str]:
-    """The names of a safetensors file's tensors; SpecError where it is not as long as its header says."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
-            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-            raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
-    expected = 8 + length + max(ends.values(), default=0)
-    if size != expected:
-        raise SpecError(f"model: {path} has {size:,} of {expected:,} bytes; {AGAIN}")
-    return set(ends)
 
 
 def require_layers(source: Source, denoiser: str, patterns: Iterable[str]) -> None:

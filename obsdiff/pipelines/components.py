@@ -21,11 +21,14 @@ from obsdiff.pipelines.stored import Shapes, stored_shapes, weight_files
 
 
 @contextmanager
-def explained(component: str, folder: Path) -> Iterator[None]:
+def explained(component: str, folder: Path, file: Path | None = None) -> Iterator[None]:
     """Turn what a library raises in the block into one SpecError with the component's name, and silence its reports.
 
     The libraries read files that anybody may have edited, and raise whatever their code runs into; so only a single
     call of theirs belongs into the block.
+
+    Args:
+        file: what may be damaged, if not in the component's folder.
     """
     try:
         with quiet():
@@ -36,7 +39,7 @@ def explained(component: str, folder: Path) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [""]
         raise SpecError(
             f"model: {component} of {folder} cannot be loaded ({type(error).__name__}: {lines[0][:300]}); "
-            f"check {folder / component}, or {AGAIN}"
+            f"check {file or folder / component}, or {AGAIN}"
         ) from error
 
 
@@ -103,7 +106,7 @@ def class_of(name: str, library: str, cls: str) -> Any:
     return found
 
 
-def check(folder: Path, name: str, cls: Any, variant: str | None, exact: bool = False) -> None:
+def check(folder: Path, name: str, cls: Any, variant: str | None, exact: bool = False, weights: bool = True) -> None:
     """Refuse a component that would not load, or would load as something else; no weights are read.
 
     Args:
@@ -112,6 +115,7 @@ def check(folder: Path, name: str, cls: Any, variant: str | None, exact: bool = 
         cls: its class.
         variant: as Source.variant.
         exact: whether the variant must be there, and quantised weights are refused: of the denoiser.
+        weights: whether they are in this folder.
 
     Raises:
         SpecError: with the component and the file.
@@ -121,7 +125,10 @@ def check(folder: Path, name: str, cls: Any, variant: str | None, exact: bool = 
     if not (folder / name).is_dir():
         raise SpecError(f"model: {folder} has no folder {name}, which its {INDEX} lists; {AGAIN}")
     if issubclass(cls, nn.Module):
-        check_network(folder, name, cls, variant, exact)
+        if weights:
+            check_network(folder, name, cls, variant, exact)
+        else:
+            check_kind(folder / name, cls, read_record(folder / name / "config.json"))
     elif issubclass(cls, transformers.PreTrainedTokenizerBase):
         check_tokenizer(folder / name, cls)
     elif file := getattr(cls, "config_name", None):

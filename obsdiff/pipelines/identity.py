@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff.errors import SpecError
-from obsdiff.pipelines.sources import component_files
+from obsdiff.pipelines.sources import SINGLE_FILE, component_files
 from obsdiff.source import Source
 from obsdiff.storage.files import (
     DamagedFile,
@@ -65,7 +65,7 @@ def identity_of_source(source: Source, pipe: Any) -> Identity:
         if not isinstance(part, nn.Module) or name not in files:
             found[name] = component_hash(name, part)
             continue
-        content = [[path.name, known_hash(path)] for path in files[name]]
+        content = [[path.name, known_hash(path)] for path in files[name] + files.get(SINGLE_FILE, [])]
         about = [type(part).__name__, source.dtype, source.variant, code_identity([Path(__file__)])]
         key = hash_of(json.dumps([content, about]).encode())[:32]
         entry = cache_folder() / "components" / f"{key}.json"

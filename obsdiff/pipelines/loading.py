@@ -7,8 +7,8 @@ from typing import Any
 
 from obsdiff import devices
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import components, families, samplers, sizes, stored
-from obsdiff.pipelines.sources import AGAIN, INDEX, read_record, shipped
+from obsdiff.pipelines import components, families, samplers, single_file, sizes, stored
+from obsdiff.pipelines.sources import AGAIN, INDEX, folder_of, read_record, shipped
 from obsdiff.sampling import Sampling, arguments_of
 from obsdiff.source import Source
 from obsdiff.typed import require
@@ -75,11 +75,17 @@ def open_pipeline(source: Source, sampling: Sampling | None = None, own_schedule
     check_without(source, family, index)
     denoiser_class(family, index)
     classes = {n: components.class_of(n, *parts[n]) for n in parts if n not in source.without}
-    for name in sorted(classes, key=lambda name: name != family.TRAITS.denoiser):
-        components.check(folder, name, classes[name], source.variant, exact=name == family.TRAITS.denoiser)
-    loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items()}
-    check_vocabularies(loaded)
-    pipe = assemble(folder, index, loaded | absent(folder) | dict.fromkeys(source.without))
+    denoiser = family.TRAITS.denoiser
+    inside = single_file.held(source, denoiser, classes)
+    for name in sorted(classes, key=lambda name: name != denoiser):
+        components.check(folder, name, classes[name], source.variant, name == denoiser, weights=name not in inside)
+    loaded = {name: load_component(folder, name, cls, source) for name, cls in classes.items() if name not in inside}
+    given = loaded | absent(folder) | dict.fromkeys(source.without)
+    if inside:
+        pipe = single_file.assemble(folder, getattr(diffusers, index["_class_name"]), source, inside, given)
+    else:
+        pipe = assemble(folder, index, given)
+    check_vocabularies(pipe.components)
     if sampling and not own_scheduler:
         samplers.use(pipe, sampling)
     return pipe
@@ -103,13 +109,20 @@ def folder_on_disk(source: Source) -> Path:
         return folder
     if folder.is_file():
         raise SpecError(
-            f"model: {source.model!r} is a file; give a diffusers folder (for single-file weights: "
-            "Pipeline.from_single_file(FILE).save_pretrained(FOLDER))"
+            f"model: {source.model!r} is a file; give it as single_file, and as model the diffusers folder that it "
+            "belongs to (its configurations and tokenizers, and what the file lacks)"
         )
     if folder.is_symlink():
         raise SpecError(f"model: {source.model!r} is a link to a folder that is not there")
     if folder.is_absolute() or source.model.startswith(".") or source.model.count("/") != 1:
         raise SpecError(f"model: {source.model!r} is neither a folder nor a hub id (owner/name)")
+    if source.single_file:  # gigabytes that it replaces are not fetched
+        if (here := folder_of(source)) is None:
+            raise SpecError(
+                f"model: {source.model!r} is not on this machine; run `hf download {source.model} --exclude "
+                "'*.safetensors' '*.bin'` for the configurations, or give a local folder"
+            )
+        return here
     try:
         index = configuration(source, INDEX)
     except SpecError:

@@ -13,6 +13,8 @@ from obsdiff.storage.folders import INDEX as INDEX
 FACTS = Path(__file__).parent / "facts"
 """configurations and numbers of parameters of published checkpoints"""
 AGAIN = "download or save the model again"
+SINGLE_FILE = "single_file"
+"""in the place of a component: the file that has weights of several"""
 
 
 def folder_of(source: Source) -> Path | None:
@@ -50,7 +52,7 @@ def component_files(source: Source) -> dict[str, list[Path]]:
 
     A component is a key of model_index.json whose folder is there; all files of that folder count, links followed,
     but hidden ones. Components of `source.without` and files beside the components' folders (a README, images) are
-    left out.
+    left out. Source.single_file stands under SINGLE_FILE.
 
     Raises:
         SpecError: the folder is here and its model_index.json is missing or damaged.
@@ -66,6 +68,8 @@ def component_files(source: Source) -> dict[str, list[Path]]:
     for name in record:
         if not name.startswith("_") and name not in source.without and (folder / name).is_dir():
             found[name] = sorted(files_below(folder / name))
+    if source.single_file:
+        found[SINGLE_FILE] = [Path(source.single_file)]
     return found
 
 

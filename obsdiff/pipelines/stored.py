@@ -1,6 +1,8 @@
 """Weight files of a model folder, read before the weights are: which they are, and the headers of safetensors files."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import AGAIN, read_record
@@ -77,3 +79,21 @@ def stored_shapes(files: list[Path]) -> Shapes:
             what = "is a link to a file that is not there" if path.is_symlink() and not path.exists() else str(error)
             raise SpecError(f"model: {path} is missing, cut or not a safetensors file ({what}); {AGAIN}") from None
     return shapes
+
+
+def require_whole(path: Path) -> dict[str, str]:
+    """The types of a safetensors file's tensors by name; SpecError where it is not as long as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            ends = [entry["data_offsets"][1] for entry in entries.values()]
+            types = {name: str(entry["dtype"]) for name, entry in entries.items()}
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise SpecError(f"model: {path} has {size:,} of {expected:,} bytes; {AGAIN}")
+    return types

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from obsdiff import models, surgery, targets
+from obsdiff.pipelines import single_file
 from obsdiff.pipelines.loading import configuration
 from obsdiff.planning import rates, tree
 from obsdiff.planning.counting import count_flops
@@ -96,6 +97,7 @@ def plan(
         LayerError: a layer does not fit the pattern.
     """
     speed = rates.rate_of(rate, source.dtype, source.device)
+    single_file.held(source, "", ())
     family, denoiser, work = weightless(source, spec)
     weights, count = component_bytes(source), len(spec.prompts) or prompts
     chosen = targets.find(family, denoiser, spec) if spec.traits.prunes else []
