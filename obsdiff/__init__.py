@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from obsdiff.calibration.sharing import calibrate
     from obsdiff.checkpoints.checkpoint import load_pruned, save_pruned
-    from obsdiff.checkpoints.exporting import export_pruned
+    from obsdiff.checkpoints.exporting import export_denoiser, export_pruned
     from obsdiff.errors import CheckpointError, LayerError, SpecError
     from obsdiff.pipelines.loading import load_pipeline
     from obsdiff.planning.plan import Plan, plan
@@ -33,6 +33,7 @@ _HOME = {
     "calibrate": "calibration.sharing",
     "save_pruned": "checkpoints.checkpoint",
     "load_pruned": "checkpoints.checkpoint",
+    "export_denoiser": "checkpoints.exporting",
     "export_pruned": "checkpoints.exporting",
     "load_pipeline": "pipelines.loading",
 }
@@ -46,6 +47,7 @@ __all__ = [
     "Source",
     "SpecError",
     "calibrate",
+    "export_denoiser",
     "export_pruned",
     "load_pipeline",
     "load_pruned",

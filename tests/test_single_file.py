@@ -5,14 +5,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from conftest import entries
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from obsdiff import PruneSpec, Source, load_pruned, plan, registry
+from obsdiff import PruneSpec, Source, export_denoiser, load_pruned, plan, registry
 from obsdiff.__main__ import main
-from obsdiff.errors import SpecError
+from obsdiff.commands import dispatch
+from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.pipelines.complete import require_model
 from obsdiff.pipelines.identity import identity_of, identity_of_source
 from obsdiff.pipelines.loading import open_pipeline
@@ -156,6 +159,48 @@ def test_another_file_is_another_pipeline(whole, tmp_path):
         save_file({key: factor * tensor for key, tensor in weights(folder / "unet").items()}, file)
         found.append(identity_of_source(source, open_pipeline(source)))
     assert found[0]["unet"] != found[1]["unet"] and found[0]["vae"] == found[1]["vae"]
+
+
+def test_an_exported_denoiser_is_read_by_diffusers_and_by_us(family, whole, tmp_path, capsys):
+    """Pruned, written as one file, and pruned again from it: nothing is left to remove."""
+    name, part = family.__name__.rpartition(".")[2], family.TRAITS.denoiser
+    model = ["--model", str(whole[name])]
+    main(["prune", *model, "--method", "magnitude", "--out", str(tmp_path / "half")])
+    file, command = tmp_path / "files" / "half.safetensors", ["export", *model, "--checkpoint", str(tmp_path / "half")]
+    for _ in range(2):  # an earlier export is replaced
+        main([*command, "--out", str(file)])
+    call = capsys.readouterr().out.strip().splitlines()[-1].partition(": ")[2]
+    theirs = eval(call, vars(diffusers))
+    pruned = open_pipeline(Source(str(whole[name])))
+    load_pruned(pruned, tmp_path / "half")
+    ours = open_pipeline(Source(str(whole[name]), single_file=str(file)))
+    wanted = getattr(pruned, part).state_dict()
+    for found in (theirs.state_dict(), getattr(ours, part).state_dict()):
+        assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+    with safe_open(file, "pt") as opened:
+        assert json.loads(opened.metadata()["obsdiff"])["spec"]["method"] == "magnitude"
+    with pytest.raises(SpecError, match="max_shard_size: '5GB' is not free with a single file"):
+        dispatch("obsdiff.commands", "obsdiff", [*command, "--out", str(file), "--max-shard-size", "5GB"])
+
+
+@pytest.mark.parametrize("there", ["weights", "text"])
+def test_an_export_replaces_no_other_file(there, whole, tmp_path, saved):
+    file = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(1)}, file) if there == "weights" else file.write_text("mine")
+    before, pipe = file.read_bytes(), registry.load("obsdiff.models", "sd3").tiny()
+    manifest = load_pruned(pipe, saved["random"])
+    with pytest.raises(SpecError, match="is not an exported denoiser, and would be overwritten"):
+        export_denoiser(pipe, file, manifest)
+    assert file.read_bytes() == before
+    with pytest.raises(SpecError, match="is a folder"):
+        export_denoiser(pipe, tmp_path, manifest)
+    with pytest.raises(CheckpointError, match="heads left"):
+        export_denoiser(
+            pipe,
+            tmp_path / "b.safetensors",
+            load_pruned(registry.load("obsdiff.models", "sd3").tiny(), saved["structured"]),
+        )
+    assert sorted(tmp_path.iterdir()) == [file]
 
 
 def quantised(tensors: Tensors) -> None:

@@ -1,19 +1,24 @@
-"""A pruned pipeline as an ordinary diffusers folder."""
+"""A pruned pipeline as an ordinary diffusers folder, or its denoiser as one file."""
 
+import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from obsdiff import models
 from obsdiff.checkpoints.manifest import Manifest
-from obsdiff.errors import CheckpointError
+from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.pipelines.sources import INDEX
 from obsdiff.report import Report
-from obsdiff.storage.files import SIDE, write_json
+from obsdiff.storage.files import SIDE, replacing, write_json
 from obsdiff.storage.folders import EXPORT, claimed
-from obsdiff.storage.tensors import full_disks_told
+from obsdiff.storage.tensors import full_disks_told, save_beside
 from obsdiff.typed import is_int, require
+
+MANIFEST = "obsdiff"
+"""the text in a file's header that holds the manifest"""
 
 
 def require_exportable(manifest: Manifest | Report) -> None:
@@ -29,6 +34,25 @@ def require_exportable(manifest: Manifest | Report) -> None:
 def require_size(size: int | str | None) -> None:
     ok = size is None or (is_int(size) and int(size) > 0) or bool(re.fullmatch(r"\d+(\.\d+)?[KMGT]B", str(size)))
     require(ok, "max_shard_size", size, "a number of bytes, or a text such as 5GB")
+
+
+def require_file(file: Path) -> None:
+    """Raise SpecError where a denoiser must not be written to a file: a folder, or something else than an export."""
+    if file.is_dir():
+        raise SpecError(f"out: {file} is a folder; give a file that is not there, or a folder without .safetensors")
+    if file.exists() and MANIFEST not in about_file(file):
+        raise SpecError(f"out: {file} is not an exported denoiser, and would be overwritten; give another file")
+
+
+def about_file(file: Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; none of another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
 def left_out(pipe: Any) -> list[str]:
@@ -82,6 +106,43 @@ def export_pruned(
         finally:
             shutil.rmtree(side, ignore_errors=True)
     return folder
+
+
+def export_denoiser(pipe: Any, file: str | Path, manifest: Manifest | Report) -> Path:
+    """Write a pruned denoiser as one safetensors file, under diffusers' names and with the manifest in its header.
+
+    diffusers reads it with the class's from_single_file(file, config=MODEL, subfolder=...), where MODEL is the dense
+    model's folder, and so does this library (Source.single_file).
+
+    Args:
+        pipe: pruned by load_pruned() or prune().
+        file: replaced if it is an earlier export; its folder is made if missing.
+        manifest: what load_pruned() or prune() returned.
+
+    Raises:
+        SpecError: the file is another one, or a folder; or diffusers reads no single file of this denoiser.
+        CheckpointError: heads or neurons were removed.
+        OSError: the disk is full; what was there before stays.
+    """
+    file = Path(file)
+    require_exportable(manifest)
+    require_file(file)
+    denoiser = models.denoiser_of(pipe)
+    if not hasattr(type(denoiser), "from_single_file"):
+        raise SpecError(
+            f"out: diffusers reads no single file of a {type(denoiser).__name__}; give a folder, without .safetensors"
+        )
+    with replacing(file) as side:
+        about = {"format": "pt", MANIFEST: json.dumps(manifest.as_dict())}
+        save_beside(side, denoiser.state_dict(), about)
+    return file
+
+
+def read_by(pipe: Any, file: Path, model: str) -> str:
+    """The call that reads an exported denoiser without this library."""
+    name = models.family_of(pipe).TRAITS.denoiser
+    cls = type(models.denoiser_of(pipe)).__name__
+    return f"{cls}.from_single_file({str(file)!r}, config={model!r}, subfolder={name!r})"
 
 
 def follow_umask(side: Path) -> None:

@@ -24,10 +24,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         return file_hash(side)
 
 
-def save_beside(side: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Save to a file that replacing() gave."""
+def save_beside(side: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Save to a file that replacing() gave, with texts in its header."""
     with full_disks_told(side):
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, side)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, side, about)
 
 
 @contextmanager
