@@ -143,7 +143,7 @@ def test_malformed_configs_are_refused_by_key():
 def test_malformed_model_files_are_refused_by_key(monkeypatch, tmp_path):
     """The whole sweep of a model file, with what it names looked for."""
     whole = configs.read_record("emoji-sd3")
-    whole["source"] |= {"device": "cpu", "offload": "none", "without": [], "variant": None}
+    whole["source"] |= {"device": "cpu", "offload": "none", "without": [], "variant": None, "single_file": None}
     whole["sampling"] |= {"scheduler": "euler"}
     whole["evaluation"] |= {"device": "cpu", "shards": 1, "choice": "first"}
     grid = {"method": ["dense"], "sparsity": [0.5]}

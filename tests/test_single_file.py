@@ -8,10 +8,13 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+import yaml
 from conftest import entries
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from eval.sweep import config as configs
+from eval.sweep import dag
 from obsdiff import PruneSpec, Source, export_denoiser, load_pruned, plan, registry
 from obsdiff.__main__ import main
 from obsdiff.commands import dispatch
@@ -19,6 +22,7 @@ from obsdiff.errors import CheckpointError, SpecError
 from obsdiff.pipelines.complete import require_model
 from obsdiff.pipelines.identity import identity_of, identity_of_source
 from obsdiff.pipelines.loading import open_pipeline
+from obsdiff.pipelines.sources import component_files
 
 Tensors = dict[str, torch.Tensor]
 RESNET = {
@@ -201,6 +205,22 @@ def test_an_export_replaces_no_other_file(there, whole, tmp_path, saved):
             load_pruned(registry.load("obsdiff.models", "sd3").tiny(), saved["structured"]),
         )
     assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_a_model_file_of_a_sweep_names_it(whole, tmp_path, monkeypatch):
+    """One that is not there is refused by its key; another content is another state of the jobs' model."""
+    record = configs.read_record("emoji-sd3")
+    record["source"] |= {"model": str(whole["sd3"]), "without": [], "single_file": str(tmp_path / "a.safetensors")}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(record))
+    monkeypatch.setattr(configs, "MODELS", tmp_path)
+    with pytest.raises(SpecError, match=r"source.single_file: .* is not a file on this machine"):
+        configs.read_model("mine")
+    states = []
+    for number in (1.0, 2.0):
+        save_file({"a": torch.tensor([number])}, tmp_path / "a.safetensors")
+        source = Source(**configs.read_model("mine")["source"])
+        states.append(dag.state("model", [path for files in component_files(source).values() for path in files]))
+    assert states[0] != states[1]
 
 
 def quantised(tensors: Tensors) -> None:

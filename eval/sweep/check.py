@@ -61,7 +61,7 @@ def items(config: Mapping[str, Any]) -> Iterator[Item]:
 
 def places(model: Mapping[str, Any]) -> Iterator[str]:
     """What a model file names that need not be here at tiny scale."""
-    yield model["source"]["model"]
+    yield from (model["source"][key] for key in ("model", "single_file") if key in model["source"])
     yield from (model[part]["prompts"] for part in ("calibration", "evaluation"))
     keys = ("reference", "evaluator", "fid_features", "lpips", "image_reward")
     yield from (model["evaluation"][key] for key in keys if key in model["evaluation"])
