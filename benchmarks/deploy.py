@@ -9,6 +9,7 @@ left. PSNR is of the images of the same captions and noise, to those of the prun
 
 from collections.abc import Callable
 from importlib.metadata import version
+from math import isinf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,12 +19,12 @@ import tyro
 from diffusers import DiffusionPipeline, SD3Transformer2DModel
 from tabulate import tabulate
 from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from obsdiff import PruneSpec, Report, Sampling, Source, export_denoiser, export_pruned, load_pipeline, models, prune
+from benchmarks.packages import SAMPLING, SOURCE
+from obsdiff import PruneSpec, Report, export_denoiser, export_pruned, load_pipeline, models, prune
 from obsdiff.captions.prompts import read_prompts
 
-SOURCE = Source("zoo/emoji-sd3", without=("text_encoder_3", "tokenizer_3"))
-SAMPLING = Sampling(12, 3.0, 32, 32, max_sequence_length=0, batch_size=32)
 LORA = ["to_q", "to_k", "to_v", "to_out.0"]
 LIBRARIES = ("torch", "diffusers", "peft", "torchao", "optimum-quanto", "gguf")
 
@@ -162,9 +163,9 @@ def main(out: Path = Path("benchmarks/deploy.md"), count: int = 32) -> None:
             before = images(pipe, prompts)
             treated = treat(pipe, report)
             kept = sum(int((dense_of(treated, layer)[zero] == 0).sum()) for layer, zero in zeros.items())
-            error = float((images(treated, prompts) - before).square().mean())
+            psnr = float(peak_signal_noise_ratio(images(treated, prompts), before, 1.0))
             row[f"{pattern}: zeros kept"] = f"{kept / sum(int(zero.sum()) for zero in zeros.values()):.1%}"
-            row[f"{pattern}: PSNR, dB"] = f"{-10 * torch.tensor(error).log10():.1f}" if error else "the same"
+            row[f"{pattern}: PSNR, dB"] = "the same" if isinf(psnr) else f"{psnr:.1f}"
         rows.append(row)
         print(row, flush=True)
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)

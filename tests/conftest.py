@@ -131,6 +131,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A saved tiny pipeline of every family, only to be read."""
+    found = {}
+    for name in entries("obsdiff.models"):
+        found[name] = tmp_path_factory.mktemp(name) / "model"
+        registry.load("obsdiff.models", name).tiny().save_pretrained(found[name])
+    return found
+
+
+@pytest.fixture(scope="session")
 def checkpoints(saved: dict[str, Path]) -> dict:
     from obsdiff.checkpoints.checkpoint import read_pruned
 

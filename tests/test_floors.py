@@ -1,6 +1,8 @@
 """The import graph: rooms stand on the rooms below them, no module reaches itself, the library knows no suite."""
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -109,3 +111,15 @@ def test_process_machinery_is_for_command_lines():
         room = rest.partition(".")[0]
         if package == "obsdiff" and room not in ("jobs", "commands", "__main__"):
             assert not any(other.startswith("obsdiff.jobs") for other in imports(name, lazy=True)), name
+
+
+def test_a_sweep_is_read_without_the_large_libraries():
+    """Every run of snakemake does this first; torch alone takes seconds."""
+    rules = (registry.ROOT / "workflow/rules/common.smk").read_text().splitlines()
+    lines = [line for line in rules if line.startswith(("from eval", "from obsdiff"))]
+    lines += ["import sys, yaml", "read_sweep(yaml.safe_load(open('config/config.yaml')))"]
+    lines += ["print(sorted({'torch', 'diffusers', 'transformers', 'pandas', 'mlflow'} & sys.modules.keys()))"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=registry.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

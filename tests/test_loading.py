@@ -15,23 +15,13 @@ from diffusers import DiffusionPipeline
 from malformed import count
 from safetensors.torch import load_file, save_file
 
-from obsdiff import PruneSpec, Sampling, Source, load_pipeline, plan, registry
+from obsdiff import PruneSpec, Sampling, Source, load_pipeline, plan
 from obsdiff.__main__ import main
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.identity import identity_of
 from obsdiff.pipelines.loading import absent, open_pipeline
 
 Break = Callable[[Path], None]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, Path]:
-    """A saved tiny pipeline of every family."""
-    found = {}
-    for name in entries("obsdiff.models"):
-        found[name] = tmp_path_factory.mktemp(name) / "model"
-        registry.load("obsdiff.models", name).tiny().save_pretrained(found[name])
-    return found
 
 
 # what people do to one file
@@ -188,15 +178,15 @@ def breaks(folder: Path) -> dict[str, tuple[str, Break]]:
 @pytest.mark.malformed
 @pytest.mark.usefixtures("counted_once")
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
-def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, tmp_path, capfd):
+def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, folders, tmp_path, capfd):
     """No other exception, no warning, nothing on standard error, and never a pipeline that is another one."""
-    dense = identity_of(load_pipeline(Source(str(whole[name]))))
+    dense = identity_of(load_pipeline(Source(str(folders[name]))))
     capfd.readouterr()
     wrong, refused, accepted = [], 0, []
-    cases = breaks(whole[name])
+    cases = breaks(folders[name])
     for case, (part, do) in cases.items():
         folder = tmp_path / "broken"
-        shutil.copytree(whole[name], folder, copy_function=os.link)
+        shutil.copytree(folders[name], folder, copy_function=os.link)
         for file in folder.rglob("*.json"):  # links are shared: what is written to must be a file of its own
             own = file.read_bytes()
             file.unlink()
@@ -237,8 +227,8 @@ def test_broken_folders_give_one_clear_error_or_load_as_they_were(name, whole, t
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_whole_folders_load_as_from_pretrained_loads_them(family, dtype, whole):
-    folder = whole[family.__name__.rpartition(".")[2]]
+def test_whole_folders_load_as_from_pretrained_loads_them(family, dtype, folders):
+    folder = folders[family.__name__.rpartition(".")[2]]
     own = load_pipeline(Source(str(folder), dtype=dtype))
     other = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), **absent(folder))
     assert type(own) is type(other) and dict(own.config).keys() == dict(other.config).keys()
@@ -246,12 +236,12 @@ def test_whole_folders_load_as_from_pretrained_loads_them(family, dtype, whole):
     assert not any(m.training for m in own.components.values() if isinstance(m, torch.nn.Module))
 
 
-def test_a_safety_checker_loads(whole, tmp_path):
+def test_a_safety_checker_loads(folders, tmp_path):
     """It comes from a folder of diffusers' pipelines, and its feature extractor from transformers."""
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor
 
-    shutil.copytree(whole["sd"], folder := tmp_path / "model")
+    shutil.copytree(folders["sd"], folder := tmp_path / "model")
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(text_config=small, vision_config=small | {"image_size": 32, "patch_size": 16})
     StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
@@ -268,15 +258,15 @@ def test_a_safety_checker_loads(whole, tmp_path):
     assert less.safety_checker is None and less.feature_extractor is None
 
 
-def test_shards_links_and_variants_load(family, whole, tmp_path):
+def test_shards_links_and_variants_load(family, folders, tmp_path):
     name, linked = family.__name__.rpartition(".")[2], tmp_path / "linked"
     linked.mkdir()
-    for path in whole[name].iterdir():
+    for path in folders[name].iterdir():
         (linked / path.name).symlink_to(path)
-    dense = identity_of(open_pipeline(Source(str(whole[name]))))
+    dense = identity_of(open_pipeline(Source(str(folders[name]))))
     assert identity_of(open_pipeline(Source(str(linked)))) == dense
     folder = tmp_path / "model"
-    shutil.copytree(whole[name], folder)
+    shutil.copytree(folders[name], folder)
     weights = next((folder / family.TRAITS.denoiser).glob("*.safetensors"))
     shutil.copy(weights, half := weights.with_suffix(".fp16.safetensors"))
     with_another(weights)  # which the variant does not read
@@ -286,7 +276,7 @@ def test_shards_links_and_variants_load(family, whole, tmp_path):
     ):
         open_pipeline(Source(str(folder), variant="fp1"))
     half.unlink()
-    shutil.copy(next((whole[name] / family.TRAITS.denoiser).glob("*.safetensors")), weights)
+    shutil.copy(next((folders[name] / family.TRAITS.denoiser).glob("*.safetensors")), weights)
     sharded(weights)
     assert identity_of(open_pipeline(Source(str(folder)))) == dense
 
@@ -307,19 +297,19 @@ def test_what_is_not_a_model_folder(make, message, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", "mps", "cuda:x", "", "xpu"])
-def test_a_device_that_is_not_there_is_one_line_before_weights_load(device, whole, tmp_path, capsys, monkeypatch):
+def test_a_device_that_is_not_there_is_one_line_before_weights_load(device, folders, tmp_path, capsys, monkeypatch):
     for method in ("from_pretrained", "download"):
         monkeypatch.setattr(DiffusionPipeline, method, lambda *_, **__: pytest.fail("weights were opened"))
-    model = str(next(iter(whole.values())))
+    model = str(next(iter(folders.values())))
     arguments = ["prune", "--model", model, "--method", "magnitude", "--device", device, "--out", str(tmp_path / "out")]
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: device: ") and error.count("\n") == 1 and "Traceback" not in error
 
 
-def test_classes_are_checked_before_weights_load(family, whole, tmp_path, monkeypatch):
+def test_classes_are_checked_before_weights_load(family, folders, tmp_path, monkeypatch):
     folder = tmp_path / "model"
-    shutil.copytree(whole[family.__name__.rpartition(".")[2]], folder)
+    shutil.copytree(folders[family.__name__.rpartition(".")[2]], folder)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
     edited(folder / "model_index.json", _class_name=family.TRAITS.pipeline.replace("Pipeline", "InpaintPipeline"))
@@ -341,9 +331,9 @@ def test_classes_are_checked_before_weights_load(family, whole, tmp_path, monkey
         open_pipeline(Source(str(folder)))
 
 
-def test_a_tokenizer_of_another_model_is_refused(family, whole, tmp_path):
+def test_a_tokenizer_of_another_model_is_refused(family, folders, tmp_path):
     folder = tmp_path / "model"
-    shutil.copytree(whole[family.__name__.rpartition(".")[2]], folder)
+    shutil.copytree(folders[family.__name__.rpartition(".")[2]], folder)
     path = folder / "tokenizer/tokenizer.json"
     record = json.loads(path.read_text())
     record["model"]["vocab"] |= {f"new{i}": 1000 + i for i in range(100)}
@@ -353,8 +343,8 @@ def test_a_tokenizer_of_another_model_is_refused(family, whole, tmp_path):
 
 
 @pytest.mark.parametrize("name", entries("obsdiff.models"))
-def test_sizes_that_a_pipeline_cannot_draw_are_refused_before_weights_load(name, whole, monkeypatch):
-    source = Source(str(whole[name]))
+def test_sizes_that_a_pipeline_cannot_draw_are_refused_before_weights_load(name, folders, monkeypatch):
+    source = Source(str(folders[name]))
     load_pipeline(source, Sampling(height=32, width=32))
     monkeypatch.setattr("obsdiff.pipelines.components.check", lambda *_, **__: pytest.fail("components were looked at"))
     with pytest.raises(SpecError, match=r"^width: 33 is not a multiple of \d+, which this pipeline needs; give \d+"):

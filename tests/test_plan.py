@@ -42,16 +42,6 @@ class Made(TorchDispatchMode):
         return made
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every family's tiny pipeline, saved."""
-    made = {}
-    for name in entries("obsdiff.models"):
-        made[name] = tmp_path_factory.mktemp(name)
-        registry.load("obsdiff.models", name).tiny().save_pretrained(made[name])
-    return made
-
-
 def planned(folder: Path, spec: PruneSpec, **more: Any) -> Plan:
     source = {key: more.pop(key) for key in ("device", "dtype", "offload") if key in more}
     return plan(Source(str(folder), **source), spec, **more)

@@ -9,7 +9,6 @@ import diffusers
 import pytest
 import torch
 import yaml
-from conftest import entries
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -115,38 +114,28 @@ def without_weights(folder: Path, *parts: str) -> None:
             path.unlink()
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, Path]:
-    """A saved tiny pipeline of every family."""
-    found = {}
-    for name in entries("obsdiff.models"):
-        found[name] = tmp_path_factory.mktemp(name) / "model"
-        registry.load("obsdiff.models", name).tiny().save_pretrained(found[name])
-    return found
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_denoiser_in_one_file_is_that_of_the_folder(family, dtype, whole, tmp_path):
+def test_a_denoiser_in_one_file_is_that_of_the_folder(family, dtype, folders, tmp_path):
     name, denoiser = family.__name__.rpartition(".")[2], family.TRAITS.denoiser
-    shutil.copytree(whole[name], folder := tmp_path / "model")
+    shutil.copytree(folders[name], folder := tmp_path / "model")
     file = tmp_path / "denoiser.safetensors"
     shutil.move(next((folder / denoiser).glob("*.safetensors")), file)
     source = Source(str(folder), single_file=str(file), dtype=dtype)
     require_model(source, name)
     pipe = open_pipeline(source)
-    assert identity_of(pipe) == identity_of(open_pipeline(Source(str(whole[name]), dtype=dtype)))
+    assert identity_of(pipe) == identity_of(open_pipeline(Source(str(folders[name]), dtype=dtype)))
     assert identity_of_source(source, pipe) == identity_of(pipe)
     assert not any(m.training for m in pipe.components.values() if isinstance(m, torch.nn.Module))
 
 
-def test_all_of_a_stable_diffusion_in_one_file(whole, tmp_path):
+def test_all_of_a_stable_diffusion_in_one_file(folders, tmp_path):
     """The folder has configurations and the tokenizer alone; the command line prunes what it opens."""
-    shutil.copytree(whole["sd"], folder := tmp_path / "model")
+    shutil.copytree(folders["sd"], folder := tmp_path / "model")
     without_weights(folder, "unet", "vae", "text_encoder")
-    save_file(dict(original(whole["sd"])), file := tmp_path / "all.safetensors")
+    save_file(dict(original(folders["sd"])), file := tmp_path / "all.safetensors")
     source = Source(str(folder), single_file=str(file))
     require_model(source, "sd")
-    dense = open_pipeline(Source(str(whole["sd"])))
+    dense = open_pipeline(Source(str(folders["sd"])))
     assert identity_of(open_pipeline(source)) == identity_of(dense)
     command = ["--model", str(folder), "--single-file", str(file), "--method", "magnitude"]
     main(["prune", *command, "--out", str(tmp_path / "half")])
@@ -154,9 +143,9 @@ def test_all_of_a_stable_diffusion_in_one_file(whole, tmp_path):
     plan(source, PruneSpec(method="magnitude"))
 
 
-def test_another_file_is_another_pipeline(whole, tmp_path):
+def test_another_file_is_another_pipeline(folders, tmp_path):
     """Also where the cache of hashes knows the first one."""
-    folder, file = whole["sd"], tmp_path / "unet.safetensors"
+    folder, file = folders["sd"], tmp_path / "unet.safetensors"
     source = Source(str(folder), single_file=str(file))
     found = []
     for factor in (1, 2):
@@ -165,19 +154,19 @@ def test_another_file_is_another_pipeline(whole, tmp_path):
     assert found[0]["unet"] != found[1]["unet"] and found[0]["vae"] == found[1]["vae"]
 
 
-def test_an_exported_denoiser_is_read_by_diffusers_and_by_us(family, whole, tmp_path, capsys):
-    """Pruned, written as one file, and pruned again from it: nothing is left to remove."""
+def test_an_exported_denoiser_is_read_by_diffusers_and_by_us(family, folders, tmp_path, capsys):
+    """Pruned and written as one file, which gives both the same weights."""
     name, part = family.__name__.rpartition(".")[2], family.TRAITS.denoiser
-    model = ["--model", str(whole[name])]
+    model = ["--model", str(folders[name])]
     main(["prune", *model, "--method", "magnitude", "--out", str(tmp_path / "half")])
     file, command = tmp_path / "files" / "half.safetensors", ["export", *model, "--checkpoint", str(tmp_path / "half")]
     for _ in range(2):  # an earlier export is replaced
         main([*command, "--out", str(file)])
     call = capsys.readouterr().out.strip().splitlines()[-1].partition(": ")[2]
     theirs = eval(call, vars(diffusers))
-    pruned = open_pipeline(Source(str(whole[name])))
+    pruned = open_pipeline(Source(str(folders[name])))
     load_pruned(pruned, tmp_path / "half")
-    ours = open_pipeline(Source(str(whole[name]), single_file=str(file)))
+    ours = open_pipeline(Source(str(folders[name]), single_file=str(file)))
     wanted = getattr(pruned, part).state_dict()
     for found in (theirs.state_dict(), getattr(ours, part).state_dict()):
         assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
@@ -188,7 +177,7 @@ def test_an_exported_denoiser_is_read_by_diffusers_and_by_us(family, whole, tmp_
 
 
 @pytest.mark.parametrize("there", ["weights", "text"])
-def test_an_export_replaces_no_other_file(there, whole, tmp_path, saved):
+def test_an_export_replaces_no_other_file(there, folders, tmp_path, saved):
     file = tmp_path / "a.safetensors"
     save_file({"a": torch.zeros(1)}, file) if there == "weights" else file.write_text("mine")
     before, pipe = file.read_bytes(), registry.load("obsdiff.models", "sd3").tiny()
@@ -207,10 +196,14 @@ def test_an_export_replaces_no_other_file(there, whole, tmp_path, saved):
     assert sorted(tmp_path.iterdir()) == [file]
 
 
-def test_a_model_file_of_a_sweep_names_it(whole, tmp_path, monkeypatch):
+def test_a_model_file_of_a_sweep_names_it(folders, tmp_path, monkeypatch):
     """One that is not there is refused by its key; another content is another state of the jobs' model."""
     record = configs.read_record("emoji-sd3")
-    record["source"] |= {"model": str(whole["sd3"]), "without": [], "single_file": str(tmp_path / "a.safetensors")}
+    record["source"] |= {
+        "model": str(folders["sd3"]),
+        "without": [],
+        "single_file": str(tmp_path / "a.safetensors"),
+    }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(record))
     monkeypatch.setattr(configs, "MODELS", tmp_path)
     with pytest.raises(SpecError, match=r"source.single_file: .* is not a file on this machine"):
@@ -250,23 +243,23 @@ def of_another_width(tensors: Tensors) -> None:
         (of_another_width, "single_file of .* cannot be loaded"),
     ],
 )
-def test_a_file_that_is_not_of_this_model_is_refused(spoil: Callable[[Tensors], None], message, whole, tmp_path):
-    tensors = dict(original(whole["sd"]))
+def test_a_file_that_is_not_of_this_model_is_refused(spoil: Callable[[Tensors], None], message, folders, tmp_path):
+    tensors = dict(original(folders["sd"]))
     spoil(tensors)
     save_file(tensors, file := tmp_path / "all.safetensors")
     with pytest.raises(SpecError, match=message) as caught:
-        open_pipeline(Source(str(whole["sd"]), single_file=str(file)))
+        open_pipeline(Source(str(folders["sd"]), single_file=str(file)))
     assert "\n" not in str(caught.value) and ";" in str(caught.value)
 
 
 @pytest.mark.parametrize("opened", [open_pipeline, require_model, lambda source: plan(source, PruneSpec())])
-def test_a_file_that_is_not_there_or_cut_is_refused_before_anything_loads(opened, whole, tmp_path):
+def test_a_file_that_is_not_there_or_cut_is_refused_before_anything_loads(opened, folders, tmp_path):
     with pytest.raises(SpecError, match=r"single_file: .* is not a file on this machine"):
-        opened(Source(str(whole["sd"]), single_file=str(tmp_path / "none.safetensors")))
+        opened(Source(str(folders["sd"]), single_file=str(tmp_path / "none.safetensors")))
     file = tmp_path / "cut.safetensors"
-    file.write_bytes(next((whole["sd"] / "unet").glob("*.safetensors")).read_bytes()[:-4])
+    file.write_bytes(next((folders["sd"] / "unet").glob("*.safetensors")).read_bytes()[:-4])
     with pytest.raises(SpecError, match=r"cut.safetensors has .* bytes"):
-        opened(Source(str(whole["sd"]), single_file=str(file)))
+        opened(Source(str(folders["sd"]), single_file=str(file)))
 
 
 @pytest.mark.parametrize(

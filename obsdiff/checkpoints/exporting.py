@@ -17,7 +17,7 @@ from obsdiff.storage.folders import EXPORT, claimed
 from obsdiff.storage.tensors import full_disks_told, save_beside
 from obsdiff.typed import is_int, require
 
-MANIFEST = "obsdiff"
+HEADER = "obsdiff"
 """the text in a file's header that holds the manifest"""
 
 
@@ -40,7 +40,7 @@ def require_file(file: Path) -> None:
     """Raise SpecError where a denoiser must not be written to a file: a folder, or something else than an export."""
     if file.is_dir():
         raise SpecError(f"out: {file} is a folder; give a file that is not there, or a folder without .safetensors")
-    if file.exists() and MANIFEST not in about_file(file):
+    if file.exists() and HEADER not in about_file(file):
         raise SpecError(f"out: {file} is not an exported denoiser, and would be overwritten; give another file")
 
 
@@ -133,7 +133,7 @@ def export_denoiser(pipe: Any, file: str | Path, manifest: Manifest | Report) ->
             f"out: diffusers reads no single file of a {type(denoiser).__name__}; give a folder, without .safetensors"
         )
     with replacing(file) as side:
-        about = {"format": "pt", MANIFEST: json.dumps(manifest.as_dict())}
+        about = {"format": "pt", HEADER: json.dumps(manifest.as_dict())}
         save_beside(side, denoiser.state_dict(), about)
     return file
 

@@ -39,7 +39,8 @@ def require_model(source: Source, family: str | None = None) -> None:
     known = sorted(name for name in index if not name.startswith("_"))
     for name in source.without:
         require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
-    inside = held(source, families.of_index(source, index).TRAITS.denoiser, known)
+    kind = models.supported().get(str(index.get("_class_name")), models.AUTO)  # of one with a file, without torch
+    inside = held(source, families.traits(source, kind).denoiser, known)
     for name in known:
         entry = index[name]
         if isinstance(entry, list) and entry and entry[0] is not None and name not in source.without:

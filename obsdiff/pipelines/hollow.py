@@ -17,7 +17,7 @@ from obsdiff.errors import SpecError
 from obsdiff.flops import Counting
 from obsdiff.pipelines import components
 from obsdiff.pipelines.loading import absent, assemble, load_component
-from obsdiff.pipelines.sources import AGAIN, INDEX, folder_of, read_record
+from obsdiff.pipelines.sources import AGAIN, INDEX, configured, read_record
 from obsdiff.source import Source
 
 SMALL = 2**14
@@ -30,12 +30,7 @@ def hollow_pipeline(source: Source) -> Any:
     Raises:
         SpecError: a configuration or a tokenizer is not on this machine, or does not belong to its class.
     """
-    folder = folder_of(source)
-    if folder is None:
-        raise SpecError(
-            f"model: {source.model!r} is not on this machine; its configurations and tokenizers are enough: run "
-            f"`hf download {source.model} --exclude '*.safetensors' '*.bin'`"
-        )
+    folder = configured(source)
     index = read_record(folder / INDEX)
     parts: dict[str, Any] = dict.fromkeys(source.without) | absent(folder)
     for name, (library, kind) in components.components(index).items():

@@ -8,7 +8,7 @@ from typing import Any
 from obsdiff import devices
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import components, families, samplers, single_file, sizes, stored
-from obsdiff.pipelines.sources import AGAIN, INDEX, folder_of, read_record, shipped
+from obsdiff.pipelines.sources import AGAIN, INDEX, configured, read_record, shipped
 from obsdiff.sampling import Sampling, arguments_of
 from obsdiff.source import Source
 from obsdiff.typed import require
@@ -117,12 +117,7 @@ def folder_on_disk(source: Source) -> Path:
     if folder.is_absolute() or source.model.startswith(".") or source.model.count("/") != 1:
         raise SpecError(f"model: {source.model!r} is neither a folder nor a hub id (owner/name)")
     if source.single_file:  # gigabytes that it replaces are not fetched
-        if (here := folder_of(source)) is None:
-            raise SpecError(
-                f"model: {source.model!r} is not on this machine; run `hf download {source.model} --exclude "
-                "'*.safetensors' '*.bin'` for the configurations, or give a local folder"
-            )
-        return here
+        return configured(source)
     try:
         index = configuration(source, INDEX)
     except SpecError:

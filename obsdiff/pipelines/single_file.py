@@ -1,7 +1,8 @@
 """Weights in one safetensors file, as ComfyUI, Civitai and the hub's model pages have them.
 
 Such a file has the denoiser, and often the VAE and text encoders too, under the names of the code that trained them.
-Configurations, tokenizers and the components that it lacks come from a diffusers folder.
+Configurations, tokenizers and the components that it lacks come from a diffusers folder. Nothing imports torch before a
+pipeline is assembled.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import components
 from obsdiff.pipelines.stored import require_whole
 from obsdiff.source import Source
 
@@ -22,6 +22,23 @@ QUANTISED = ("F8", "F4", "I8", "U8", "I4")
 """how the types of quantised weights begin"""
 
 
+def tensors_of(source: Source) -> list[str]:
+    """The names of the file's tensors; none where the source has no such file.
+
+    Raises:
+        SpecError: the file is missing, cut or not a safetensors file, or quantised.
+    """
+    if source.single_file is None:
+        return []
+    path = Path(source.single_file)
+    if not path.is_file():
+        raise SpecError(f"single_file: {source.single_file!r} is not a file on this machine; give its path")
+    types = require_whole(path)
+    if found := next((f"{key} is {kind}" for key, kind in types.items() if kind.startswith(QUANTISED)), None):
+        raise SpecError(f"single_file: {path} is quantised ({found}), which leaves nothing to prune; give the original")
+    return list(types)
+
+
 def held(source: Source, denoiser: str, names: Collection[str]) -> set[str]:
     """The components whose weights are in the file: the denoiser, and those whose tensors are there.
 
@@ -30,17 +47,12 @@ def held(source: Source, denoiser: str, names: Collection[str]) -> set[str]:
         names: of the pipeline's components.
 
     Raises:
-        SpecError: the file is missing, cut or not a safetensors file, or quantised.
+        SpecError: as tensors_of().
     """
     if source.single_file is None:
         return set()
-    path = Path(source.single_file)
-    if not path.is_file():
-        raise SpecError(f"single_file: {source.single_file!r} is not a file on this machine; give its path")
-    types = require_whole(path)
-    if found := next((f"{key} is {kind}" for key, kind in types.items() if kind.startswith(QUANTISED)), None):
-        raise SpecError(f"single_file: {path} is quantised ({found}), which leaves nothing to prune; give the original")
-    begun = {part for part, prefixes in PREFIXES.items() if any(key.startswith(prefixes) for key in types)}
+    tensors = tensors_of(source)
+    begun = {part for part, prefixes in PREFIXES.items() if any(key.startswith(prefixes) for key in tensors)}
     return {name for name in names if name == denoiser or any(name.startswith(part) for part in begun)}
 
 
@@ -57,6 +69,8 @@ def assemble(folder: Path, cls: Any, source: Source, names: Collection[str], par
         SpecError: diffusers reads no single file of this class, or this file is not of this model.
     """
     import torch
+
+    from obsdiff.pipelines import components
 
     file = Path(str(source.single_file))
     if not hasattr(cls, "from_single_file"):

@@ -33,6 +33,16 @@ def folder_of(source: Source) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def configured(source: Source) -> Path:
+    """The model's folder, of which configurations and tokenizers are wanted; SpecError where it is not here."""
+    if (folder := folder_of(source)) is None:
+        raise SpecError(
+            f"model: {source.model!r} is not on this machine; its configurations and tokenizers are enough: run "
+            f"`hf download {source.model} --exclude '*.safetensors' '*.bin'`"
+        )
+    return folder
+
+
 def shipped(source: Source) -> dict[str, dict[str, Any]]:
     """What obsdiff/pipelines/facts has of a checkpoint: its JSON files by name, and `parameters` by component."""
     path = FACTS / f"{source.model.replace('/', '--')}.json"

@@ -97,7 +97,7 @@ def plan(
         LayerError: a layer does not fit the pattern.
     """
     speed = rates.rate_of(rate, source.dtype, source.device)
-    single_file.held(source, "", ())
+    single_file.tensors_of(source)
     family, denoiser, work = weightless(source, spec)
     weights, count = component_bytes(source), len(spec.prompts) or prompts
     chosen = targets.find(family, denoiser, spec) if spec.traits.prunes else []
