@@ -89,6 +89,7 @@ def load_images(
         fid_features=compared,
         reference=real_compared,
         real_features=real_features,
+        cache=evaluator.cache,
         about=about,
         judges=judges or {},
         device=evaluator.device,

@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,22 +88,26 @@ def lpips_weights(name: str) -> Path:
     return path
 
 
-def check_evaluator(name: str) -> None:
-    """Raise SpecError unless an open_clip folder is complete, or the weights of architecture:weights are here."""
+def check_evaluator(name: str, key: str = "evaluator") -> None:
+    """Raise SpecError unless an open_clip folder is complete, or the weights of architecture:weights are here.
+
+    Args:
+        key: of a model file's `evaluation`, for errors.
+    """
     if Path(name).is_dir():
-        check_folder(Path(name))
+        check_folder(Path(name), key)
         return
     architecture, colon, weights = name.partition(":")
     if not colon:
-        raise SpecError(f"evaluation.evaluator: {name!r} is neither an open_clip folder nor architecture:weights")
+        raise SpecError(f"evaluation.{key}: {name!r} is neither an open_clip folder nor architecture:weights")
     if "/" in weights and not Path(weights).expanduser().is_file():
-        raise SpecError(f"evaluation.evaluator: {weights!r}, the weights of {architecture}, is not a file")
-    evaluator_weights(architecture, weights)
+        raise SpecError(f"evaluation.{key}: {weights!r}, the weights of {architecture}, is not a file")
+    evaluator_weights(architecture, weights, key)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, key: str = "evaluator") -> None:
     """Raise SpecError unless an open_clip folder holds configuration, weights and the tokenizer that it names."""
-    what = f"evaluation.evaluator: {str(folder)!r}"
+    what = f"evaluation.{key}: {str(folder)!r}"
     try:
         text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
         own_tokenizer = text.get("hf_tokenizer_name") is not None
@@ -131,7 +136,7 @@ def published() -> tuple[list[str], ModuleType]:
         return names, import_module("open_clip_names.pretrained")
 
 
-def evaluator_weights(architecture: str, weights: str) -> Path:
+def evaluator_weights(architecture: str, weights: str, key: str = "evaluator") -> Path:
     """The file of open_clip weights: a path, or a tag whose file the hub's cache holds; nothing is downloaded.
 
     Raises:
@@ -141,13 +146,13 @@ def evaluator_weights(architecture: str, weights: str) -> Path:
     if architecture not in names:
         near = get_close_matches(architecture, names, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SpecError(f"evaluation.evaluator: {architecture!r} is not an architecture of open_clip{hint}")
+        raise SpecError(f"evaluation.{key}: {architecture!r} is not an architecture of open_clip{hint}")
     if weights and Path(weights).expanduser().is_file():
         return Path(weights).expanduser()
     tags = pretrained.list_pretrained_tags_by_model(architecture)
     if weights not in tags:
         what = f"neither a file nor weights of {architecture} ({', '.join(tags)})"
-        raise SpecError(f"evaluation.evaluator: {weights!r} is {what}")
+        raise SpecError(f"evaluation.{key}: {weights!r} is {what}")
     from huggingface_hub import try_to_load_from_cache
 
     config = pretrained.get_pretrained_cfg(architecture, weights)
@@ -158,7 +163,7 @@ def evaluator_weights(architecture: str, weights: str) -> Path:
             return Path(path)
     get = f"run `hf download {repository}`, or " if repository else ""
     raise SpecError(
-        f"evaluation.evaluator: the weights {weights!r} of {architecture} are not on this machine; {get}give a file: "
+        f"evaluation.{key}: the weights {weights!r} of {architecture} are not on this machine; {get}give a file: "
         f"{architecture}:/path/to/weights"
     )
 
@@ -179,22 +184,62 @@ def check_image_reward(python: str) -> None:
         )
 
 
-JUDGES = {
+def clip_files(key: str, name: str) -> list[Path]:
+    """The files of a CLIP model of transformers, sorted.
+
+    Args:
+        key: of a model file's `evaluation`, for errors.
+        name: a folder with configuration, weights, tokenizer and processor.
+
+    Raises:
+        SpecError: it is not one, with what to do.
+    """
+    folder, what = Path(name).expanduser(), f"evaluation.{key}: {name!r}"
+    get = f"give a folder that `hf download {CLIPS[key]} --local-dir FOLDER` filled, or leave the key out"
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpecError(f"{what} has no config.json of a transformers model ({error!r}); {get}") from None
+    if kind != "clip":
+        raise SpecError(f"{what} holds a model of type {kind!r}, not 'clip'; {get}")
+    for needed, patterns in CLIP_FILES.items():
+        if not any(found for pattern in patterns for found in folder.glob(pattern)):
+            raise SpecError(f"{what} has no {needed} ({' or '.join(patterns)}); {get}")
+    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".txt", ".safetensors", ".bin"))
+
+
+CLIP_FILES = {
+    "weights": ("*.safetensors", "*.bin"),
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "image processor": ("preprocessor_config.json", "processor_config.json"),
+}
+"""what a folder of a CLIP model holds beside its configuration → names of files, one of which is there"""
+CLIPS = {"pick_score": "yuvalkirstain/PickScore_v1", "clip_iqa": "openai/clip-vit-base-patch16"}
+"""key of a model file's `evaluation` that names such a folder → the published one"""
+JUDGES: dict[str, Callable[[str], Any]] = {
     "evaluator": check_evaluator,
     "fid_features": inception_weights,
     "lpips": lpips_weights,
     "image_reward": check_image_reward,
+    "hps": partial(check_evaluator, key="hps"),
+    **{key: partial(clip_files, key) for key in CLIPS},
 }
 """key of a model file's `evaluation` → what raises SpecError where the network that it names is not here"""
+OPTIONAL = tuple(key for key in JUDGES if key not in ("evaluator", "fid_features"))
+"""those of metrics that are left out where the key is (Traits.needs of eval/image_metrics)"""
 
 
 def judge_files(evaluation: Mapping[str, Any]) -> list[Path]:
     """The files of the networks that a model file's `evaluation` names, those of an evaluator's folder too."""
-    evaluator = evaluation["evaluator"]
-    if Path(evaluator).is_dir():
-        named = sorted(files_below(Path(evaluator)))
-    else:
-        named = [evaluator_weights(*evaluator.split(":", 1))]
+    named: list[Path] = []
+    for key in ("evaluator", "hps"):
+        if Path(evaluator := evaluation.get(key, "")).is_dir() and evaluator:
+            named += sorted(files_below(Path(evaluator)))
+        elif evaluator:
+            architecture, _, weights = evaluator.partition(":")
+            named.append(evaluator_weights(architecture, weights, key))
+    for key in (key for key in CLIPS if key in evaluation):
+        named += clip_files(key, evaluation[key])
     inception = evaluation.get("fid_features", "inception:download")
     if not inception.endswith(":download"):  # those have one content, and are not here before the first job
         named.append(inception_weights(inception))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, registry, targets
+from obsdiff import models, registry, surgery, targets
 from obsdiff.calibration.measuring import Measure
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.targets import Target
@@ -40,7 +40,7 @@ def allocate(
             device = models.linear(denoiser, group[0]).weight.device
             input = sums.pop(group).value(device, stated(spec.damping)) if sums else None
             for name in group:
-                weight, rows = models.linear(denoiser, name).weight.detach(), weigh(name)
+                weight, rows = surgery.state_of(models.linear(denoiser, name)).weight, weigh(name)
                 counts.append(float(weight.numel()))
                 if input is None:
                     continue

@@ -46,7 +46,7 @@ def prune(
         LayerError: a layer is not a plain linear layer with finite weights (see guard), does not fit the pattern, or
             has an input or a Hessian that cannot be used, by name.
     """
-    guard.check(pipe, spec.sampling, spec.resolved.structured)
+    guard.check(pipe, spec.sampling, spec.resolved.structured, spec.convolutions)
     base = base or identity_of(pipe)
     shared = None if calibration is None else sharing.opened(Path(calibration), spec, base)
     with guard.eager(), staged(pipe) as stage, held(progress):

@@ -51,7 +51,7 @@ class Run:
         self.chosen = targets.find(self.family, self.denoiser, spec) if wanted else []
         self.packages: list[Package] = targets.cut(self.denoiser, self.chosen, spec)
         self.report = Report(spec, base)
-        self.report.reach, self.report.left_dense = targets.reach(self.family, self.denoiser)
+        self.report.reach, self.report.left_dense = targets.reach(self.family, self.denoiser, spec.convolutions)
         self.report.packages = [[name for target in package for name in target.layers] for package in self.packages]
         self.clock = Clock(self.report.seconds, stage.device)
         reset_peak_memory(stage.device)

@@ -60,6 +60,9 @@ class PruneSpec:
     """a file of obsdiff/allocations: how the sparsity is shared out over layers; by default the method's, or uniform"""
     exclude: tuple[str, ...] = ()
     """layer-name patterns left dense, such as 'transformer_blocks.0.*'"""
+    convolutions: bool = False
+    """of UNets: prune 1×1 convolutions, too, of shortcuts and around the transformer blocks; elsewhere those inside the
+    blocks always are"""
     indivisible: str = "refuse"
     """layers whose width is not a multiple of M: refuse or exclude them"""
     group: str = "method"
@@ -238,7 +241,7 @@ class PruneSpec:
         traits, pattern = self.traits, self.resolved
         ignored = set()
         if not traits.prunes:
-            ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias"}
+            ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias", "convolutions"}
         if not traits.weighted:
             record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
         elif not weightings.traits(self.weighting).ranged:
@@ -254,6 +257,8 @@ class PruneSpec:
             record["solver"] = "method"
         if not self.sequential:
             ignored |= set(TRAJECTORY)
+        if pattern.structured:
+            ignored.add("convolutions")
         if pattern.structured or not pattern.traits.grouped or not traits.prunes:
             ignored.add("group")
         elif self.group == traits.group:

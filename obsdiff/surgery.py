@@ -1,4 +1,4 @@
-"""Linear layers replaced by smaller ones: sites without some of their heads or neurons."""
+"""Layers replaced by smaller ones: sites without some of their heads or neurons."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,39 +6,37 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from obsdiff import matrices
+from obsdiff.matrices import Layer
 from obsdiff.sites import Site
 
 
 class State(NamedTuple):
-    """A linear layer's parameters."""
+    """A layer's parameters, the weight as (rows, columns)."""
 
     weight: Tensor
     bias: Tensor | None
 
 
-def layer_of(denoiser: nn.Module, name: str) -> nn.Linear:
-    """A layer that is known to be linear."""
+def layer_of(denoiser: nn.Module, name: str) -> Layer:
+    """A layer that is known to be there."""
     layer = denoiser.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
+    assert matrices.is_layer(layer)
     return layer
 
 
-def state_of(layer: nn.Linear) -> State:
-    return State(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+def state_of(layer: Layer) -> State:
+    return State(matrices.matrix(layer).detach(), None if layer.bias is None else layer.bias.detach())
 
 
 @torch.no_grad()
 def install(denoiser: nn.Module, states: Mapping[str, State], heads: Mapping[str, int]) -> None:
-    """Give linear layers these parameters, of whatever shape, and attentions these head counts.
+    """Give layers these parameters, of whatever shape, and attentions these head counts.
 
     Tensors are taken over in the layer's dtype and device, and shared where they have them already.
     """
     for name, state in states.items():
-        layer = layer_of(denoiser, name)
-        layer.weight = nn.Parameter(state.weight.to(layer.weight), requires_grad=layer.weight.requires_grad)
-        if layer.bias is not None and state.bias is not None:
-            layer.bias = nn.Parameter(state.bias.to(layer.bias), requires_grad=layer.bias.requires_grad)
-        layer.out_features, layer.in_features = layer.weight.shape
+        matrices.put(layer_of(denoiser, name), *state)
     for name, count in heads.items():
         attention: Any = denoiser.get_submodule(name)
         if attention.heads == count:

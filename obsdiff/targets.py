@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import models
+from obsdiff import matrices, models
 from obsdiff import packages as module_packages
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group, Unit, split
@@ -57,7 +57,8 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     if pattern.structured:
         everything = site_targets(wanted_sites(family, denoiser, spec))
     else:
-        everything = [Target(unit) for unit in family.units(denoiser)]
+        models.require_convolutions(family.TRAITS, spec.convolutions)
+        everything = [Target(unit) for unit in models.units(family, denoiser, spec.convolutions)]
     every_layer = [name for target in everything for name in target.layers]
     for key, given in (("exclude", spec.exclude), ("layer_sparsity", tuple(spec.layer_sparsity))):
         for one in given:
@@ -74,7 +75,9 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
             found.append(Target(unit))
     if not found:
         raise SpecError(f"exclude: {spec.exclude!r} leaves no layer to prune")
-    return one_by_one(family, denoiser, found) if spec.sequential and not pattern.structured else found
+    if spec.sequential and not pattern.structured:
+        return one_by_one(family, denoiser, found, spec.convolutions)
+    return found
 
 
 def wanted_sites(family: Any, denoiser: nn.Module, spec: PruneSpec) -> list[Site]:
@@ -105,10 +108,11 @@ def wanted_sites(family: Any, denoiser: nn.Module, spec: PruneSpec) -> list[Site
     return found
 
 
-def one_by_one(family: ModuleType, denoiser: nn.Module, found: Sequence[Target]) -> list[Target]:
+def one_by_one(family: ModuleType, denoiser: nn.Module, found: Sequence[Target], convolutions: bool) -> list[Target]:
     """One target per group, in the order in which the groups are called."""
+    called = models.groups(family, denoiser, convolutions)
     parts = {group[0]: Target((group,)) for target in found for group in target.unit}
-    order = {name: i for i, group in enumerate(family.groups(denoiser)) for name in group}
+    order = {name: i for i, group in enumerate(called) for name in group}
     return [parts[name] for name in sorted(parts, key=order.__getitem__)]
 
 
@@ -138,7 +142,7 @@ def fits(denoiser: nn.Module, name: str, spec: PruneSpec) -> bool:
     """Whether a layer is pruned; LayerError where its width is not what N:M needs."""
     if matches(name, spec.exclude):
         return False
-    columns, multiple = models.linear(denoiser, name).in_features, spec.resolved.multiple
+    (_, columns), multiple = matrices.shape(models.linear(denoiser, name)), spec.resolved.multiple
     if columns % multiple == 0:
         return True
     if spec.indivisible == "exclude":
@@ -170,7 +174,8 @@ def unit_bytes(denoiser: nn.Module, target: Target, kind: str | None) -> int:
     """Bytes of the statistics that a target needs at once."""
     if kind is None:
         return 0
-    return sum(STATISTICS[kind].bytes(models.linear(denoiser, group[0]).in_features) for group in target.unit)
+    columns = (matrices.shape(models.linear(denoiser, group[0]))[1] for group in target.unit)
+    return sum(STATISTICS[kind].bytes(count) for count in columns)
 
 
 def package_bytes(denoiser: nn.Module, package: Sequence[Target], kind: str | None) -> int:
@@ -190,17 +195,20 @@ def cut(denoiser: nn.Module, targets: Sequence[Target], spec: PruneSpec) -> list
     return [[targets[i] for i in piece] for piece in pieces]
 
 
-def reach(family: ModuleType, denoiser: nn.Module) -> tuple[float, dict[str, int]]:
-    """How much of a denoiser its family can prune, and which linear layers it leaves dense.
+def reach(family: ModuleType, denoiser: nn.Module, convolutions: bool = False) -> tuple[float, dict[str, int]]:
+    """How much of a denoiser its family can prune, and which linear layers and 1×1 convolutions it leaves dense.
+
+    Args:
+        convolutions: as PruneSpec has it.
 
     Returns:
-        Weights of prunable layers over all parameters of the denoiser; and the names of the other linear layers, block
+        Weights of prunable layers over all parameters of the denoiser; and the names of the other layers, block
         numbers written as `*`, each with how many layers have it.
     """
-    inside = module_packages.layers(family.units(denoiser))
+    inside = module_packages.layers(models.units(family, denoiser, convolutions))
     weights = sum(models.linear(denoiser, name).weight.numel() for name in inside)
-    linear = (name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear))
-    left = Counter(starred(name) for name in linear if name not in set(inside))
+    every = (name for name, module in denoiser.named_modules() if matrices.is_layer(module))
+    left = Counter(starred(name) for name in every if name not in set(inside))
     return weights / sum(p.numel() for p in denoiser.parameters()), dict(left)
 
 
@@ -212,5 +220,5 @@ def starred(name: str) -> str:
 def describe_reach(share: float, left_dense: Mapping[str, int]) -> str:
     """reach() as one line."""
     names = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in left_dense.items())
-    dense = f"; linear layers left dense: {names}" if names else "; no linear layer is left dense"
+    dense = f"; layers left dense: {names}" if names else "; no layer is left dense"
     return f"{share:.1%} of the denoiser's parameters can be pruned{dense}"

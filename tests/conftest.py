@@ -141,6 +141,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zoo's evaluator as a folder of transformers, only to be read."""
+    from converted import converted
+
+    return converted(tmp_path_factory.mktemp("clip") / "model")
+
+
+@pytest.fixture(scope="session")
 def checkpoints(saved: dict[str, Path]) -> dict:
     from obsdiff.checkpoints.checkpoint import read_pruned
 

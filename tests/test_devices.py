@@ -23,6 +23,7 @@ from benchmarks.latency import main as bench
 from eval.commands import latency, measure, profile
 from eval.image_metrics import Images
 from eval.images.image_files import ImageFiles
+from eval.network_weights import CLIPS
 from eval.networks import inception, lpips
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
@@ -209,7 +210,7 @@ def drawn(folder: Path, seed: int) -> ImageFiles:
     return ImageFiles(sorted(folder.glob("*.png")))
 
 
-def pictures(folder: Path, device: str, network: Path) -> Images:
+def pictures(folder: Path, device: str, network: Path, clip: Path) -> Images:
     """Five images, with features that the device has computed."""
     own, dense = ImageFiles(sorted((folder / "own").glob("*"))), ImageFiles(sorted((folder / "dense").glob("*")))
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / device, device)
@@ -225,12 +226,13 @@ def pictures(folder: Path, device: str, network: Path) -> Images:
         fid_features=other.images(own),
         reference=other.images(dense),
         real_features=judge.images(dense),
-        judges={"lpips": "squeeze"},
+        cache=folder / device,
+        judges={"lpips": "squeeze", "hps": str(ROOT / "zoo/emoji-clip")} | dict.fromkeys(CLIPS, str(clip)),
         device=device,
     )
 
 
-def test_images_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypatch):
+def test_images_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, clip_folder, monkeypatch):
     torch.manual_seed(0)
     net = _LPIPS(net="squeeze", pnet_rand=True).eval()
     monkeypatch.setattr(lpips, "lpips_weights", lambda name: tmp_path / "network")
@@ -244,7 +246,7 @@ def test_images_are_judged_on_the_gpu_with_the_same_numbers(tmp_path, monkeypatc
     found = {}
     with machine() as gpu, devices.stated_precision():
         for device in ("cpu", "cuda"):
-            seen = pictures(tmp_path, device, tmp_path / "network")
+            seen = pictures(tmp_path, device, tmp_path / "network", clip_folder)
             assert {t.device for pair in seen.pairs() for t in pair} == {torch.empty(0, device=device).device}
             assert not gpu.storages or device == "cuda"
             found[device] = {n: registry.load("eval.image_metrics", n).compute(seen) for n in names}

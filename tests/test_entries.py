@@ -8,7 +8,18 @@ from conftest import SAMPLING, combinations, entries, pattern_values, spec_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff import allocations, load_pruned, methods, models, patterns, prune, registry, save_pruned, weightings
+from obsdiff import (
+    allocations,
+    load_pruned,
+    matrices,
+    methods,
+    models,
+    patterns,
+    prune,
+    registry,
+    save_pruned,
+    weightings,
+)
 from obsdiff.solver.statistics import STATISTICS
 
 PRUNING = [m for m in entries("obsdiff.methods") if methods.traits(m).prunes]
@@ -218,10 +229,13 @@ def test_obs_diff_with_uniform_weighting_is_sparsegpt(family):
 
 
 def test_family(family):
-    """Units name linear layers, each once, in order of execution; layers of a group read the same input."""
+    """Units name layers, each once, in order of execution; layers of a group read the same input."""
     pipe = family.tiny()
     denoiser = models.denoiser_of(pipe)
-    groups = [group for unit in family.units(denoiser) for group in unit]
+    units = models.units(family, denoiser)
+    assert [unit for unit in units if unit in family.units(denoiser)] == family.units(denoiser)
+    assert (units == family.units(denoiser)) != family.TRAITS.convolutions
+    groups = [group for unit in units for group in unit]
     names = [name for group in groups for name in group]
     assert len(set(names)) == len(names)
     seen: dict[str, torch.Tensor] = {}
@@ -234,14 +248,14 @@ def test_family(family):
 
     for name in names:
         layer = denoiser.get_submodule(name)
-        assert isinstance(layer, torch.nn.Linear)
+        assert matrices.is_layer(layer)
         layer.register_forward_pre_hook(watch(name))
     embeds = family.encode(pipe, ["a cat"], spec_of("dense").sampling)
     pipe(**embeds, **spec_of("dense").sampling.arguments(), output_type="latent")
     assert set(seen) == set(names)
     assert all(seen[name] is seen[group[0]] for group in groups for name in group)
     order = list(seen)
-    ends = [max(order.index(name) for group in unit for name in group) for unit in family.units(denoiser)]
+    ends = [max(order.index(name) for group in unit for name in group) for unit in units]
     assert ends == sorted(ends)
 
 

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn.utils import parametrize
 
-from obsdiff import Source, models, packages, prune, registry, targets
+from obsdiff import Source, matrices, models, packages, prune, registry, targets
 from obsdiff.calibration.runs import Calibration
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.models import _tiny
@@ -278,11 +278,11 @@ def test_subclasses_of_supported_pipelines_work_and_others_are_refused(family):
             models.family_of_index({"_class_name": cls})
 
 
-def test_every_linear_layer_is_in_reach_or_named(family):
+def test_every_layer_is_in_reach_or_named(family):
     pipe, denoiser, names = denoiser_and_names(family)
     report = prune(pipe, spec_of("magnitude"))
-    linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
-    assert sum(report.left_dense.values()) == len(linear) - len(names)
+    every = [name for name, module in denoiser.named_modules() if matrices.is_layer(module)]
+    assert sum(report.left_dense.values()) == len(every) - len(names)
     weights = sum(models.linear(denoiser, name).weight.numel() for name in names)
     assert report.reach == pytest.approx(weights / sum(p.numel() for p in denoiser.parameters()))
     block = denoiser.get_submodule(names[0].rsplit(".", 2)[0])
@@ -317,9 +317,9 @@ def test_unusual_unets_are_pruned_where_they_can_be_and_say_what_stays_dense(kin
     family = registry.load("obsdiff.models", "sd")
     pipe = family.tiny()
     pipe.unet = UNet2DConditionModel(**_tiny.UNET | {"cross_attention_dim": 16} | UNETS[kind])
-    linear = {name for name, module in pipe.unet.named_modules() if isinstance(module, nn.Linear)}
+    every = [name for name, module in pipe.unet.named_modules() if matrices.is_layer(module)]
     report = prune(pipe, spec_of("magnitude"))
-    assert report.layers and sum(report.left_dense.values()) + len(report.layers) == len(linear)
+    assert report.layers and sum(report.left_dense.values()) + len(report.layers) == len(every)
     assert sum(not layer.removed for layer in report.layers) == 0
     assert prune(pipe, spec_of("magnitude", pattern="heads")).sites
 

@@ -24,7 +24,7 @@ from eval import image_metrics
 from eval.image_metrics import Images
 from eval.image_metrics.fid import Given
 from eval.measure import load_images, made_by, measure
-from eval.network_weights import check_judges, lpips_weights
+from eval.network_weights import CLIPS, check_judges, lpips_weights
 from eval.networks import distances
 from eval.networks.distances import squared_mmd
 from eval.networks.features import Evaluator
@@ -79,7 +79,7 @@ def squeeze(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory, squeeze) -> tuple[Images, Images]:
+def seen(tmp_path_factory, squeeze, clip_folder) -> tuple[Images, Images]:
     """Real images in the dense model's place, and noise in the random one's."""
     folder, real = tmp_path_factory.mktemp("pictures"), ROOT / "zoo/emoji-data/reference"
     prompts = read_prompts(ROOT / "zoo/emoji-data/benchmark.csv")[:48]
@@ -92,7 +92,8 @@ def seen(tmp_path_factory, squeeze) -> tuple[Images, Images]:
     for path in sorted(real.glob("*.png"))[:300]:
         (folder / "reference" / path.name).symlink_to(path)
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / "cache")
-    judges = {"image_reward": sys.executable, "lpips": f"squeeze:{squeeze}"}
+    judges = {"image_reward": sys.executable, "lpips": f"squeeze:{squeeze}", "hps": str(ROOT / "zoo/emoji-clip")}
+    judges |= dict.fromkeys(CLIPS, str(clip_folder))
 
     def placed(images: Path) -> list[Path]:
         return [images / f"{prompt.id}.png" for prompt in prompts]

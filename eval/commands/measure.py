@@ -18,8 +18,7 @@ def run(
     out: Path,
     latency: Path | None = None,
     fid_features: str | None = None,
-    lpips: str | None = None,
-    image_reward: str | None = None,
+    judges: dict[str, str] | None = None,
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
@@ -33,8 +32,8 @@ def run(
         latency: the cell's timings; left out of one that stands with the dense model (eval/sweep/clocked.py).
         fid_features: network of FID and KID: inception, inception:/path/to/weights, or inception:download; by
             default the evaluator.
-        lpips: network of LPIPS: alex, squeeze or vgg, or alex:/path/to/weights; by default not measured.
-        image_reward: Python of ImageReward's own environment; by default not measured.
+        judges: key of a model file's `evaluation` that a metric needs (lpips, image_reward, pick_score, hps, clip_iqa),
+            and what it names there; metrics without theirs are not measured.
         device: torch device of the networks that judge.
     """
     # before anything that could look for a GPU is imported
@@ -55,9 +54,8 @@ def run(
     torch.set_num_threads(threads)
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
-    judges = {key: name for key, name in (("lpips", lpips), ("image_reward", image_reward)) if name}
     own, files, dense_files = drawn_images(images, dense, chosen)
-    pictures = load_images(files, dense_files, reference, chosen, judge, inception, judges)
+    pictures = load_images(files, dense_files, reference, chosen, judge, inception, judges or {})
     model = Model(read_manifest(checkpoint), Profile.of(read_json(profile)), read_json(latency) if latency else {})
     provenance = {
         "pictures": own.identity,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from obsdiff import registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from eval.images.image_files import ImageFiles
@@ -59,6 +61,7 @@ class Images:
         real_features: (m, d) float32, normalised evaluator features of the real images.
         about: how each of these was made, by name.
         judges: NEEDS of a metric → what the model file names there: an interpreter, a network.
+        cache: folder of cached features, for judges that have some.
         device: torch device of networks that judge, and of metrics that compare pixels.
     """
 
@@ -71,6 +74,7 @@ class Images:
     fid_features: "Tensor"
     reference: "Tensor"
     real_features: "Tensor"
+    cache: "Path"
     about: Mapping[str, Any] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.benchmark import Timer
 
 from eval.profile.calls import PROMPT, Calls, pipeline_of, ready
@@ -19,8 +18,9 @@ from obsdiff import devices, models, packages
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
+from obsdiff.matrices import Layer
 from obsdiff.sampling import Sampling
-from obsdiff.surgery import State
+from obsdiff.surgery import State, state_of
 
 ROUNDS, PIPELINES = 5, 3
 SECONDS = 0.02
@@ -42,11 +42,11 @@ def zeroed(pipe: Any, share: float = ZEROED) -> Pruned:
     return Pruned({name: without_smallest(models.linear(denoiser, name), share) for name in layers})
 
 
-def without_smallest(layer: nn.Linear, share: float) -> State:
-    weight = layer.weight.detach()
+def without_smallest(layer: Layer, share: float) -> State:
+    weight, bias = state_of(layer)
     size = weight.float().abs()
     least = size.flatten().kthvalue(max(round(share * weight.numel()), 1)).values
-    return State(weight * (size > least), None if layer.bias is None else layer.bias.detach())
+    return State(weight * (size > least), bias)
 
 
 def clocked(call: Callable[[], Any], seconds: float = SECONDS) -> float:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from eval.images.trajectories import encoded
 from eval.model_metrics import MeasuredLayer
 from eval.profile.work import nbytes
-from obsdiff import models, packages
+from obsdiff import matrices, models, packages
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.pruned import Checkpoint, Pruned
 from obsdiff.devices import stated_precision
+from obsdiff.matrices import Layer
 from obsdiff.pipelines.staging import denoising
 from obsdiff.planning.counting import paper_flops
 from obsdiff.sampling import Sampling
@@ -39,7 +40,7 @@ def layer_errors(
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     changed = pruned.consumers(family, denoiser)
     read = [stream.consumer.layer for site, _ in pruned.sites(family, denoiser) for stream in site.streams]
-    names = read or packages.layers(family.units(denoiser))
+    names = read or reached(family, denoiser, pruned)
     sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}
     with denoising(pipe, lambda: encoded(pipe, prompts, sampling)) as batches:
         handles = [
@@ -64,17 +65,25 @@ def layer_errors(
     ]
 
 
-def hook_of(layer: nn.Linear, pruned: State, sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def hook_of(layer: Layer, pruned: State, sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     """A forward hook that adds a layer's squared error and squared output to `sums`, (2,) float64."""
-    delta = layer.weight - pruned.weight.to(layer.weight)
+    delta = matrices.matrix(layer) - pruned.weight.to(layer.weight)
     moved = None if pruned.bias is None or layer.bias is None else layer.bias - pruned.bias.to(layer.bias)
 
     def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
         own = layer.bias if layer.bias is not None else 0.0
-        error = nn.functional.linear(args[0], delta, moved)
-        sums.add_(torch.stack([error.float().square().sum(), (out - own).float().square().sum()]).cpu())
+        error = nn.functional.linear(matrices.tokens(layer, args[0]), delta, moved)
+        answer = matrices.tokens(layer, out) - own
+        sums.add_(torch.stack([error.float().square().sum(), answer.float().square().sum()]).cpu())
 
     return hook
+
+
+def reached(family: Any, denoiser: nn.Module, pruned: Pruned) -> list[str]:
+    """The prunable layers in order of execution; 1×1 convolutions of a UNet only where some of them were pruned."""
+    few = packages.layers(family.units(denoiser))
+    every = packages.layers(models.units(family, denoiser))
+    return every if pruned.states.keys() & (set(every) - set(few)) else few
 
 
 def as_the_paper_counts(pipe: Any, pruned: Pruned) -> int | None:
@@ -105,7 +114,7 @@ def counts(pipe: Any, pruned: Checkpoint) -> dict[str, Any]:
         prunable, denoiser, bytes, paper_flops: as Profile has them.
     """
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
-    names = packages.layers(family.units(denoiser))
+    names = reached(family, denoiser, pruned)
 
     def tensors() -> dict[str, list[Tensor]]:
         return {"prunable": [models.linear(denoiser, n).weight for n in names], "denoiser": [*denoiser.parameters()]}

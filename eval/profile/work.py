@@ -11,10 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from eval.model_metrics import Work
 from eval.profile.calls import PROMPT, ready
-from obsdiff import devices, models
+from obsdiff import devices, matrices, models
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import swapping
 from obsdiff.flops import Counting
+from obsdiff.matrices import Layer
 from obsdiff.sampling import Sampling
 
 
@@ -36,8 +37,8 @@ def zero_flops(denoiser: nn.Module, names: Iterable[str], call: Callable[[], Any
         layer = models.linear(denoiser, name)
         zeros = layer.weight.numel() - int(layer.weight.count_nonzero())
 
-        def hook(m: nn.Linear, args: tuple[Tensor, ...], zeros: int = zeros) -> None:
-            counted[0] += 2 * zeros * (args[0].numel() // m.in_features)
+        def hook(m: Layer, args: tuple[Tensor, ...], zeros: int = zeros) -> None:
+            counted[0] += 2 * zeros * (args[0].numel() // matrices.shape(m)[1])
 
         handles.append(layer.register_forward_pre_hook(hook))
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.network_weights import INCEPTION_URL, LPIPS_URLS
+from eval.network_weights import INCEPTION_URL, JUDGES, LPIPS_URLS
 from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, is_tiny, needs, read_model, read_sweep, results_of
 from eval.sweep.grid import models_of
@@ -63,8 +63,7 @@ def places(model: Mapping[str, Any]) -> Iterator[str]:
     """What a model file names that need not be here at tiny scale."""
     yield from (model["source"][key] for key in ("model", "single_file") if key in model["source"])
     yield from (model[part]["prompts"] for part in ("calibration", "evaluation"))
-    keys = ("reference", "evaluator", "fid_features", "lpips", "image_reward")
-    yield from (model["evaluation"][key] for key in keys if key in model["evaluation"])
+    yield from (model["evaluation"][key] for key in ("reference", *JUDGES) if key in model["evaluation"])
 
 
 def item_of(found: Need, sweep: Sweep) -> Item:

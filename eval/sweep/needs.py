@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from eval.network_weights import JUDGES
+from obsdiff import models
 from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import families
@@ -63,13 +64,23 @@ def prompts_need(where: str, part: str, given: Mapping[str, Any], other: str | N
 
 
 def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Need]:
-    """Of the layers that fields of PruneSpec name.
+    """Of the layers that fields of PruneSpec name or ask for.
 
     Args:
         key: what holds the options.
     """
     source = Source(**model["source"])
-    denoiser = families.traits(source, model["family"]).denoiser
+    traits = families.traits(source, model["family"])
+    denoiser = traits.denoiser
+    if options.get("convolutions") and traits != families.UNKNOWN:
+
+        def asked() -> None:
+            try:
+                models.require_convolutions(traits, True)
+            except SpecError as error:
+                raise SpecError(f"{key}.{error}") from None
+
+        yield need("config", f"{key}.convolutions", "True", asked)
     for name in ("exclude", "layer_sparsity"):
         for pattern in options.get(name, ()):
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models
+from obsdiff import matrices, models
 from obsdiff.calibration.trajectory import Trajectory
 
 RIDGE = 1e-3
@@ -40,9 +40,10 @@ def refit(
     def note(module: nn.Module, args: Any) -> None:
         features[:] = [args[0]]
 
-    width = layer.in_features + (layer.bias is not None)
+    rows, columns = matrices.shape(layer)
+    width = columns + (layer.bias is not None)
     products = torch.zeros(width, width, dtype=torch.float64, device=device)
-    residuals = torch.zeros(width, layer.out_features, dtype=torch.float64, device=device)
+    residuals = torch.zeros(width, rows, dtype=torch.float64, device=device)
     handle = layer.register_forward_pre_hook(note)
     try:
         for number, call in enumerate(trajectory.calls()):
@@ -52,16 +53,16 @@ def refit(
                 error = y - nn.functional.linear(
                     x, layer.weight.float(), None if layer.bias is None else layer.bias.float()
                 )
-                rows = x.reshape(-1, x.shape[-1])
+                tokens = x.reshape(-1, x.shape[-1])
                 if layer.bias is not None:
-                    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
-                products += (rows.T @ rows).double()
-                residuals += (rows.T @ error.reshape(-1, error.shape[-1])).double()
+                    tokens = torch.cat([tokens, torch.ones_like(tokens[:, :1])], dim=1)
+                products += (tokens.T @ tokens).double()
+                residuals += (tokens.T @ error.reshape(-1, error.shape[-1])).double()
     finally:
         handle.remove()
     products.diagonal().add_(RIDGE * products.diagonal().mean())
     change = torch.linalg.solve(products, residuals).T
-    layer.weight.add_(change[:, : layer.in_features].to(layer.weight.dtype))
+    layer.weight.add_(change[:, :columns].to(layer.weight.dtype))
     if layer.bias is not None:
         layer.bias.add_(change[:, -1].to(layer.bias.dtype))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from obsdiff import models, weightings
+from obsdiff import matrices, models, weightings
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.guard import finite
@@ -148,7 +148,7 @@ def begun(denoiser: nn.Module, groups: Sequence[Group], kind: str, spec: PruneSp
     """An empty statistic of every group, where the spec wants it to be."""
     layers = {group: models.linear(denoiser, group[0]) for group in groups}
     main = torch.device("cpu") if spec.offload_statistics else None
-    return {g: STATISTICS[kind](layer.in_features, main or layer.weight.device) for g, layer in layers.items()}
+    return {g: STATISTICS[kind](matrices.shape(of)[1], main or of.weight.device) for g, of in layers.items()}
 
 
 @contextmanager
@@ -163,10 +163,10 @@ def summing(
     with ExitStack() as stack:
         for group in several[0]:
 
-            def hook(_: nn.Module, args: tuple[Tensor, ...], group: Group = group) -> None:
-                weight = alpha()
+            def hook(layer: Any, args: tuple[Tensor, ...], group: Group = group) -> None:
+                weight, x = alpha(), matrices.tokens(layer, args[0].detach())
                 for stats in several:
-                    stats[group].add(args[0].detach(), weight)
+                    stats[group].add(x, weight)
 
             stack.callback(models.linear(denoiser, group[0]).register_forward_pre_hook(hook).remove)
         yield

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models
+from obsdiff import matrices, models
 from obsdiff.calibration.calls import Call
 from obsdiff.calibration.trajectory import Trajectory
 from obsdiff.packages import Group
@@ -89,7 +89,8 @@ def measure(
         last: name of the layer whose outputs are kept.
     """
     found = Sensitivity()
-    rows = {name: torch.zeros(models.linear(denoiser, name).out_features, device=device) for g in groups for name in g}
+    outputs = {name: matrices.shape(models.linear(denoiser, name))[0] for group in groups for name in group}
+    rows = {name: torch.zeros(count, device=device) for name, count in outputs.items()}
     with listening(denoiser, groups, found, rows, last) as at:
         for number, call in enumerate(calls):
             at[:] = [number]
@@ -130,8 +131,10 @@ def listening(
     network: Any = denoiser
 
     def listen(name: str, group: Group) -> None:
+        layer = models.linear(denoiser, name)
+
         def note(use: int, gradient: Tensor) -> None:
-            energy = gradient.float().square()
+            energy = matrices.tokens(layer, gradient).float().square()
             key = (at[0], group, use)
             tokens = energy.sum(dim=-1).cpu()
             found.tokens[key] = found.tokens[key] + tokens if key in found.tokens else tokens
@@ -142,7 +145,7 @@ def listening(
                 output.register_hook(partial(note, uses[at[0], name]))
                 uses[at[0], name] += 1
 
-        handles.append(models.linear(denoiser, name).register_forward_hook(hook))
+        handles.append(layer.register_forward_hook(hook))
 
     def keep(module: nn.Module, args: Any, output: Tensor) -> None:
         found.outputs[at[0]] = output.detach().cpu()

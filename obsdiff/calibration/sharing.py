@@ -69,7 +69,7 @@ def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity |
     """calibrate() into a folder that is claimed already."""
     started = time.perf_counter()
     require_calibrating(spec)
-    guard.check(pipe, spec.sampling)
+    guard.check(pipe, spec.sampling, convolutions=True)
     base = base or identity_of(pipe)
     (folder / RECORD).unlink(missing_ok=True)
     with stated_precision(), torch.no_grad(), guard.eager(), staged(pipe) as stage:
@@ -111,7 +111,7 @@ def summed(pipe: Any, stage: Stage, spec: PruneSpec, folder: Path) -> dict[str, 
     family, denoiser = models.family_of(pipe), models.denoiser_of(pipe)
     calibration = encoded(pipe, stage, spec)
     kinds = ("moments", "hessian") if spec.statistic == "hessian" else ("moments",)
-    groups = family.groups(denoiser)
+    groups = models.groups(family, denoiser)
     found = calibration.several(denoiser, groups, kinds, "calibrating the dense model")
     written = []
     for number, group in enumerate(groups, 1):

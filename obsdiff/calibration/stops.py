@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from obsdiff import models
+from obsdiff import matrices, models
 from obsdiff.calibration.waiting import stop
 from obsdiff.packages import Group
 from obsdiff.targets import Target
@@ -68,10 +68,10 @@ def stopping(denoiser: nn.Module, target: Target, entries: Entries) -> Iterator[
         block, uses = entries.repeated.get(group[0], ("", 1))
         busy = False
 
-        def seen(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def seen(layer: Any, args: tuple[Tensor, ...]) -> None:
             nonlocal busy
             if uses == 1:
-                stop([(group, args[0])])
+                stop([(group, matrices.tokens(layer, args[0]))])
             elif not busy:
                 busy = True
                 given = entries.entered[getcurrent()][block]
@@ -88,9 +88,9 @@ def rehearsed(denoiser: nn.Module, module: nn.Module, given: Arguments, target: 
     """Run a module up to the last of a target's inputs, and return them."""
     seen: Seen = []
 
-    def note(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def inner(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen.append((group, args[0]))
+    def note(group: Group) -> Callable[[Any, tuple[Tensor, ...]], None]:
+        def inner(layer: Any, args: tuple[Tensor, ...]) -> None:
+            seen.append((group, matrices.tokens(layer, args[0])))
             if len(seen) == count:
                 raise Rehearsed
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import models, surgery
+from obsdiff import matrices, models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.checkpoints.pruned import Checkpoint
 from obsdiff.pipelines.identity import ABSENT, SCHEDULER, Identity, different
@@ -50,9 +50,9 @@ def there(site: Site, modules: Mapping[str, nn.Module]) -> bool:
 def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[str]:
     """Layers of a checkpoint that the denoiser does not have in that shape."""
     modules = dict(denoiser.named_modules())
-    linear = {name: layer for name, layer in modules.items() if isinstance(layer, nn.Linear)}
+    every = {name: layer for name, layer in modules.items() if matrices.is_layer(layer)}
     for layer in pruned.manifest.layers:
-        if layer.name not in linear or tuple(linear[layer.name].weight.shape) != layer.shape:
+        if layer.name not in every or matrices.shape(every[layer.name]) != layer.shape:
             yield f"this pipeline has no layer {layer.name!r} of shape {list(layer.shape)}"
             return
     sites = pruned.sites(family, denoiser)
@@ -61,15 +61,15 @@ def misfits(pruned: Checkpoint, family: Any, denoiser: nn.Module) -> Iterator[st
         if (site.layer, site.kind, site.groups) not in known:
             yield f"this pipeline has no {site.groups} {site.kind} at {site.layer!r}"
             return
-    dense = {name: linear[name] for site, _ in sites for name in site.layers}
+    dense = {name: every[name] for site, _ in sites for name in site.layers}
     hollow = {name: State(layer.weight.detach().to("meta"), None) for name, layer in dense.items()}
     expected = {name: tuple(state.weight.shape) for name, state in surgery.shrink(hollow, sites).items()}
     for name in pruned.refitted:
-        if name not in linear:
+        if name not in every:
             yield f"this pipeline has no layer {name!r}"
             return
     for name, state in pruned.changed.items():
-        shape, dtype = expected.get(name, tuple(linear[name].weight.shape)), linear[name].weight.dtype
+        shape, dtype = expected.get(name, matrices.shape(every[name])), every[name].weight.dtype
         if (tuple(state.weight.shape), state.weight.dtype) != (shape, dtype):
             yield f"{name!r} is {tuple(state.weight.shape)} {state.weight.dtype}, and should be {shape} {dtype}"
             return

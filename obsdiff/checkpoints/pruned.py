@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, surgery
+from obsdiff import matrices, models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.report import SiteReport
 from obsdiff.sites import Site
@@ -16,7 +16,7 @@ from obsdiff.surgery import State
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters of linear layers and head counts of attentions, as a denoiser can be given them."""
+    """Parameters of layers and head counts of attentions, as a denoiser can be given them."""
 
     layers: Mapping[str, State]
     heads: Mapping[str, int]
@@ -72,7 +72,8 @@ class Pruned:
         for name in {name for site, _ in sites for name in site.layers}:
             del found[name]
         for layer in dict.fromkeys(stream.consumer.layer for site, _ in sites for stream in site.streams):
-            columns = surgery.staying_columns(sites, layer, models.linear(denoiser, layer).in_features)
+            _, width = matrices.shape(models.linear(denoiser, layer))
+            columns = surgery.staying_columns(sites, layer, width)
             small, bias = self.states[layer]
             weight = torch.zeros(len(small), len(columns), dtype=small.dtype)
             weight[:, columns] = small

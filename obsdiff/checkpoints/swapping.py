@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import nn
-
-from obsdiff import models, surgery
+from obsdiff import matrices, models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.checkpoints.pruned import Pruned, Weights
 from obsdiff.report import Report
@@ -54,8 +52,8 @@ def taken_off(pipe: Any, change: Callable[[], Report | Manifest]) -> Pruned:
         change: prunes the pipeline or loads a checkpoint into it, and returns its report or manifest.
     """
     denoiser = models.denoiser_of(pipe)
-    linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
-    dense = Weights.present(denoiser, linear)
+    every = [name for name, module in denoiser.named_modules() if matrices.is_layer(module)]
+    dense = Weights.present(denoiser, every)
     report = change()
     layers = {layer.name: surgery.state_of(models.linear(denoiser, layer.name)) for layer in report.layers}
     dense.install(denoiser)

@@ -70,11 +70,15 @@ def placed(source: Source, spec: PruneSpec, threads: int | None) -> tuple[Any, d
     """The pipeline with its own scheduler where it is to be, and its identity."""
     import torch
 
+    from obsdiff import models
+    from obsdiff.pipelines import families
     from obsdiff.pipelines.identity import identity_of_source
     from obsdiff.pipelines.loading import open_pipeline, place
 
     if threads:
         torch.set_num_threads(threads)
+    if spec.convolutions and (family := families.family(source)):
+        models.require_convolutions(family.TRAITS, spec.convolutions)
     pipe = open_pipeline(source, spec.sampling, own_scheduler=True)
     base = identity_of_source(source, pipe)
     place(pipe, source)

@@ -11,6 +11,7 @@ from obsdiff.errors import LayerError, SpecError
 if TYPE_CHECKING:
     from torch import nn
 
+    from obsdiff.matrices import Layer
     from obsdiff.packages import Group, Unit
     from obsdiff.sampling import Sampling
     from obsdiff.sites import Site
@@ -33,6 +34,7 @@ class Traits:
             or as a key of the denoiser's configuration, ("latents", "patch_size").
         last: name of the linear layer that makes the denoiser's output token by token; None if there is none, as in a
             UNet, whose last layer is a convolution.
+        convolutions: whether units() and groups() list 1×1 convolutions, too, where they are asked to.
     """
 
     pipeline: str
@@ -41,6 +43,7 @@ class Traits:
     schedulers: tuple[str, ...]
     sides: tuple[str, int | str]
     last: str | None = None
+    convolutions: bool = False
 
 
 class Family(Protocol):
@@ -50,10 +53,16 @@ class Family(Protocol):
         """Names of the blocks that hold the prunable layers, in order of execution."""
 
     def units(self, denoiser: "nn.Module") -> "Sequence[Unit]":
-        """The prunable linear layers in order of execution, by shared input and unit (obsdiff/packages.py)."""
+        """The prunable linear layers in order of execution, by shared input and unit (obsdiff/packages.py).
+
+        With Traits.convolutions there is a second argument, by which 1×1 convolutions outside the blocks are listed.
+        """
 
     def groups(self, denoiser: "nn.Module") -> "Sequence[Group]":
-        """The layers of all units by shared input, in the order in which the first layer of each is called."""
+        """The layers of all units by shared input, in the order in which the first layer of each is called.
+
+        With Traits.convolutions it takes the same second argument.
+        """
 
     def sites(self, denoiser: "nn.Module") -> "Sequence[Site]":
         """Heads and neurons that can be removed, in order of execution (obsdiff/surgery.py)."""
@@ -178,14 +187,37 @@ def denoiser_of(pipe: Any) -> Any:
     return getattr(network, "_orig_mod", network)
 
 
-def linear(denoiser: "nn.Module", name: str) -> "nn.Linear":
-    """The prunable layer of that name; LayerError if there is none, or it is not a linear layer."""
-    from torch import nn
+def units(family: Any, denoiser: "nn.Module", convolutions: bool = True) -> "Sequence[Unit]":
+    """A family's units, with the 1×1 convolutions outside its blocks where it knows them and they are asked for."""
+    found: Sequence[Unit] = family.units(denoiser, *([True] if convolutions and family.TRAITS.convolutions else []))
+    return found
+
+
+def groups(family: Any, denoiser: "nn.Module", convolutions: bool = True) -> "Sequence[Group]":
+    """A family's groups, as units()."""
+    found: Sequence[Group] = family.groups(denoiser, *([True] if convolutions and family.TRAITS.convolutions else []))
+    return found
+
+
+def require_convolutions(traits: Traits, asked: bool) -> None:
+    """Raise SpecError where 1×1 convolutions outside the blocks are to be pruned, and the family does not list them."""
+    if asked and not traits.convolutions:
+        kinds = ", ".join(name for name in registry.names(__name__) if globals()["traits"](name).convolutions)
+        raise SpecError(
+            f"convolutions: they are pruned of UNets ({kinds}), and the model is a {traits.pipeline}, whose blocks are "
+            "pruned with all linear layers and 1×1 convolutions in them; leave it out"
+        )
+
+
+def linear(denoiser: "nn.Module", name: str) -> "Layer":
+    """The prunable layer of that name; LayerError if there is none, or it is no linear layer or 1×1 convolution."""
+    from obsdiff import matrices
 
     try:
         layer = denoiser.get_submodule(name)
     except AttributeError:
         raise LayerError(f"{name}: this {type(denoiser).__name__} has no such layer") from None
-    if not isinstance(layer, nn.Linear):
-        raise LayerError(f"{name}: it is a {type(layer).__module__}.{type(layer).__name__}, not a torch.nn.Linear")
+    if not matrices.is_layer(layer):
+        kind = f"{type(layer).__module__}.{type(layer).__name__}"
+        raise LayerError(f"{name}: it is a {kind}, not a torch.nn.Linear or a 1×1 torch.nn.Conv2d")
     return layer

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from obsdiff import observing, sampling, schedulers
+from obsdiff import matrices, observing, sampling, schedulers
 from obsdiff.models import _structure
 from obsdiff.models._blocks import block_of
 from obsdiff.models._structure import Unknown
@@ -38,7 +38,7 @@ class AutoFamily:
 
     Attributes:
         TRAITS: of the pipeline's classes.
-        left_out: linear layers that stay dense → why.
+        left_out: linear layers and 1×1 convolutions that stay dense → why.
         repeated: layers that a call reads several times, with other tokens → their block, and how often.
         unknown: layers whose inputs were taken for heads or neurons, and are not understood → why.
     """
@@ -81,8 +81,8 @@ class AutoFamily:
         """Layers by the tensor that they read, in the order of their first calls."""
         if self.found is not None:
             return self.found
-        linear = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
-        return [(name,) for name in linear if block_of(denoiser, name)]
+        known = [name for name, module in denoiser.named_modules() if matrices.is_layer(module)]
+        return [(name,) for name in known if block_of(denoiser, name)]
 
     def units(self, denoiser: nn.Module) -> list[Unit]:
         return [(group,) for group in self.groups(denoiser)]
@@ -149,9 +149,9 @@ def traits_of(cls: type, parts: Mapping[str, str], scheduler: Mapping[str, Any],
 def observe(
     pipe: Any, denoiser: nn.Module, settings: Sampling
 ) -> tuple[list[Group], dict[str, str], dict[str, tuple[str, int]]]:
-    """The groups of a denoiser's prunable layers, why each other linear layer stays dense, and what is used again."""
+    """The groups of a denoiser's prunable layers, why each other layer stays dense, and what is used again."""
     groups: dict[tuple[Any, ...], list[str]] = {}
-    left_out = {name: UNCALLED for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
+    left_out = {name: UNCALLED for name, module in denoiser.named_modules() if matrices.is_layer(module)}
     kept: list[Tensor] = []  # so that no address is used twice
     uses: Counter[str] = Counter()
 
@@ -173,8 +173,8 @@ def observe(
     with ExitStack() as stack:
         for name in left_out:
 
-            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
-                note(name, args[0] if args else kwargs["input"])
+            def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
+                note(name, matrices.tokens(layer, args[0] if args else kwargs["input"]))
 
             layer = denoiser.get_submodule(name)
             stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)

@@ -62,7 +62,7 @@ def compared(whole: Sequence[Tensor], without: Sequence[Tensor], removed: Sequen
     return "" if shown else f"zeroing {kind} changes nothing, so one call does not show what they are"
 
 
-def answers(block: nn.Module, watched: Sequence[nn.Linear], call: Call) -> list[Tensor]:
+def answers(block: nn.Module, watched: Sequence[nn.Module], call: Call) -> list[Tensor]:
     """What the watched layers and the block answer in a call."""
     found: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import surgery
+from obsdiff import matrices, surgery
 from obsdiff.errors import first_line
 from obsdiff.models._removing import disproved
 from obsdiff.models._tracing import Call, Probe, Rows, runs
@@ -65,6 +65,7 @@ def sites_of(
     """
     block = denoiser.get_submodule(at)
     layers = {f"{at}.{name}": m for name, m in block.named_modules() if isinstance(m, nn.Linear)}
+    groups = [group for group in groups if group[0] in layers]  # channels of convolutions are not followed
     probe = Probe(layers, call)
     parts: list[Part] = []
     unknown: dict[str, Unknown] = {}
@@ -91,7 +92,7 @@ def parts_of(probe: Probe, denoiser: nn.Module, at: str, consumer: str) -> Itera
     Raises:
         Unknown: some come from single rows or heads, and what else they come from is neither.
     """
-    columns = surgery.layer_of(denoiser, consumer).in_features
+    _, columns = matrices.shape(surgery.layer_of(denoiser, consumer))
     start = 0
     while start < columns:
         offset, rows = alive(probe, consumer, start, columns)

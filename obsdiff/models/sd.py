@@ -14,6 +14,7 @@ TRAITS = Traits(
     network="UNet2DConditionModel",
     schedulers=("ddim", "dpm++", "edm", "euler", "heun", "pndm"),
     sides=("pixels", 8),
+    convolutions=True,
 )
 CLIP_TOKENS = 77
 

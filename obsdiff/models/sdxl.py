@@ -14,6 +14,7 @@ TRAITS = Traits(
     network="UNet2DConditionModel",
     schedulers=("ddim", "dpm++", "edm", "euler", "heun", "pndm"),
     sides=("pixels", 8),
+    convolutions=True,
 )
 SIZES = 6
 """numbers that tell original size, crop and target size"""

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import models, packages
+from obsdiff import matrices, models, packages
 from obsdiff.errors import LayerError, SpecError
+from obsdiff.matrices import Layer
 from obsdiff.sampling import Sampling
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -29,7 +30,7 @@ MELT = (
 )
 
 
-def check(pipe: Any, sampling: Sampling | None = None, sites: bool = False) -> None:
+def check(pipe: Any, sampling: Sampling | None = None, sites: bool = False, convolutions: bool = False) -> None:
     """Raise unless pruning this pipeline's denoiser, or loading a pruned checkpoint into it, does what it says.
 
     The weights are read once, to find NaN and infinity; everything else is read from the modules alone.
@@ -37,6 +38,7 @@ def check(pipe: Any, sampling: Sampling | None = None, sites: bool = False) -> N
     Args:
         sampling: of a pruning run; a pipeline whose class has no family of its own samples once (models.family_of).
         sites: whether it prunes heads or neurons.
+        convolutions: as PruneSpec has it.
 
     Raises:
         SpecError: the pipeline's class is not supported, it has no denoiser or another one, or its weights are not in
@@ -51,7 +53,7 @@ def check(pipe: Any, sampling: Sampling | None = None, sites: bool = False) -> N
         refuse(look(denoiser))
     with eager():
         family = models.family_of(pipe, sampling, sites)
-    names = packages.layers(family.units(denoiser))
+    names = packages.layers(models.units(family, denoiser, convolutions))
     if not names:
         raise SpecError(
             f"model: this {family.TRAITS.network} has no layer that can be pruned: its blocks are of another kind"
@@ -167,8 +169,8 @@ def odd_layers(denoiser: nn.Module, names: list[str]) -> Iterator[str]:
             yield f"{name}: {what}"
 
 
-def oddity(layer: nn.Linear) -> str | None:
-    """Why a layer is not a plain floating-point nn.Linear, with what to do; None if it is one."""
+def oddity(layer: Layer) -> str | None:
+    """Why a layer is not a plain floating-point nn.Linear or nn.Conv2d, with what to do; None if it is one."""
     kind = f"{type(layer).__module__}.{type(layer).__name__}"
     load = "prune the model with plain layers, and quantise or wrap them afterwards"
     if "weight" not in layer._parameters:
@@ -177,16 +179,18 @@ def oddity(layer: nn.Linear) -> str | None:
             "with remove_parametrizations, remove_weight_norm or torch.nn.utils.prune.remove"
         )
     weight = layer.weight
-    if type(layer).forward is not nn.Linear.forward:
-        return f"a {kind}, which does not compute as torch.nn.Linear does; {load}"
+    plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+    if type(layer).forward is not plain.forward:
+        return f"a {kind}, which does not compute as torch.nn.{plain.__name__} does; {load}"
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__}, not a plain tensor; {load}"
     if weight.dtype not in FLOATING:
         return f"its weight is {weight.dtype}; {load}"
     if "forward" in vars(layer):
         return "its forward() was replaced; undo that (a hook of accelerate, or a patch of another library) first"
-    if weight.shape != (layer.out_features, layer.in_features):
-        return f"its weight is {tuple(weight.shape)}, not {(layer.out_features, layer.in_features)} as the layer says"
+    expected = matrices.shape(layer) + (1, 1) * isinstance(layer, nn.Conv2d)
+    if weight.shape != expected:
+        return f"its weight is {tuple(weight.shape)}, not {expected} as the layer says"
     return None
 
 

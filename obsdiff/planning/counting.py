@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from obsdiff import matrices
 from obsdiff.flops import Counting
+from obsdiff.matrices import Layer
 from obsdiff.observing import Stop, counting
 from obsdiff.pipelines.hollow import Hollow
 from obsdiff.sampling import Sampling, run_pipeline
@@ -135,7 +137,7 @@ def work_of_pipeline(pipe: Any, denoiser: nn.Module, sampling: Sampling) -> Work
 
 
 class Read:
-    """For the block of the `with` statement, what the linear layers of a denoiser read."""
+    """For the block of the `with` statement, what the linear layers and 1×1 convolutions of a denoiser read."""
 
     def __init__(self, denoiser: nn.Module) -> None:
         self.denoiser = denoiser
@@ -144,7 +146,7 @@ class Read:
         self.widest = 0
 
     def __enter__(self) -> "Read":
-        layers = ((name, module) for name, module in self.denoiser.named_modules() if isinstance(module, nn.Linear))
+        layers = ((name, module) for name, module in self.denoiser.named_modules() if matrices.is_layer(module))
         hooks = ((module, partial(self.note, name)) for name, module in layers)
         self.handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
         return self
@@ -153,11 +155,12 @@ class Read:
         for handle in self.handles:
             handle.remove()
 
-    def note(self, name: str, layer: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        count = (args[0] if args else kwargs["input"]).numel() // layer.in_features
+    def note(self, name: str, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows, columns = matrices.shape(layer)
+        count = (args[0] if args else kwargs["input"]).numel() // columns
         self.rows[name] = self.rows.get(name, 0) + count
-        self.by_layer[name] = self.by_layer.get(name, 0) + 2 * count * layer.in_features * layer.out_features
-        self.widest = max(self.widest, count * (layer.in_features + layer.out_features))
+        self.by_layer[name] = self.by_layer.get(name, 0) + 2 * count * columns * rows
+        self.widest = max(self.widest, count * (columns + rows))
 
     def work(self, flops: Mapping[str, int], batch: int) -> Work:
         """With FLOPs by operation."""

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from obsdiff import models, targets
+from obsdiff import matrices, models, targets
 from obsdiff.errors import SpecError
+from obsdiff.matrices import Layer
 from obsdiff.packages import GIB, bytes_of
 from obsdiff.pipelines import components
 from obsdiff.pipelines.loading import configuration
@@ -146,7 +147,7 @@ def activations(
     """Bytes of a call for a batch, and of the float32 copy of an input whose products are summed up."""
     batch = spec.sampling.batch_size
     groups = [group[0] for package in cuts for target in package for group in target.unit] if spec.statistic else []
-    inputs = [work.rows.get(name, 0) * models.linear(denoiser, name).in_features for name in groups]
+    inputs = [work.rows.get(name, 0) * matrices.shape(models.linear(denoiser, name))[1] for name in groups]
     copied = 4 * max(inputs, default=0) if spec.statistic and not exact_halves(source) else 0
     copies = BACKWARD if spec.sequential and spec.sensitivity != "none" else COPIES
     return batch * (copies * work.widest * source.bytes + copied)
@@ -169,7 +170,8 @@ def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Se
     """Bytes that solving each target takes beside the weights and the statistics that still wait."""
     for target in package:
         layers = {name: models.linear(denoiser, name) for name in target.touched}
-        hessians = [4 * layers[g[0]].in_features ** 2 for g in target.unit] if spec.statistic == "hessian" else []
+        widths = [matrices.shape(layers[group[0]])[1] for group in target.unit]
+        hessians = [4 * width**2 for width in widths] if spec.statistic == "hessian" else []
         spread = 2 if spec.bias else 1  # the covariance beside the Hessian
         inputs, largest = spread * sum(hessians), max(hessians, default=0)
         numbers = max((layer.weight.numel() for name, layer in layers.items() if name in target.layers), default=0)
@@ -184,9 +186,9 @@ def workspaces(source: Source, spec: PruneSpec, denoiser: nn.Module, package: Se
         yield inputs + factors + max((FACTORED - 1) * largest, solver)
 
 
-def eliminated_bytes(layer: nn.Linear, moved: int) -> int:
+def eliminated_bytes(layer: Layer, moved: int) -> int:
     """Bytes of a problem of elimination.eliminate(): H⁻¹ and W in float64, W once more, the rows of a block."""
-    rows, columns = layer.weight.shape
+    rows, columns = matrices.shape(layer)
     return 8 * (columns**2 + rows * columns + elimination.BLOCK * (rows + columns)) + 4 * moved
 
 

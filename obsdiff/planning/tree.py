@@ -6,16 +6,17 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import models
+from obsdiff import matrices, models
 from obsdiff.packages import Group
 from obsdiff.targets import Target, starred
 
 EXCLUDED = "left out by the spec"
+ASKED = "a 1×1 convolution; pruned with convolutions: true"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Linear layers of the same names in several blocks.
+    """Layers of the same names in several blocks.
 
     Attributes:
         names: of the layers that read one input, `*` for numbers.
@@ -35,15 +36,16 @@ class Part:
 
 
 def parts_of(family: Any, denoiser: nn.Module, chosen: Sequence[Target]) -> list[Part]:
-    """All linear layers: those that are pruned, in order of execution, then those that stay dense."""
+    """All linear layers and 1×1 convolutions: what is pruned, in order of execution, then what stays dense."""
     touched = {name for target in chosen for name in target.touched}
     groups: list[tuple[Group, bool, str]]
-    groups = [(group, True, "") for group in family.groups(denoiser) if touched & set(group)]
+    groups = [(group, True, "") for group in models.groups(family, denoiser) if touched & set(group)]
     pruned = {name for group, *_ in groups for name in group}
     reach = {name for group in family.groups(denoiser) for name in group}
-    reasons = getattr(family, "left_out", {})
+    asked = {name for group in models.groups(family, denoiser) for name in group}
+    reasons = dict.fromkeys(asked, ASKED) | getattr(family, "left_out", {})
     for name, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear) and name not in pruned:
+        if matrices.is_layer(module) and name not in pruned:
             groups.append(((name,), False, EXCLUDED if name in reach else reasons.get(name, "")))
     return list(counted(denoiser, groups))
 
@@ -67,7 +69,7 @@ def describe(parts: Sequence[Part]) -> list[str]:
     for text, part in rows:
         fate = "" if part.pruned else f"  stays dense: {part.why}" if part.why else "  stays dense"
         lines.append(f"{text:{width}}  {part.count:5}  {part.share:6.1%}{fate}")
-    return [*lines, f"{'what is no linear layer, and biases':{width}}         {rest:6.1%}  stays dense"]
+    return [*lines, f"{'everything else, biases among it':{width}}         {rest:6.1%}  stays dense"]
 
 
 def shortened(names: Sequence[str]) -> str:

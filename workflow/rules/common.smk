@@ -18,7 +18,7 @@ from eval.sweep.cells import AXES, PATTERN, PINNED, Cell, flags
 from eval.sweep.clocked import timed_as
 from eval.sweep.config import is_tiny, read_sweep, results_of
 from eval.sweep.reading import read_mapping
-from eval.network_weights import judge_files
+from eval.network_weights import OPTIONAL, judge_files
 from obsdiff import models, patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import write_text

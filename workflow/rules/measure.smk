@@ -23,7 +23,7 @@ rule profile:
         " --seed {wildcards.seed:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"
 
 
-JUDGES = ("reference", "evaluator", "fid_features", "lpips", "image_reward", "device")
+JUDGES = ("reference", "evaluator", "fid_features", "device")
 
 
 rule measure:
@@ -48,7 +48,12 @@ rule measure:
         images=images_state,
         reference=lambda w: states(w.model).reference,
         networks=lambda w: states(w.model).networks,
-        judges=lambda w: list(flags({key: evaluation(w, key) for key in JUDGES})),
+        judges=lambda w: list(
+            flags(
+                {key: evaluation(w, key) for key in JUDGES}
+                | {"judges": {key: name for key in OPTIONAL if (name := evaluation(w, key))}}
+            )
+        ),
         cache=f"{RESULTS}/cache/features",
         threads=config["threads"],
         folders=lambda w, input: [

@@ -67,7 +67,8 @@ def images_of(judge: Evaluator, paths: list[Path], reference: torch.Tensor, prom
     features = judge.images(paths)
     captions = judge.captions([p.caption for p in prompts]) if len(prompts) == len(paths) else features
     files, texts, scale = ImageFiles(paths), tuple(p.caption for p in prompts), features.shape[1] ** 0.5
-    return Images(files, files, texts, features, features, captions, features * scale, reference * scale, reference)
+    scaled = features * scale, reference * scale
+    return Images(files, files, texts, features, features, captions, *scaled, reference, judge.cache)
 
 
 def evaluator_card(judge: Evaluator) -> None:
