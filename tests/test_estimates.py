@@ -219,6 +219,20 @@ def test_paired_differences_are_from_obs_diff(tmp_path):
     assert row["of"] == "dense" and row["difference"] == pytest.approx(3) and row["seeds"] == 2
 
 
+def test_options_and_calibration_are_also_compared_with_their_method_without_them(tmp_path):
+    own = [replace(cell("solace", seed=s), **more) for s in (0, 1) for more in ({}, {"options": "refit=false"})]
+    own += [replace(cell("solace", seed=s), options="refit=false", calibration="count=9") for s in (0, 1)]
+    obs = [replace(cell("obs_diff", seed=s, weighting="log_decrease"), options="bias=true") for s in (0, 1)]
+    rows = world() + [record(which, clip_score=noise(i)) for i, which in enumerate([*own, *obs], 40)]
+    text, _, table = written(tmp_path, rows)
+    pairs = [(r["method"], r["options"], r["minus"]) for r in lines_of(text, "Paired differences")]
+    assert pairs.count(("solace", "refit=false", "solace")) == 2
+    assert pairs.count(("obs_diff", "bias=true", "obs_diff log_decrease")) == 1 == sum("bias=true" in p for p in pairs)
+    found = table.query("against == 'plain'")
+    assert set(found["method"]) == {"solace"} and set(found["of"]) == {"solace 0.50"}
+    assert len(found) == 2 and (found["seeds"] == 2).all()
+
+
 def test_best_where_there_is_no_obs_diff(tmp_path):
     rows = [row for row in world() if row.cell.method != "obs_diff"]
     text, _, _ = written(tmp_path, rows)

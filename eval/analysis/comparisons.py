@@ -1,7 +1,7 @@
-"""Which configurations a metric tells apart: from the best of their group, from OBS-Diff, from the dense model."""
+"""Which configurations a metric tells apart: from the best, OBS-Diff, the dense model, and their method unchanged."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from eval.analysis import shown
 from eval.analysis.configurations import Configurations, Paired
 from eval.analysis.estimates import measured
-from eval.sweep.cells import AXES, Cell, named
+from eval.sweep.cells import AXES, PLAIN, Cell, named
 
 GROUP = ("model", "pattern", "sparsity", "sampling")
 BASE = "obs_diff"
@@ -18,7 +18,7 @@ COLUMNS = (
     *("against", "of", "metric", "seeds", "first", "second", "difference", "low", "high", "distinguishable"),
 )
 """of differences.csv"""
-Against = Literal["best", "base", "dense"]
+Against = Literal["best", "base", "dense", "plain"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Comparison:
     """first − second in a metric.
 
     Attributes:
-        against: what the second is: the best of its group in this metric, the group's base, or the dense model.
+        against: what the second is: the best of its group in this metric, the group's base, the dense model, or the
+            same method with no options or calibration of its own.
     """
 
     first: Cell
@@ -69,7 +70,9 @@ def base_of(group: Sequence[Cell], configurations: Configurations) -> Cell | Non
 
 
 def comparisons(configurations: Configurations) -> list[Comparison]:
-    """Every pruned configuration against the best and the base of its group, in quality also against its dense model.
+    """Every pruned configuration against the best and the base of its group, and its plain one where that is another.
+
+    In quality also against its dense model.
 
     Those are left out whose difference has no interval, or that share no seed.
     """
@@ -85,6 +88,9 @@ def comparisons(configurations: Configurations) -> list[Comparison]:
 def pairs_of(group: Sequence[Cell], configurations: Configurations, name: str) -> Iterator[tuple[Cell, Cell, Against]]:
     best, base = best_of(group, configurations, name), base_of(group, configurations)
     for cell in group:
+        plain = replace(cell, options=PLAIN, calibration=PLAIN)
+        if plain in group and plain not in (cell, base):
+            yield cell, plain, "plain"
         if best is not None and cell != best:
             yield cell, best, "best"
         if base is not None and cell != base:

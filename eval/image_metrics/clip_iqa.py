@@ -20,7 +20,7 @@ TRAITS = Traits(
     library="torchmetrics",
     reads=(),
     needs="clip_iqa",
-    order=8,
+    order=10,
 )
 
 

@@ -17,7 +17,7 @@ TRAITS = Traits(
     library="open-clip-torch",
     reads=("captions",),
     needs="hps",
-    order=7,
+    order=9,
 )
 
 

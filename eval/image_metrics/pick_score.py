@@ -16,7 +16,7 @@ TRAITS = Traits(
     library="transformers",
     reads=("captions",),
     needs="pick_score",
-    order=6,
+    order=8,
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from eval.analysis import shown
 from eval.analysis.analysis import Analysis
-from eval.analysis.comparisons import Comparison, best_of, groups
+from eval.analysis.comparisons import Against, Comparison, best_of, groups
 from eval.analysis.configurations import Configurations
 from eval.analysis.groups import constant
 from eval.images.manifest import FAULTS
@@ -18,6 +18,8 @@ from obsdiff.captions.prompts import counts_text
 
 IN_SHORT = "In short"
 TIED, AS_DENSE, UNSOUND = "°", "=", "‡"
+MINUS: tuple[Against, ...] = ("base", "plain")
+"""what the table of paired differences takes away (comparisons.Against)"""
 MARKS = (
     "Values are means over seeds with 95 % intervals over prompts and seeds (of layer errors over seeds alone), "
     "bootstrapped. **Bold** is the best of a model, pattern, sparsity and sampling; values with "
@@ -140,18 +142,19 @@ def quality(
 
 
 def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
-    """A heading and a table of each configuration minus its group's base; empty if no group has two."""
-    known = {(c.first, c.metric): c for c in found if c.against == "base"}
-    rows = [cell for cell in cells if any(first == cell for first, _ in known)]
-    if not rows:
+    """A heading and a table of each configuration minus its group's base and its plain one; empty without any."""
+    known = {(c.first, c.against, c.metric): c for c in found if c.against in MINUS}
+    pairs = [(cell, against) for cell in cells for against in MINUS if any((cell, against) == key[:2] for key in known)]
+    if not pairs:
         return
+    rows = [cell for cell, _ in pairs]
     apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
-    base = {c.first: named(c.second, *apart) for c in known.values()}
-    columns = {"minus": [marked(base[cell]) for cell in rows]}
+    other = {(c.first, c.against): named(c.second, *apart) for c in known.values()}
+    columns = {"minus": [marked(other[pair]) for pair in pairs]}
     for name in measured_names(rows, configurations, shown.headlines()):
         texts = []
-        for cell in rows:
-            one = known.get((cell, name))
+        for pair in pairs:
+            one = known.get((*pair, name))
             mark = "" if one is None or one.paired.significant else f" {TIED}"
             texts.append("" if one is None else with_interval(one.paired.difference, signed=True) + mark)
         columns[title(cells, configurations, name)] = texts
