@@ -55,6 +55,15 @@ def test_same_figure_has_the_same_bytes(name, single, tmp_path):
         assert one == other
 
 
+@pytest.mark.parametrize("name", ["drift", "tradeoff"])
+def test_long_and_many_labels_leave_the_axes_their_room(name, tmp_path):
+    options = [f"calibration_steps={i}+{'sensitivity=both+' * 4}solver=admm" for i in range(12)]
+    records = sweep(("obs_diff",), (0.5,), (0,)) + [record_of(cell_of("obs_diff", 0.5, options=o)) for o in options]
+    figure = registry.load("eval.figures", name).draw(Analysis(records), folders_of(records, tmp_path))
+    save(figure, tmp_path, name)
+    assert all(axes.get_window_extent().width > figure.dpi for axes in figure.axes)
+
+
 def test_dense_cells_alone_show_their_images(tmp_path):
     records = sweep(())
     (tmp_path / "out").mkdir()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
@@ -20,6 +21,9 @@ from obsdiff.captions.prompts import file_name
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+NARROWEST = 1.8
+"""inches of axes beside which a legend may take room"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +93,33 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     as_text(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph|Matplotlib currently does not support", UserWarning)
-        if (engine := figure.get_layout_engine()) is not None:
-            engine.execute(figure)
-            figure.set_layout_engine("none")  # laid out once, not anew for each file
+        lay_out(figure)
         with mpl.rc_context({"svg.hashsalt": "obsdiff", "svg.fonttype": "none"}):
             figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", bbox_inches="tight", dpi=130, metadata={"Software": None})
     plt.close(figure)
+
+
+def lay_out(figure: Figure) -> None:
+    """Lay a figure out once, not anew for each file. Legends that leave its axes too little stand beside the figure."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    legends = figure.findobj(Legend)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "constrained_layout not applied", UserWarning)
+            engine.execute(figure)
+        narrow = any(axes.get_window_extent().width < NARROWEST * figure.dpi for axes in figure.axes)
+    except UserWarning:
+        narrow = True
+    if narrow and legends:
+        for legend in legends:
+            legend.set_in_layout(False)
+        engine.execute(figure)
+        for legend in legends:  # so that the file is made wide enough
+            legend.set_in_layout(True)
+    figure.set_layout_engine("none")
 
 
 def as_text(figure: Figure) -> None:
