@@ -232,14 +232,16 @@ OPTIONAL = tuple(key for key in JUDGES if key not in ("evaluator", "fid_features
 def judge_files(evaluation: Mapping[str, Any]) -> list[Path]:
     """The files of the networks that a model file's `evaluation` names, those of an evaluator's folder too."""
     named: list[Path] = []
-    for key in ("evaluator", "hps"):
-        if Path(evaluator := evaluation.get(key, "")).is_dir() and evaluator:
-            named += sorted(files_below(Path(evaluator)))
-        elif evaluator:
-            architecture, _, weights = evaluator.partition(":")
+    for key in ("evaluator", "hps", *CLIPS):
+        if (name := evaluation.get(key)) is None:
+            continue
+        if key in CLIPS:
+            named += clip_files(key, name)
+        elif Path(name).is_dir():
+            named += sorted(files_below(Path(name)))
+        else:
+            architecture, _, weights = name.partition(":")
             named.append(evaluator_weights(architecture, weights, key))
-    for key in (key for key in CLIPS if key in evaluation):
-        named += clip_files(key, evaluation[key])
     inception = evaluation.get("fid_features", "inception:download")
     if not inception.endswith(":download"):  # those have one content, and are not here before the first job
         named.append(inception_weights(inception))

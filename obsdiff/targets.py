@@ -57,7 +57,8 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     if pattern.structured:
         everything = site_targets(wanted_sites(family, denoiser, spec))
     else:
-        models.require_convolutions(family.TRAITS, spec.convolutions)
+        if spec.convolutions:
+            models.require_convolutions(family.TRAITS)
         everything = [Target(unit) for unit in models.units(family, denoiser, spec.convolutions)]
     every_layer = [name for target in everything for name in target.layers]
     for key, given in (("exclude", spec.exclude), ("layer_sparsity", tuple(spec.layer_sparsity))):
@@ -142,7 +143,7 @@ def fits(denoiser: nn.Module, name: str, spec: PruneSpec) -> bool:
     """Whether a layer is pruned; LayerError where its width is not what N:M needs."""
     if matches(name, spec.exclude):
         return False
-    (_, columns), multiple = matrices.shape(models.linear(denoiser, name)), spec.resolved.multiple
+    (_, columns), multiple = models.shape(denoiser, name), spec.resolved.multiple
     if columns % multiple == 0:
         return True
     if spec.indivisible == "exclude":
@@ -174,7 +175,7 @@ def unit_bytes(denoiser: nn.Module, target: Target, kind: str | None) -> int:
     """Bytes of the statistics that a target needs at once."""
     if kind is None:
         return 0
-    columns = (matrices.shape(models.linear(denoiser, group[0]))[1] for group in target.unit)
+    columns = (models.shape(denoiser, group[0])[1] for group in target.unit)
     return sum(STATISTICS[kind].bytes(count) for count in columns)
 
 

@@ -25,12 +25,12 @@ TRAITS = Traits(
 
 
 def compute(images: Images) -> Value:
-    judge = Judge("clip_iqa", images.judges["clip_iqa"], images.device)
+    network = judge(images).load()
     found = []
     for batch in images.files.batches():
         pixels = batch.to(images.device).float()
         # values of 0 to 255 with a range of 1: the processor, which it calls afterwards, divides by 255 itself
-        scores = clip_image_quality_assessment(pixels, judge.load, data_range=1.0)  # type: ignore[arg-type]
+        scores = clip_image_quality_assessment(pixels, lambda: network, data_range=1.0)  # type: ignore[arg-type]
         assert isinstance(scores, Tensor)
         found.append(scores.reshape(-1).cpu())
     whole = torch.cat(found)
@@ -38,4 +38,8 @@ def compute(images: Images) -> Value:
 
 
 def made_by(images: Images) -> dict[str, Any]:
-    return Judge("clip_iqa", images.judges["clip_iqa"]).about
+    return judge(images).about
+
+
+def judge(images: Images) -> Judge:
+    return Judge("clip_iqa", images.judges["clip_iqa"], images.device)

@@ -33,8 +33,9 @@ class Clip(nn.Module):
         return found
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        found = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
-        return found.pooler_output  # type: ignore[no-any-return]
+        answer = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask)
+        found: Tensor = answer.pooler_output
+        return found
 
 
 class Judge:
@@ -77,21 +78,17 @@ class Judge:
     def cosines(self, files: ImageFiles, captions: Sequence[str]) -> tuple[Tensor, float]:
         """Cosines of images' and their captions' features, (n,) float32, and the model's factor of them."""
         model, processor = self.load()
+        longest = min(TOKENS, model.model.config.text_config.max_position_embeddings)
+        limits = {"padding": True, "truncation": True, "max_length": longest}
         found = []
         for start in range(0, len(files), BATCH):
             rows = slice(start, start + BATCH)
             pixels = processor(images=[open_image(path) for path in files.paths[rows]], return_tensors="pt")
-            limits = {"padding": True, "truncation": True, "max_length": min(TOKENS, positions(model))}
             tokens = processor(text=list(captions[rows]), return_tensors="pt", **limits)
             image = model.get_image_features(pixels["pixel_values"].to(self.device))
             text = model.get_text_features(*(tokens[key].to(self.device) for key in ("input_ids", "attention_mask")))
             found.append((normalize(image.float(), dim=-1) * normalize(text.float(), dim=-1)).sum(dim=-1).cpu())
         return torch.cat(found), float(model.model.logit_scale.exp())
-
-
-def positions(model: Clip) -> int:
-    count: int = model.model.config.text_config.max_position_embeddings
-    return count
 
 
 @lru_cache(maxsize=1)

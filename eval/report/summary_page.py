@@ -144,13 +144,13 @@ def quality(
 def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
     """A heading and a table of each configuration minus its group's base and its plain one; empty without any."""
     known = {(c.first, c.against, c.metric): c for c in found if c.against in MINUS}
-    pairs = [(cell, against) for cell in cells for against in MINUS if any((cell, against) == key[:2] for key in known)]
+    other = {(c.first, c.against): c.second for c in known.values()}
+    pairs = [(cell, against) for cell in cells for against in MINUS if (cell, against) in other]
     if not pairs:
         return
     rows = [cell for cell, _ in pairs]
     apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
-    other = {(c.first, c.against): named(c.second, *apart) for c in known.values()}
-    columns = {"minus": [marked(other[pair]) for pair in pairs]}
+    columns = {"minus": [marked(named(other[pair], *apart)) for pair in pairs]}
     for name in measured_names(rows, configurations, shown.headlines()):
         texts = []
         for pair in pairs:

@@ -73,13 +73,7 @@ def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any])
     traits = families.traits(source, model["family"])
     denoiser = traits.denoiser
     if options.get("convolutions") and traits != families.UNKNOWN:
-
-        def asked() -> None:
-            try:
-                models.require_convolutions(traits, True)
-            except SpecError as error:
-                raise SpecError(f"{key}.{error}") from None
-
+        asked = partial(prefixed, key, models.require_convolutions, traits)
         yield need("config", f"{key}.convolutions", "True", asked)
     for name in ("exclude", "layer_sparsity"):
         for pattern in options.get(name, ()):

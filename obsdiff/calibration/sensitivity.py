@@ -89,7 +89,7 @@ def measure(
         last: name of the layer whose outputs are kept.
     """
     found = Sensitivity()
-    outputs = {name: matrices.shape(models.linear(denoiser, name))[0] for group in groups for name in group}
+    outputs = {name: models.shape(denoiser, name)[0] for group in groups for name in group}
     rows = {name: torch.zeros(count, device=device) for name, count in outputs.items()}
     with listening(denoiser, groups, found, rows, last) as at:
         for number, call in enumerate(calls):

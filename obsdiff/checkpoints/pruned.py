@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from obsdiff import matrices, models, surgery
+from obsdiff import models, surgery
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.report import SiteReport
 from obsdiff.sites import Site
@@ -72,7 +72,7 @@ class Pruned:
         for name in {name for site, _ in sites for name in site.layers}:
             del found[name]
         for layer in dict.fromkeys(stream.consumer.layer for site, _ in sites for stream in site.streams):
-            _, width = matrices.shape(models.linear(denoiser, layer))
+            _, width = models.shape(denoiser, layer)
             columns = surgery.staying_columns(sites, layer, width)
             small, bias = self.states[layer]
             weight = torch.zeros(len(small), len(columns), dtype=small.dtype)

@@ -199,12 +199,12 @@ def groups(family: Any, denoiser: "nn.Module", convolutions: bool = True) -> "Se
     return found
 
 
-def require_convolutions(traits: Traits, asked: bool) -> None:
-    """Raise SpecError where 1×1 convolutions outside the blocks are to be pruned, and the family does not list them."""
-    if asked and not traits.convolutions:
-        kinds = ", ".join(name for name in registry.names(__name__) if globals()["traits"](name).convolutions)
+def require_convolutions(of: Traits) -> None:
+    """Raise SpecError unless a family lists 1×1 convolutions outside the blocks, which are to be pruned."""
+    if not of.convolutions:
+        kinds = ", ".join(name for name in registry.names(__name__) if traits(name).convolutions)
         raise SpecError(
-            f"convolutions: they are pruned of UNets ({kinds}), and the model is a {traits.pipeline}, whose blocks are "
+            f"convolutions: they are pruned of UNets ({kinds}), and the model is a {of.pipeline}, whose blocks are "
             "pruned with all linear layers and 1×1 convolutions in them; leave it out"
         )
 
@@ -221,3 +221,10 @@ def linear(denoiser: "nn.Module", name: str) -> "Layer":
         kind = f"{type(layer).__module__}.{type(layer).__name__}"
         raise LayerError(f"{name}: it is a {kind}, not a torch.nn.Linear or a 1×1 torch.nn.Conv2d")
     return layer
+
+
+def shape(denoiser: "nn.Module", name: str) -> tuple[int, int]:
+    """Rows and columns of a prunable layer; LayerError as linear()."""
+    from obsdiff import matrices
+
+    return matrices.shape(linear(denoiser, name))

@@ -72,7 +72,8 @@ def units_of_blocks(blocks: Iterable[tuple[str, Any]]) -> Iterator[Unit]:
             apart = attention.is_cross_attention or name == "attn2"  # the latter gets the text whatever its class says
             yield ((q,), (k, v)) if apart else ((q, k, v),)
             yield ((f"{at}.{name}.to_out.0",),)
-        yield from (((f"{at}.ff.net.{last}",),) for last in ("0.proj", "2"))
+        yield ((f"{at}.ff.net.0.proj",),)
+        yield ((f"{at}.ff.net.2",),)
 
 
 def groups(unet: Any, convolutions: bool = False) -> list[Group]:

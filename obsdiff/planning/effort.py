@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import nn
 
-from obsdiff import allocations, matrices, models, targets
+from obsdiff import allocations, models, targets
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.loading import configuration
@@ -151,12 +151,12 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
     if spec.statistic != "hessian":
         return 0, 0, 0, 0
     for group in target.unit:
-        _, columns = matrices.shape(models.linear(denoiser, group[0]))
+        _, columns = models.shape(denoiser, group[0])
         first, second = factor_flops(columns)
         solve, double = solve + first + second, double + first
         masks = spec.traits.compensates and not target.sites
         for name in group:
-            rows, _ = matrices.shape(models.linear(denoiser, name))
+            rows, _ = models.shape(denoiser, name)
             sweeps = masks and spec.compensate and spec.chosen_solver != "admm"
             energies = 1 if sweeps and dtype == "float32" and spec.chosen_solver == "sweep" else 2
             solve += sweep_flops(rows, columns) * (energies + sweeps)
@@ -168,7 +168,7 @@ def solver_flops(denoiser: nn.Module, target: Target, spec: PruneSpec, dtype: st
     for site in target.sites if spec.traits.compensates else ():
         count = targets.removed_groups(site, targets.sparsity_of(target.layers, spec)) if spec.compensate else 0
         for stream in site.streams:
-            rows, columns = matrices.shape(models.linear(denoiser, stream.consumer.layer))
+            rows, columns = models.shape(denoiser, stream.consumer.layer)
             eliminate += elimination_flops(rows, columns, site.size, count)
             operations += ELIMINATED * count
     return solve, double, eliminate, operations
@@ -226,7 +226,7 @@ def effort_of(
             sampled += int(part * left) if spec.refit else 0
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
         if spec.statistic == "hessian":
-            sizes = [(matrices.shape(models.linear(denoiser, g[0]))[1], work.rows.get(g[0], 0)) for g in counted]
+            sizes = [(models.shape(denoiser, g[0])[1], work.rows.get(g[0], 0)) for g in counted]
             statistics = int(part * sum(statistics_flops(columns, rows, device) for columns, rows in sizes))
     if allocated and not shared:
         sampled += int(part * work.total)

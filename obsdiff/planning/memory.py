@@ -147,7 +147,7 @@ def activations(
     """Bytes of a call for a batch, and of the float32 copy of an input whose products are summed up."""
     batch = spec.sampling.batch_size
     groups = [group[0] for package in cuts for target in package for group in target.unit] if spec.statistic else []
-    inputs = [work.rows.get(name, 0) * matrices.shape(models.linear(denoiser, name))[1] for name in groups]
+    inputs = [work.rows.get(name, 0) * models.shape(denoiser, name)[1] for name in groups]
     copied = 4 * max(inputs, default=0) if spec.statistic and not exact_halves(source) else 0
     copies = BACKWARD if spec.sequential and spec.sensitivity != "none" else COPIES
     return batch * (copies * work.widest * source.bytes + copied)

@@ -109,10 +109,8 @@ def plan(
         )
         for package in cuts
     ]
-    parameters, in_reach = (
-        sum(p.numel() for p in denoiser.parameters()),
-        targets.reach(family, denoiser, spec.convolutions),
-    )
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    in_reach = targets.reach(family, denoiser, spec.convolutions)
     memory = estimate(source, spec, weights, denoiser, cuts, work, count)
     fits = fitting(budget, source, spec, weights, denoiser, chosen, work, count)
     layers: dict[str, float] = {}

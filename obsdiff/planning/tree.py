@@ -38,12 +38,12 @@ class Part:
 def parts_of(family: Any, denoiser: nn.Module, chosen: Sequence[Target]) -> list[Part]:
     """All linear layers and 1×1 convolutions: what is pruned, in order of execution, then what stays dense."""
     touched = {name for target in chosen for name in target.touched}
+    every = models.groups(family, denoiser)
     groups: list[tuple[Group, bool, str]]
-    groups = [(group, True, "") for group in models.groups(family, denoiser) if touched & set(group)]
+    groups = [(group, True, "") for group in every if touched & set(group)]
     pruned = {name for group, *_ in groups for name in group}
     reach = {name for group in family.groups(denoiser) for name in group}
-    asked = {name for group in models.groups(family, denoiser) for name in group}
-    reasons = dict.fromkeys(asked, ASKED) | getattr(family, "left_out", {})
+    reasons = {name: ASKED for group in every for name in group} | getattr(family, "left_out", {})
     for name, module in denoiser.named_modules():
         if matrices.is_layer(module) and name not in pruned:
             groups.append(((name,), False, EXCLUDED if name in reach else reasons.get(name, "")))
