@@ -1,8 +1,7 @@
 """A cell's metrics.json: every metric of eval/image_metrics and eval/model_metrics, with unit and direction."""
 
 import math
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -10,16 +9,13 @@ from typing import Any
 
 from eval import model_metrics
 from eval.image_metrics import Images
-from eval.images.image_files import ImageFiles
-from eval.images.manifest import ImagesManifest, drawn, refuse_nothing
+from eval.image_metrics import Traits as ImageTraits
 from eval.model_metrics import Model
-from eval.networks.features import Evaluator
-from eval.networks.inception import Inception
 from eval.results import CellResult, Metric
 from eval.sweep.cells import axes_of, cell_hash, parse
 from eval.sweep.clocked import timed_as
 from obsdiff import registry
-from obsdiff.captions.prompts import Prompt, counts_text, prompts_hash
+from obsdiff.captions.prompts import Prompt
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.identity import combined
@@ -31,73 +27,9 @@ TIMINGS = ("threads", "machine", "zeros")
 """what metrics.json says of a cell's timings beside the metrics made of them"""
 
 
-def drawn_images(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[ImagesManifest, list[Path], list[Path]]:
-    """A cell's manifest, its images and the dense model's in prompt order.
-
-    Raises:
-        SpecError: as drawn(), or all of the dense model's images show nothing.
-    """
-    own, base = drawn(images, prompts), drawn(dense, prompts)
-    refuse_nothing(base, dense)
-    return own, own.paths(images, prompts), base.paths(dense, prompts)
-
-
-@stated_precision()
-def load_images(
-    images: Sequence[Path],
-    dense: Sequence[Path],
-    reference: Path,
-    prompts: list[Prompt],
-    evaluator: Evaluator,
-    inception: Inception | None = None,
-    judges: Mapping[str, str] | None = None,
-) -> Images:
-    """What image metrics see; FID and KID are on Inception-v3's features where given, else on the evaluator's.
-
-    Args:
-        images, dense: image files, one per prompt in their order.
-        reference: folder of real images of any size and format, subfolders included.
-        judges: as in Images.
-    """
-    own, base, real = ImageFiles.of(images), ImageFiles.of(dense), ImageFiles.of_folder(reference)
-    if real.passed:
-        say = f"reference: {len(real)} images; passed over {counts_text(real.passed)}"
-        print(say, file=sys.stderr, flush=True)
-    features = evaluator.images(own)
-    real_features = evaluator.images(real)
-    if inception is None:
-        scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
-        compared, real_compared = features * scale, real_features * scale
-    else:
-        compared, real_compared = inception.images(own), inception.images(real)
-    judge = (inception or evaluator).about
-    passed_over = {"passed_over": dict(real.passed)} if real.passed else {}
-    about = {
-        "features": with_version(evaluator.about),
-        "captions": {"count": len(prompts), "sha256": prompts_hash(prompts)},
-        "fid_features": with_version(judge),
-        "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256} | passed_over,
-        "dense": {"sha256": base.sha256},
-    }
-    return Images(
-        files=own,
-        dense_files=base,
-        texts=tuple(p.caption for p in prompts),
-        features=features,
-        dense_features=evaluator.images(base),
-        captions=evaluator.captions([p.caption for p in prompts]),
-        fid_features=compared,
-        reference=real_compared,
-        real_features=real_features,
-        cache=evaluator.cache,
-        about=about,
-        judges=judges or {},
-        device=evaluator.device,
-    )
-
-
-def with_version(about: dict[str, str]) -> dict[str, str]:
-    return about | {"library": f"{about['library']} {version(about['library'])}"}
+def measurable(traits: ImageTraits, pictures: Images) -> bool:
+    """Whether there is what an image metric reads, and the judge that it needs."""
+    return set(traits.reads) <= set(pictures.about) and traits.needs in (None, *pictures.judges)
 
 
 def made_by(entry: ModuleType, pictures: Images) -> dict[str, Any]:
@@ -120,8 +52,8 @@ def measure(
 ) -> CellResult:
     """All metrics of a cell; the folder's path names it.
 
-    A metric that needs a judge of its own is there only if `pictures` names one, and one of a clock only if the cell is
-    timed itself (eval/sweep/clocked.py); `latency.of` says whether it is.
+    An image metric is there only if what it reads and its judge are in `pictures`, and one of a clock only if the cell
+    is timed itself (eval/sweep/clocked.py); `latency.of` says whether it is.
 
     Args:
         faults: as from ImagesManifest.faults(); by default nothing is known of them.
@@ -137,7 +69,7 @@ def measure(
         for name in registry.names(f"eval.{kind}"):
             entry = registry.load(f"eval.{kind}", name)
             traits = entry.TRAITS
-            if kind == "image_metrics" and traits.needs not in (None, *pictures.judges):
+            if kind == "image_metrics" and not measurable(traits, pictures):
                 continue
             if kind == "model_metrics" and traits.clocked and not model.latency:
                 continue

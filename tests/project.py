@@ -39,6 +39,7 @@ MODEL: dict[str, Any] = {
         "count": 6,
         "reference": f"reference {{x}} {NASTY}",
         "evaluator": f"clip {{x}} {NASTY}",
+        "fid_references": ["cropped", "paired"],
     },
 }
 ALONE = ("--set-threads", "latency=1", "latency_of_cell=1")

@@ -145,7 +145,7 @@ def test_malformed_model_files_are_refused_by_key(monkeypatch, tmp_path):
     whole = configs.read_record("emoji-sd3")
     whole["source"] |= {"device": "cpu", "offload": "none", "without": [], "variant": None, "single_file": None}
     whole["sampling"] |= {"scheduler": "euler"}
-    whole["evaluation"] |= {"device": "cpu", "shards": 1, "choice": "first"}
+    whole["evaluation"] |= {"device": "cpu", "shards": 1, "choice": "first", "fid_references": ["paired"]}
     grid = {"method": ["dense"], "sparsity": [0.5]}
     monkeypatch.setattr(configs, "MODELS", tmp_path)
 

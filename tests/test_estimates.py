@@ -324,7 +324,7 @@ def test_an_interval_sets_the_digits(value, half, text):
 
 
 def test_every_metric_of_images_is_in_a_table_and_the_headlines_have_a_rank_of_their_own():
-    listed = [*shown.names("quality"), *shown.names("similarity")]
+    listed = [*shown.names("quality"), *shown.names("similarity"), *shown.names("references")]
     assert set(registry.names("eval.image_metrics")) <= set(listed) and len(listed) == len(set(listed))
     ranks = [image_metrics.traits(name).headline for name in shown.headlines()]
     assert ranks == list(range(1, len(ranks) + 1))

@@ -38,7 +38,7 @@ SUITE = (
     ("networks",),
     ("profile",),
     ("image_metrics", "results"),
-    ("measure",),
+    ("loading", "measure"),
     ("analysis",),
     ("figures", "report"),
     ("tracking",),

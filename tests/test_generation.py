@@ -21,7 +21,7 @@ from synthetic import manifest_of
 from eval.images.generate import DONE, alone, generate
 from eval.images.manifest import ImagesManifest, drawn, read_manifest
 from eval.images.saving import Saver
-from eval.measure import drawn_images
+from eval.loading import drawn_images
 from obsdiff import registry
 from obsdiff.captions.prompts import Prompt, file_name
 from obsdiff.errors import SpecError

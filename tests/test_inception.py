@@ -13,9 +13,9 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from eval.image_metrics.fid import Given
 from eval.images.image_files import ImageFiles
 from eval.network_weights import check_judges, default_inception, inception_weights, judge_files
+from eval.networks.distances import Given
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
 from obsdiff.errors import SpecError

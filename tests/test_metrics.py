@@ -22,12 +22,13 @@ from torchvision.models import squeezenet1_1
 from eval import bootstrap as resampling
 from eval import image_metrics
 from eval.image_metrics import Images
-from eval.image_metrics.fid import Given
-from eval.measure import load_images, made_by, measure
+from eval.loading import load_images
+from eval.measure import made_by, measure
 from eval.network_weights import CLIPS, check_judges, lpips_weights
 from eval.networks import distances
-from eval.networks.distances import squared_mmd
+from eval.networks.distances import Given, squared_mmd
 from eval.networks.features import Evaluator
+from eval.sweep.pairing import REFERENCES
 from obsdiff import registry
 from obsdiff.captions.prompts import read_prompts
 from obsdiff.errors import SpecError
@@ -89,7 +90,8 @@ def seen(tmp_path_factory, squeeze, clip_folder) -> tuple[Images, Images]:
     for prompt in prompts:
         noise = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / "noise" / f"{prompt.id}.png")
-    for path in sorted(real.glob("*.png"))[:300]:
+    shown = {f"{prompt.id}.png" for prompt in prompts}
+    for path in sorted(real.glob("*.png"), key=lambda path: (path.name not in shown, path.name))[:300]:
         (folder / "reference" / path.name).symlink_to(path)
     judge = Evaluator(str(ROOT / "zoo/emoji-clip"), folder / "cache")
     judges = {"image_reward": sys.executable, "lpips": f"squeeze:{squeeze}", "hps": str(ROOT / "zoo/emoji-clip")}
@@ -99,7 +101,7 @@ def seen(tmp_path_factory, squeeze, clip_folder) -> tuple[Images, Images]:
         return [images / f"{prompt.id}.png" for prompt in prompts]
 
     good, bad = (
-        load_images(*files, folder / "reference", prompts, judge, judges=judges)
+        load_images(*files, folder / "reference", prompts, judge, judges=judges, references=REFERENCES)
         for files in ((placed(real), placed(real)), (placed(folder / "noise"), placed(real)))
     )
     return good, bad
@@ -126,7 +128,8 @@ def test_image_metric_says_how_it_was_made(name, seen):
     assert json.loads(json.dumps(record)) == record and record["pictures"] == 48
     assert re.fullmatch(r"[a-z-]+ (\d+\.\d+.*|unknown)", record["library"])
     if "fid_features" in record:
-        assert record["reference"]["count"] == 300 and len(record["reference"]["sha256"]) == 64
+        (real,) = [record[name] for name in record if name in ("reference", *REFERENCES)]
+        assert real["count"] == (48 if "paired" in record else 300) and len(real["sha256"]) == 64
         assert record["fid_features"]["resize"] == "32 bicubic squash"
 
 
@@ -291,4 +294,4 @@ def test_record_of_a_cell(profiles, seen):
             per = image_metrics.traits(name).per
             key, count = {"prompt": ("samples", 48), "set": ("replicates", resampling.REPLICATES)}[per]
             assert len(found[name][key]) == count and len({"samples", "replicates"} & set(found[name])) == 1
-        assert [name for name in found if "warning" in found[name]] == ["fid"]
+        assert {name for name in found if "warning" in found[name]} == {name for name in names if "fid" in name}

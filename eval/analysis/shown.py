@@ -15,8 +15,8 @@ def names(table: str) -> tuple[str, ...]:
 
 
 def measured() -> tuple[str, ...]:
-    """All metrics of quality and of similarity to the dense model."""
-    return (*names("quality"), *names("similarity"))
+    """All metrics of quality, of similarity to the dense model, and of other sets of real images."""
+    return (*names("quality"), *names("similarity"), *names("references"))
 
 
 @cache

@@ -1,6 +1,7 @@
 """`python -m eval measure`."""
 
 from pathlib import Path
+from typing import Literal
 
 from obsdiff import devices
 from obsdiff.jobs.leases import lease
@@ -19,6 +20,7 @@ def run(
     latency: Path | None = None,
     fid_features: str | None = None,
     judges: dict[str, str] | None = None,
+    fid_references: tuple[Literal["cropped", "resized", "paired"], ...] = (),
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
@@ -34,6 +36,8 @@ def run(
             default the evaluator.
         judges: key of a model file's `evaluation` that a metric needs (lpips, image_reward, pick_score, hps, clip_iqa),
             and what it names there; metrics without theirs are not measured.
+        fid_references: other sets of real images that FID is measured against too: cropped or resized to the generated
+            images' size first, or those of the prompts alone.
         device: torch device of the networks that judge.
     """
     # before anything that could look for a GPU is imported
@@ -42,7 +46,7 @@ def run(
 
     import torch
 
-    from eval.measure import drawn_images, load_images
+    from eval.loading import drawn_images, load_images
     from eval.measure import measure as compute
     from eval.model_metrics import Model, Profile
     from eval.networks.features import Evaluator
@@ -55,7 +59,7 @@ def run(
     judge, chosen = Evaluator(evaluator, cache, device), read_prompts(prompts_file)
     inception = Inception(fid_features, cache, device) if fid_features else None
     own, files, dense_files = drawn_images(images, dense, chosen)
-    pictures = load_images(files, dense_files, reference, chosen, judge, inception, judges or {})
+    pictures = load_images(files, dense_files, reference, chosen, judge, inception, judges, fid_references)
     model = Model(read_manifest(checkpoint), Profile.of(read_json(profile)), read_json(latency) if latency else {})
     provenance = {
         "pictures": own.identity,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from eval.sweep.pairing import REFERENCES
 from obsdiff import registry
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Traits:
         higher_is_better: its direction.
         per: whether a value is of each prompt or of the whole set.
         library: the distribution that computes it, whose version is recorded; empty if the entry has made_by().
-        reads: what it depends on: keys of Images.about.
+        reads: what it depends on: keys of Images.about; without one of them it is not measured.
         needs: the key of a model file's `evaluation` without which it is not measured.
         share: whether it is a share of hits, 0 or 100 of each prompt.
         headline: its rank among the metrics that sentences, paired differences and figures are about; 0 of others.
@@ -43,8 +44,10 @@ class Traits:
 
     @property
     def table(self) -> str:
-        """`similarity` of what compares with the dense model's images, else `quality`: real images and captions."""
-        return "similarity" if "dense" in self.reads else "quality"
+        """`similarity` to the dense model's images, `references` for other sets of real images than quality's."""
+        if "dense" in self.reads:
+            return "similarity"
+        return "references" if set(self.reads) & set(REFERENCES) else "quality"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Images:
         fid_features, reference: (n, e) and (m, e) float32, of these and of real images, as FID and KID take them: the
             evaluator's scaled by √d, or Inception-v3's.
         real_features: (m, d) float32, normalised evaluator features of the real images.
+        references: by name, `reference` of the real images in another view (eval/images/views.py) or of the prompts
+            alone (eval/sweep/pairing.py).
         about: how each of these was made, by name.
         judges: NEEDS of a metric → what the model file names there: an interpreter, a network.
         cache: folder of cached features, for judges that have some.
@@ -75,6 +80,7 @@ class Images:
     reference: "Tensor"
     real_features: "Tensor"
     cache: "Path"
+    references: "Mapping[str, Tensor]" = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from eval import bootstrap as resampling
 
@@ -16,6 +17,44 @@ ROWS = 512
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """(a, d) and (b, d) → (a, b)"""
+
+
+class Given(torch.nn.Module):
+    """Features that are already computed, for torchmetrics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet(features: Tensor, reference: Tensor, device: str = "cpu") -> tuple[float, list[float]]:
+    """The Fréchet distance by torchmetrics, and its replicates.
+
+    With fewer images than dimensions the covariances are singular, and the value is finite all the same.
+
+    Args:
+        features: (n, d) float32, of the images.
+        reference: (m, d) float32, of real ones.
+        device: where to compute the replicates.
+    """
+    metric = FrechetInceptionDistance(feature=Given(features.shape[1])).eval()
+    metric.update(reference, real=True)
+    metric.update(features, real=False)
+    return float(metric.compute()), frechet_replicates(features, reference, device)
+
+
+def rank_warning(features: Tensor, reference: Tensor) -> str | None:
+    """A covariance of n features has rank n − 1 at most; below the dimensions FID falls with every image more."""
+    (own, width), real = features.shape, len(reference)
+    if min(own, real) > width:
+        return None
+    return (
+        f"covariance rank-deficient: {own} images and {real} real ones in {width} dimensions; compare this FID with "
+        "those of as many images only, and read KID and CMMD beside it"
+    )
 
 
 def frechet_replicates(features: Tensor, reference: Tensor, device: str = "cpu") -> list[float]:

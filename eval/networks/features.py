@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from eval.images.image_files import ImageFiles
-from eval.images.opening import open_image
 from eval.network_weights import evaluator_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
@@ -102,11 +101,11 @@ class Evaluator:
             model, preprocess, _ = self.load()
             out = []
             for start in range(0, len(files), batch):
-                loaded = [preprocess(open_image(path)) for path in files.paths[start : start + batch]]
+                loaded = [preprocess(files.open(path)) for path in files.paths[start : start + batch]]
                 out.append(model.encode_image(torch.stack(loaded).to(self.device), normalize=True).float().cpu())
             return torch.cat(out)
 
-        return cached(self.cache, [*self.made_from, files.digests], len(files), compute)
+        return cached(self.cache, [*self.made_from, files.content], len(files), compute)
 
     @torch.no_grad()
     def captions(self, texts: Sequence[str], batch: int = 256) -> Tensor:

@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from eval.images.image_files import ImageFiles, read_image
+from eval.images.image_files import ImageFiles
 from eval.network_weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
@@ -77,16 +77,16 @@ class Inception:
         def compute() -> Tensor:
             net, out = self.load(), []
             for start in range(0, len(files), batch):
-                resized = [self.resized(path) for path in files.paths[start : start + batch]]
+                resized = [self.resized(files.read(path)) for path in files.paths[start : start + batch]]
                 features: Tensor = net((torch.cat(resized) - 128) / 128)
                 out.append(features.cpu())
             return torch.cat(out)
 
-        return cached(self.cache, [*self.made_from, files.digests], len(files), compute)
+        return cached(self.cache, [*self.made_from, files.content], len(files), compute)
 
-    def resized(self, path: Path) -> Tensor:
-        """(1, 3, 299, 299) float32."""
+    def resized(self, image: Tensor) -> Tensor:
+        """uint8 (3, h, w) → (1, 3, 299, 299) float32."""
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
 
-        made: Tensor = resize(read_image(path)[None].to(self.device).float(), size=(SIZE, SIZE), align_corners=False)
+        made: Tensor = resize(image[None].to(self.device).float(), size=(SIZE, SIZE), align_corners=False)
         return made

@@ -32,6 +32,11 @@ SIMILARITY = (
     "of heads and neurons of the layers that read them."
 )
 
+REFERENCES = (
+    "The same images against the real ones as they are, as other protocols crop or resize them first, and against "
+    "those of the prompts alone. Compare a published FID with the column of its own protocol."
+)
+
 
 def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
     """The whole page.
@@ -50,6 +55,9 @@ def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
     if pruned:
         table_of = quality(pruned, configurations, shown.names("similarity"), tied)
         parts += ["## Similarity to the dense model", SIMILARITY, table_of]
+    if measured_names(cells, configurations, shown.names("references")):
+        names = ("fid", *shown.names("references"))
+        parts += ["## FID by reference", REFERENCES, quality(cells, configurations, names, tied)]
     parts += [*differences(cells, configurations, found), "## Cost", cost(cells, configurations)]
     return "\n\n".join(parts) + "\n"
 

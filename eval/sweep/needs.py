@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from eval.network_weights import JUDGES
+from eval.sweep.pairing import KEY, pairs
 from obsdiff import models
 from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
@@ -53,6 +54,8 @@ def needs_of(where: str, model: Mapping[str, Any]) -> Iterator[Need]:
         yield prompts_need(where, part, model[part], other)
     place = evaluation["reference"]
     yield need(where, "evaluation.reference", place, lambda: check_reference(place))
+    if "paired" in evaluation.get("fid_references", ()) and not is_large(evaluation["prompts"]):
+        yield need(where, KEY, "paired", partial(check_pairs, evaluation))
     for key, check in JUDGES.items():
         if (value := evaluation.get(key)) is not None:
             yield need(where, f"evaluation.{key}", value, partial(check, value))
@@ -115,6 +118,16 @@ def check_reference(folder: str) -> None:
     require(Path(folder).is_dir(), "evaluation.reference", folder, f"a folder{hint}")
     ok = any(is_image(path) for path in files_below(Path(folder)))
     require(ok, "evaluation.reference", folder, f"a folder that holds images{hint}")
+
+
+def check_pairs(evaluation: Mapping[str, Any]) -> None:
+    """Every prompt has a real image of its own; asked only where prompts and a folder are, which other needs say."""
+    try:
+        chosen = choose_prompts(Path(evaluation["prompts"]), evaluation["count"], evaluation.get("choice"))
+    except SpecError:
+        return
+    if (folder := Path(evaluation["reference"])).is_dir():
+        pairs(files_below(folder), chosen)
 
 
 def is_image(path: Path) -> bool:

@@ -23,7 +23,7 @@ rule profile:
         " --seed {wildcards.seed:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"
 
 
-JUDGES = ("reference", "evaluator", "fid_features", "device")
+JUDGES = ("reference", "evaluator", "fid_features", "fid_references", "device")
 
 
 rule measure:
