@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import models, surgery, targets
+from obsdiff.checkpoints.given import Given
 from obsdiff.errors import LayerError
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
@@ -31,6 +32,7 @@ class Problem:
         inputs: of the target's groups, as far as the method calibrates.
         sparsities: of each layer of the target; of sites one number.
         rows: layer → (rows,) weights of its rows' errors; None for all alike.
+        given: weights that are pruned already, of a method that takes them.
     """
 
     spec: PruneSpec
@@ -38,6 +40,7 @@ class Problem:
     inputs: Mapping[Group, Input]
     sparsities: Sequence[float]
     rows: Callable[[str], Tensor | None] = lambda layer: None
+    given: Given | None = None
 
 
 class Changes(NamedTuple):
@@ -57,6 +60,8 @@ def prune_target(denoiser: nn.Module, target: Target, problem: Problem) -> Chang
         if target.sites:
             return prune_sites(denoiser, target, problem)
         sparsities = dict(zip(target.layers, problem.sparsities, strict=True))
+        if problem.given is not None:
+            return Changes([take(denoiser, name, problem.given) for name in target.layers], [])
         layers = [layer for group in target.unit for layer in prune_group(denoiser, group, problem, sparsities)]
         return Changes(layers, [])
     except obs.FactorisationError as error:
@@ -80,6 +85,16 @@ def prune_group(
         # the solver's error is that of its own float32 weights
         error = solved.error if after.weight.dtype == torch.float32 else None
         yield account(name, dense, after.weight.float(), removed, input, used, bool(bias), error)
+
+
+def take(denoiser: nn.Module, name: str, given: Given) -> LayerReport:
+    """Give a layer its pruned parameters."""
+    dense = surgery.state_of(models.linear(denoiser, name))
+    state = given.state(name, dense)
+    surgery.install(denoiser, {name: state}, {})
+    moved = state.bias is not None and dense.bias is not None and not state.bias.equal(dense.bias)
+    removed = state.weight.numel() - int(state.weight.count_nonzero())
+    return account(name, dense.weight.float(), state.weight.float(), removed, None, None, moved)
 
 
 def prune_sites(denoiser: nn.Module, target: Target, problem: Problem) -> Changes:

@@ -14,6 +14,7 @@ from obsdiff.applying import Problem, prune_target
 from obsdiff.calibration import measuring, sharing
 from obsdiff.calibration.measuring import Measure, Sums
 from obsdiff.calibration.refit import refit
+from obsdiff.checkpoints.given import Given
 from obsdiff.checkpoints.progress import TRAJECTORY, Progress
 from obsdiff.devices import reset_peak_memory
 from obsdiff.pipelines.identity import Identity
@@ -49,9 +50,13 @@ class Run:
         self.method = registry.load("obsdiff.methods", spec.method)
         wanted = self.method.TRAITS.prunes and (spec.amount > 0 or spec.layer_sparsity)
         self.chosen = targets.find(self.family, self.denoiser, spec) if wanted else []
+        self.given = Given(spec, self.family.TRAITS.denoiser) if self.method.TRAITS.given else None
+        changed = self.given.changed(self.denoiser, self.chosen) if self.given else None
+        self.chosen, dense = targets.narrowed(self.chosen, changed)
         self.packages: list[Package] = targets.cut(self.denoiser, self.chosen, spec)
         self.report = Report(spec, base)
         self.report.reach, self.report.left_dense = targets.reach(self.family, self.denoiser, spec.convolutions)
+        self.report.left_dense |= dense
         self.report.packages = [[name for target in package for name in target.layers] for package in self.packages]
         self.clock = Clock(self.report.seconds, stage.device)
         reset_peak_memory(stage.device)
@@ -119,9 +124,8 @@ class Run:
                 device, damping = models.linear(self.denoiser, target.layers[0]).weight.device, self.spec.damping
                 assert damping is not None
                 inputs = {group: statistics.pop(group).value(device, damping) for group in target.unit}
-            problem = Problem(
-                self.spec, self.method, inputs, self.sparsities[target], row_weights(self.spec, self.measure)
-            )
+            rows = row_weights(self.spec, self.measure)
+            problem = Problem(self.spec, self.method, inputs, self.sparsities[target], rows, self.given)
             layers, sites = prune_target(self.denoiser, target, problem)
         self.report.layers += layers
         self.report.sites += sites

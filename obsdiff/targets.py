@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import ModuleType
@@ -79,6 +79,15 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     if spec.sequential and not pattern.structured:
         return one_by_one(family, denoiser, found, spec.convolutions)
     return found
+
+
+def narrowed(found: Sequence[Target], layers: Collection[str] | None) -> tuple[list[Target], dict[str, int]]:
+    """The targets with only some of their layers, and the names of the others as reach() has them; None for all."""
+    if layers is None:
+        return list(found), {}
+    units = (tuple(tuple(name for name in group if name in layers) for group in target.unit) for target in found)
+    left = Counter(starred(name) for target in found for name in target.layers if name not in layers)
+    return [Target(tuple(filter(None, unit))) for unit in units if any(unit)], dict(left)
 
 
 def wanted_sites(family: Any, denoiser: nn.Module, spec: PruneSpec) -> list[Site]:

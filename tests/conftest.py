@@ -65,10 +65,10 @@ def pattern_values() -> list[str]:
 
 
 def combinations() -> list[tuple[str, str]]:
-    """Every method with every pattern that it serves."""
+    """Every method that finds what to remove with every pattern that it serves."""
     made = []
     for method in entries("obsdiff.methods"):
-        kinds = methods.traits(method).kinds
+        kinds = () if methods.traits(method).given else methods.traits(method).kinds
         made += [(method, value) for value in pattern_values() if patterns.resolve(value).traits.kind in kinds]
     return made
 

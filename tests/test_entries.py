@@ -22,7 +22,7 @@ from obsdiff import (
 )
 from obsdiff.solver.statistics import STATISTICS
 
-PRUNING = [m for m in entries("obsdiff.methods") if methods.traits(m).prunes]
+PRUNING = [m for m in entries("obsdiff.methods") if methods.traits(m).prunes and not methods.traits(m).given]
 MASKS = [value for value in pattern_values() if not patterns.resolve(value).structured]
 
 
@@ -136,7 +136,7 @@ def test_method_states_what_it_is(name):
     assert all(isinstance(value, bool) for value in (traits.weighted, traits.compensates, traits.prunes))
     assert traits.kinds and set(traits.kinds) <= {"mask", "structured"}
     assert not (traits.weighted and traits.statistic is None)
-    scored = traits.prunes and not traits.compensates
+    scored = traits.prunes and not traits.compensates and not traits.given
     assert hasattr(module, "score") == (scored and "mask" in traits.kinds)
     assert hasattr(module, "score_columns") == (scored and "structured" in traits.kinds)
     assert not traits.compensates or traits.statistic == "hessian"

@@ -13,7 +13,7 @@ import yaml
 from pipelines import made
 from project import ALONE, MODEL, ROOT, SNAKEMAKE, planned
 
-from obsdiff import registry
+from obsdiff import PruneSpec, models, prune, registry
 
 
 def test_run_ends_in_table_figures_and_runs(project):
@@ -59,6 +59,26 @@ def test_patterns_and_options_go_through_the_dag(project):
     )
     assert small["nonzero"] < small["total"] == full["total"]
     assert "Nothing to be done" in project.plan(*table_alone, results="patterns", **grid)
+
+
+def test_given_weights_are_measured_as_the_method_that_made_them(project):
+    """A row of `method: checkpoint` has the numbers of the run whose weights it takes; edited ones are taken again."""
+    family = registry.load("obsdiff.models", "sd3")
+    pipe, theirs = family.tiny(), project.folder / "their weights"
+    prune(pipe, PruneSpec(method="magnitude", sparsity=0.5))
+    models.denoiser_of(pipe).save_pretrained(theirs)
+    grid = {"method": ["checkpoint"], "sparsity": [0.5], "options": [{"weights": theirs.name}]}
+    table_alone = ("--", "given/summary.csv")
+    project.run(*table_alone, results="given", **grid)
+    given, own = (project.summary(name).set_index("method") for name in ("given", "results"))
+    counted = ["measured_sparsity", "layer_error", "nonzero_parameters", "checkpoint_mb"]
+    for name in [*given.columns.intersection(registry.names("eval.image_metrics")), *counted]:
+        assert given.loc["checkpoint", name] == pytest.approx(own.loc["magnitude", name], nan_ok=True), name
+    assert "Nothing to be done" in project.plan(*table_alone, results="given", **grid)
+    models.denoiser_of(family.tiny()).save_pretrained(theirs)
+    assert re.search(r"^prune +1$", project.plan(*table_alone, results="given", **grid), re.M)
+    refused = project.plan(ok=False, results="given", **grid | {"options": [{"weights": "nothing here"}]})
+    assert "grid.options.weights: 'nothing here' is neither" in refused
 
 
 def test_a_pipeline_without_a_file_goes_through_the_dag(project):

@@ -15,6 +15,7 @@ from obsdiff.captions.prompts import choose_prompts, is_large, require_file
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import families
 from obsdiff.pipelines.complete import require_layers, require_model
+from obsdiff.pipelines.published import require_fit
 from obsdiff.pipelines.sources import files_below
 from obsdiff.source import Source
 from obsdiff.typed import require
@@ -67,7 +68,7 @@ def prompts_need(where: str, part: str, given: Mapping[str, Any], other: str | N
 
 
 def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Need]:
-    """Of the layers that fields of PruneSpec name or ask for.
+    """Of the layers that fields of PruneSpec name or ask for, and of the weights that one names.
 
     Args:
         key: what holds the options.
@@ -78,6 +79,8 @@ def layers_needs(key: str, options: Mapping[str, Any], model: Mapping[str, Any])
     if options.get("convolutions") and traits != families.UNKNOWN:
         asked = partial(prefixed, key, models.require_convolutions, traits)
         yield need("config", f"{key}.convolutions", "True", asked)
+    if place := options.get("weights"):
+        yield need("config", f"{key}.weights", place, partial(prefixed, key, require_fit, place, source))
     for name in ("exclude", "layer_sparsity"):
         for pattern in options.get(name, ()):
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from obsdiff.commands import Source_, Spec_, placed, prompted
 from obsdiff.devices import require_whole
 from obsdiff.jobs.leases import lease
+from obsdiff.pipelines.published import require_fit
 from obsdiff.storage.folders import CHECKPOINT, claimed
 
 
@@ -26,6 +27,8 @@ def run(
     """
     require_whole(source.offload)
     spec = prompted(spec, prompts_file)
+    if spec.weights:
+        require_fit(spec.weights, source)
     with claimed(out, CHECKPOINT):
         lease(source.device)
         from obsdiff import prune

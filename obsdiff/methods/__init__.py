@@ -1,7 +1,8 @@
 """Pruning methods: each decides which weights, heads or neurons are removed.
 
 A method is one file. It states TRAITS; if it does not compensate, it also scores weights (score) or channels
-(score_columns). A compensating method names a solver; heads and neurons are then removed by exact elimination.
+(score_columns). A compensating method names a solver; heads and neurons are then removed by exact elimination. A method
+whose pruned weights are given does neither.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ class Traits:
         defaults: other defaults of PruneSpec's fields.
         structured: those that are different where heads and neurons are removed.
         prunes: False for the dense reference only.
+        given: whether the pruned weights are read from PruneSpec.weights.
     """
 
     kinds: tuple[Literal["mask", "structured"], ...] = ("mask",)
@@ -41,6 +43,7 @@ class Traits:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     structured: Mapping[str, Any] = field(default_factory=dict)
     prunes: bool = True
+    given: bool = False
 
     @property
     def compensates(self) -> bool:
@@ -53,7 +56,7 @@ class Traits:
 
 
 class Scores(Protocol):
-    """A method for masks that does not compensate."""
+    """A method for masks that finds them, and does not compensate."""
 
     def score(self, weight: "Tensor", input: "Input | None", generator: "torch.Generator") -> "Tensor":
         """Scores of weight's shape, the lowest removed first.

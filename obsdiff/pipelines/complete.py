@@ -10,7 +10,7 @@ from obsdiff.errors import SpecError
 from obsdiff.pipelines import families
 from obsdiff.pipelines.single_file import held
 from obsdiff.pipelines.sources import AGAIN, INDEX, component_files, folder_of, read_record
-from obsdiff.pipelines.stored import require_whole, shards
+from obsdiff.pipelines.stored import header, shards
 from obsdiff.source import Source
 from obsdiff.typed import require
 
@@ -86,7 +86,7 @@ def require_component(name: str, files: list[Path], source: Source, weights: boo
         if path.name.endswith(".index.json"):
             shards(path)
         elif path.suffix == ".safetensors":
-            require_whole(path)
+            header(path)
 
 
 def require_layers(source: Source, denoiser: str, patterns: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ def require_layers(source: Source, denoiser: str, patterns: Iterable[str]) -> No
         patterns: as `exclude` and the keys of `layer_sparsity`.
     """
     files = component_files(source).get(denoiser, [])
-    tensors = {name for path in files if path.suffix == ".safetensors" for name in require_whole(path)}
+    tensors = {name for path in files if path.suffix == ".safetensors" for name in header(path)}
     layers = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
     for pattern in patterns if layers else ():
         if not any(fnmatchcase(layer, pattern) for layer in layers):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from obsdiff.errors import SpecError
-from obsdiff.pipelines.stored import require_whole
+from obsdiff.pipelines.stored import header
 from obsdiff.source import Source
 
 PREFIXES = {
@@ -33,10 +33,11 @@ def tensors_of(source: Source) -> list[str]:
     path = Path(source.single_file)
     if not path.is_file():
         raise SpecError(f"single_file: {source.single_file!r} is not a file on this machine; give its path")
-    types = require_whole(path)
-    if found := next((f"{key} is {kind}" for key, kind in types.items() if kind.startswith(QUANTISED)), None):
+    tensors = header(path)
+    quantised = (f"{key} is {entry.type}" for key, entry in tensors.items() if entry.type.startswith(QUANTISED))
+    if found := next(quantised, None):
         raise SpecError(f"single_file: {path} is quantised ({found}), which leaves nothing to prune; give the original")
-    return list(types)
+    return list(tensors)
 
 
 def held(source: Source, denoiser: str, names: Collection[str]) -> set[str]:

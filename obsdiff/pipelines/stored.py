@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import AGAIN, read_record
@@ -64,36 +64,40 @@ def shards(index: Path) -> list[Path]:
 
 def stored_shapes(files: list[Path]) -> Shapes:
     """The shapes of all tensors of safetensors files, from their headers; a file that was cut is refused."""
-    from safetensors import SafetensorError, safe_open
+    return {name: entry.shape for path in files for name, entry in header(path).items()}
 
-    shapes: Shapes = {}
-    for path in files:
-        try:
-            with path.open("rb") as raw:
-                pointer = raw.read(len(LFS)) == LFS
-            if pointer:
+
+class Entry(NamedTuple):
+    """A tensor as the header of a safetensors file has it: `F16`, `BF16`, …, and its shape."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+def header(path: Path) -> dict[str, Entry]:
+    """The tensors of a safetensors file by name. No torch in here.
+
+    Raises:
+        SpecError: it is missing, a pointer of Git LFS, no such file, or not as long as its header says.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            begin = file.read(len(LFS))
+            if begin == LFS:
                 raise SpecError(f"model: {path} is a pointer of Git LFS, not the weights; run `git lfs pull`")
-            with safe_open(path, "pt") as file:
-                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            what = "is a link to a file that is not there" if path.is_symlink() and not path.exists() else str(error)
-            raise SpecError(f"model: {path} is missing, cut or not a safetensors file ({what}); {AGAIN}") from None
-    return shapes
-
-
-def require_whole(path: Path) -> dict[str, str]:
-    """The types of a safetensors file's tensors by name; SpecError where it is not as long as its header says."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            ends = [entry["data_offsets"][1] for entry in entries.values()]
-            types = {name: str(entry["dtype"]) for name, entry in entries.items()}
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-            raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
+            length = int.from_bytes(begin[:8], "little")
+            file.seek(8)
+            record: Any = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+        entries = {name: entry for name, entry in record.items() if name != "__metadata__"}
+        ends = [entry["data_offsets"][1] for entry in entries.values()]
+        found = {name: Entry(str(entry["dtype"]), tuple(map(int, entry["shape"]))) for name, entry in entries.items()}
+    except OSError as error:
+        what = "is a link to a file that is not there" if path.is_symlink() and not path.exists() else str(error)
+        raise SpecError(f"model: {path} cannot be read ({what}); {AGAIN}") from None
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        raise SpecError(f"model: {path} is not a safetensors file; {AGAIN}") from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise SpecError(f"model: {path} has {size:,} of {expected:,} bytes; {AGAIN}")
-    return types
+    return found

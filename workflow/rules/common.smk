@@ -22,6 +22,7 @@ from eval.network_weights import OPTIONAL, judge_files
 from obsdiff import models, patterns, registry
 from obsdiff.errors import SpecError
 from obsdiff.storage.files import write_text
+from obsdiff.pipelines.published import files_for
 from obsdiff.pipelines.sources import component_files, files_below
 from obsdiff.source import Source
 
@@ -123,6 +124,13 @@ def states(name):
 
 def model_state(wildcards):
     return states(wildcards.model).model
+
+
+def given_state(wildcards):
+    """State of the pruned weights that a cell takes, where its method takes any."""
+    spec = spec_of(wildcards)
+    source = Source(**SWEEP.models[wildcards.model]["source"])
+    return [dag.state("weights", files_for(spec.weights, source))] if spec.weights else []
 
 
 def evaluation(wildcards, key, default=None):

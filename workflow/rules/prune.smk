@@ -29,6 +29,7 @@ rule prune:
             f"obsdiff.allocations.{spec_of(w).allocation}",
         ),
         model=model_state,
+        given=given_state,
         source=lambda w: options(w, "source"),
         sampling=lambda w: calibration_sampling(w) if calibrates(w) or watched(w) else [],
         pruning=lambda w: list(flags(pruning(w))),
