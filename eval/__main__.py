@@ -2,13 +2,14 @@
 
 import sys
 
-from obsdiff.commands import dispatch
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.jobs.warm import run
 from obsdiff.storage.files import DamagedFile
 
 
 def main(argv: list[str]) -> int:
+    from obsdiff.commands import dispatch  # not of a process that only hands its job to the server
+
     try:
         dispatch("eval.commands", "python -m eval", argv)
     except (SpecError, CheckpointError, LayerError, DamagedFile) as error:

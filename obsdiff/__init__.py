@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from obsdiff.planning.plan import Plan, plan
     from obsdiff.pruning import prune
     from obsdiff.report import Report
-from obsdiff.sampling import Sampling
-from obsdiff.source import Source
-from obsdiff.spec import PruneSpec
+    from obsdiff.sampling import Sampling
+    from obsdiff.source import Source
+    from obsdiff.spec import PruneSpec
 
 _HOME = {
     "PruneSpec": "spec",
-    "Sampling": "spec",
-    "Source": "spec",
+    "Sampling": "sampling",
+    "Source": "source",
     "CheckpointError": "errors",
     "LayerError": "errors",
     "SpecError": "errors",

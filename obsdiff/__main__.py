@@ -3,12 +3,13 @@
 import os
 import sys
 
-from obsdiff.commands import dispatch
 from obsdiff.errors import CheckpointError, LayerError, SpecError
 from obsdiff.jobs.warm import run
 
 
 def main(argv: list[str]) -> int:
+    from obsdiff.commands import dispatch  # not of a process that only hands its job to the server
+
     try:
         dispatch("obsdiff.commands", "obsdiff", argv)
         sys.stdout.flush()

@@ -5,6 +5,7 @@ used; an entry's traits are read without importing it (and torch) at all.
 """
 
 import ast
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -107,15 +108,19 @@ def sources(*modules: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module in without:
-            continue
-        name = Path(module.replace(".", "/"))
-        name = name / "__init__.py" if (ROOT / name).is_dir() else name.with_suffix(".py")
-        if str(name) in found or not (ROOT / name).is_file():
-            continue
-        found[str(name)] = None
-        waiting += imports_of(ROOT / name)
+        file = None if module in without else source(module)
+        if file is not None and file not in found:
+            found[file] = None
+            waiting += imports_of(file)
     return tuple(sorted(found))
+
+
+@cache
+def source(module: str) -> str | None:
+    """A module's file, relative to the project's root; None where it is no module of the project."""
+    name = module.replace(".", "/")
+    file = f"{name}/__init__.py" if os.path.isdir(f"{ROOT}/{name}") else f"{name}.py"
+    return file if os.path.isfile(f"{ROOT}/{file}") else None
 
 
 def closure(*modules: str) -> list[Path]:
@@ -124,9 +129,9 @@ def closure(*modules: str) -> list[Path]:
 
 
 @cache
-def imports_of(path: Path) -> tuple[str, ...]:
-    """Modules that a source file imports, read once per process."""
-    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
+def imports_of(file: str) -> tuple[str, ...]:
+    """Modules that a source file imports, its path relative to the project's root; read once per process."""
+    return tuple(imported(ast.parse((ROOT / file).read_text(encoding="utf-8"))))
 
 
 def imported(tree: ast.AST) -> list[str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ LIBRARIES = {
     "tabulate": ("tabulate",),
 }
 """a module → the distributions whose versions can change what is computed with it"""
+version = cache(metadata.version)
 
 
 def state(what: str, paths: Iterable[str | Path]) -> str:
@@ -68,10 +69,10 @@ def hashes(paths: Sequence[Path]) -> list[str]:
     return found
 
 
-def facts_of(path: Path) -> list[int]:
+def facts_of(path: str | Path) -> list[int]:
     """Size, modification and change time, inode and device of a file, links followed; nothing where it is not there."""
     try:
-        about = path.stat()
+        about = os.stat(path)
     except OSError:
         return []
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev]
@@ -92,7 +93,7 @@ def code(*roots: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
     imports = list(roots)
     files = registry.sources(*imports, without=without)
     for file in files:
-        imports += registry.imports_of(registry.ROOT / file)
+        imports += registry.imports_of(file)
     names = {name.partition(".")[0] for name in imports}
     distributions = sorted({one for name in names for one in LIBRARIES.get(name, ())})
     versions = ", ".join(f"{name} {version(name)}" for name in distributions)
@@ -111,10 +112,10 @@ def images(folder: Path) -> str:
         known = {entry["file"]: entry["sha256"] for entry in entries.values()}
     except (OSError, DamagedFile, KeyError, TypeError, AttributeError):
         return drawn
-    files = sorted(folder.glob("*.png"))
-    touched = [path for path in files if max(facts_of(path)[1:3], default=0) > written]
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".png"))
+    touched = [folder / name for name in names if max(facts_of(f"{folder}/{name}")[1:3], default=0) > written]
     changed = [
         [path.name, sha] for path, sha in zip(touched, hashes(touched), strict=True) if sha != known.get(path.name)
     ]
-    lost = len(known) - len(files)
+    lost = len(known) - len(names)
     return drawn if not changed and lost <= 0 else f"images changed {digest([changed, lost])}"

@@ -4,9 +4,11 @@ What a method ignores is set to its neutral value, so that one result has one ce
 methods without calibration have no weighting, one package and no calibration axis, SparseGPT weights all steps alike.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +65,14 @@ def models_of(config: Mapping[str, Any]) -> list[str]:
 
 def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
     """The options that change what the method does, and those that it cannot do without."""
+    kept = relevant_keys(json.dumps([options, rest], sort_keys=True))
+    return {key: options[key] for key in kept}
+
+
+@cache
+def relevant_keys(text: str) -> tuple[str, ...]:
+    """relevant() of what the JSON text holds: a run of the DAG asks again and again, and a spec takes its time."""
+    options, rest = json.loads(text)
     whole = PruneSpec(**{**rest, **options}).canonical()
 
     def matters(key: str) -> bool:
@@ -71,7 +81,7 @@ def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
         except SpecError:
             return True
 
-    return {key: value for key, value in sorted(options.items()) if matters(key)}
+    return tuple(key for key in sorted(options) if matters(key))
 
 
 def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:

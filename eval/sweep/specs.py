@@ -1,6 +1,8 @@
 """A cell's PruneSpec, from the config and its axes. Snakemake's wildcards serve as cells."""
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from eval.sweep.cells import Cell
@@ -24,4 +26,10 @@ def pruning_of(cell: Cell, sweep: Sweep, config: Mapping[str, Any]) -> dict[str,
 
 def spec_of(cell: Cell, sweep: Sweep, config: Mapping[str, Any]) -> PruneSpec:
     """The spec of a cell without its prompts."""
-    return PruneSpec(**{**pruning_of(cell, sweep, config), **axes_of(cell)})
+    return made(json.dumps({**pruning_of(cell, sweep, config), **axes_of(cell)}))
+
+
+@cache
+def made(text: str) -> PruneSpec:
+    """The spec of the fields in a JSON text; a run of the DAG asks for every cell's again and again."""
+    return PruneSpec(**json.loads(text))
