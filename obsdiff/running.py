@@ -60,7 +60,7 @@ class Run:
         self.report.packages = [[name for target in package for name in target.layers] for package in self.packages]
         self.clock = Clock(self.report.seconds, stage.device)
         reset_peak_memory(stage.device)
-        self.saved = Progress(progress, self.report)
+        self.saved = Progress(None if self.given else progress, self.report)  # given weights are not worth keeping
         self.measure = self.begin(base, shared, None if progress is None else progress / TRAJECTORY)
         if shared:  # what it took to make is a part of what this run would take alone
             self.report.seconds["shared"] = shared.record["seconds"]

@@ -70,8 +70,8 @@ class Given:
                 others.append(name)
         if others:
             raise SpecError(
-                f"{KEY}: {self.place!r} differs from the model in {len(others)} tensors outside the layers that are "
-                f"pruned, such as {others[0]}; give the dense model that it was made from, in its dtype"
+                f"{KEY}: {self.place!r} has another {others[0]} than the model ({len(others)} such in all), which is "
+                "outside the layers that are pruned; give the dense model that it was made from, in its dtype"
             )
         self.check_zeros(denoiser, found)
         return found

@@ -87,12 +87,12 @@ def require_fit(place: str, source: Source) -> None:
 
 def compare(place: str, given: Shapes, own: Shapes) -> None:
     """Raise SpecError where given tensors have other names or shapes than the model's own."""
-    for names, what in ((own.keys() - given.keys(), "lacks"), (given.keys() - own.keys(), "has, beyond the model's,")):
+    for names, what in ((own.keys() - given.keys(), "lacks"), (given.keys() - own.keys(), "should not have")):
         if names:
-            raise SpecError(f"{KEY}: {place!r} {what} {len(names)} tensors of the denoiser, such as {min(names)}")
+            raise SpecError(f"{KEY}: {place!r} {what} {min(names)} ({len(names)} such in all) to be of this model")
     if changed := [name for name in own if own[name] != given[name]]:
         one, other = (tuple(shapes[changed[0]]) for shapes in (given, own))
         raise SpecError(
-            f"{KEY}: {place!r} has {changed[0]} of shape {one}, and the model of {other}; weights with "
-            "zeros can be taken, not those whose heads or neurons were removed"
+            f"{KEY}: {place!r} has {changed[0]} of shape {one}, and the model of {other}; only weights with zeros can "
+            "be taken, not those whose heads or neurons were removed"
         )
