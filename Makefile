@@ -12,7 +12,7 @@ INSTALL = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN
 # containers often set this; every job would compile torch, diffusers and MLflow anew, which takes half of a short job
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env results check test test-browser test-kills test-slurm lint ui lock clean
+.PHONY: env results check test test-browser test-container test-kills test-slurm lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -57,6 +57,10 @@ test-slurm: env
 	@test -d $(VENV)/slurm || $(INSTALL) --target $(VENV)/slurm --no-deps \
 	  snakemake-executor-plugin-slurm==$(SLURM_PLUGIN) snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.3
 	PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest tests/slurm/slurm_sweep.py
+
+# containers/Dockerfile built and a sweep run in it: needs root, Debian's packages debootstrap and buildah, and 20 GB
+test-container: env
+	$(BIN)/python -m pytest tests/container/built_image.py
 
 ui: env
 	@$(BIN)/python -m eval ui --port $(PORT)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from obsdiff import models, surgery, targets
-from obsdiff.checkpoints.given import Given
 from obsdiff.errors import LayerError
+from obsdiff.given import Given
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
 from obsdiff.sampling import prompt_seed

@@ -14,9 +14,9 @@ from obsdiff.applying import Problem, prune_target
 from obsdiff.calibration import measuring, sharing
 from obsdiff.calibration.measuring import Measure, Sums
 from obsdiff.calibration.refit import refit
-from obsdiff.checkpoints.given import Given
 from obsdiff.checkpoints.progress import TRAJECTORY, Progress
 from obsdiff.devices import reset_peak_memory
+from obsdiff.given import Given
 from obsdiff.pipelines.identity import Identity
 from obsdiff.pipelines.staging import Stage
 from obsdiff.report import Clock, Report, peak_memory

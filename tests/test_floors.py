@@ -23,7 +23,7 @@ LIBRARY = (
     ("pipelines",),
     ("report",),
     ("calibration", "targets"),
-    ("solving", "applying", "allocating"),
+    ("solving", "applying", "allocating", "given"),
     ("checkpoints",),
     ("running", "pruning"),
     ("planning",),

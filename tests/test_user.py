@@ -1,12 +1,14 @@
 """Users without a name and a home, and folders that others could write to."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from project import LEFT_OUT
 from test_tracking import grid, own_store, write
 
 from obsdiff import registry
@@ -32,22 +34,29 @@ print(code, getpass.getuser(), default_cache_dir(), matplotlib.get_cachedir())
 """
 
 
-def nameless(folder: Path) -> list[str]:
-    """Python as a user id that the machine does not know; without root's rights it is only told that it does not."""
-    clean = ["env", "-u", "USER", "-u", "LOGNAME", "-u", "XDG_RUNTIME_DIR", "HOME=/"]
+def nameless(folder: Path, code: str, home: str = "/") -> list[str]:
+    """Python as a user id that the machine does not know; without root's rights it is only told that it does not.
+
+    Args:
+        folder: what belongs to that user.
+    """
+    clean = ["env", "-u", "USER", "-u", "LOGNAME", "-u", "XDG_RUNTIME_DIR", f"HOME={home}"]
     if os.geteuid():
-        return [*clean, sys.executable, "-c", UNKNOWN + COMMANDS.replace("ROOT", repr(str(ROOT)))]
+        return [*clean, sys.executable, "-c", UNKNOWN + code]
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NAMELESS, NAMELESS)
     read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     who = ["setpriv", f"--reuid={NAMELESS}", f"--regid={NAMELESS}", "--clear-groups", *read]
-    return [*who, *clean, sys.executable, "-c", COMMANDS.replace("ROOT", repr(str(ROOT)))]
+    return [*who, *clean, sys.executable, "-c", code]
 
 
 def test_user_id_without_a_name_or_home_prunes_and_tracks(tmp_path):
     registry.load("obsdiff.models", "sd3").tiny().save_pretrained(tmp_path / "tiny")
     paths = [write(tmp_path, cell, 1.0) for cell in grid()]
-    command = [*nameless(tmp_path), *(str(path.relative_to(tmp_path)) for path in paths)]
+    command = [
+        *nameless(tmp_path, COMMANDS.replace("ROOT", repr(str(ROOT)))),
+        *(str(path.relative_to(tmp_path)) for path in paths),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     who = NAMELESS if not os.geteuid() else os.geteuid()
@@ -55,6 +64,18 @@ def test_user_id_without_a_name_or_home_prunes_and_tracks(tmp_path):
     assert {"pruned", "m.json", "mlflow.db"} < {path.name for path in tmp_path.iterdir()} and not (
         tmp_path / "~"
     ).exists()
+
+
+def test_user_id_without_a_name_plans_a_sweep(tmp_path):
+    """Snakemake itself asks who runs it, and wants a home that can be written to, as an image sets one."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (tmp_path / "home").mkdir()
+    code = "from snakemake.cli import main\nmain(['--dry-run', '--quiet', '--cores', '1'])"
+    done = subprocess.run(
+        nameless(tmp_path, code, str(tmp_path / "home")), cwd=clone, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_user_that_the_machine_knows_keeps_its_environment(monkeypatch):

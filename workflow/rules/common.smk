@@ -21,10 +21,13 @@ from eval.sweep.reading import read_mapping
 from eval.network_weights import OPTIONAL, judge_files
 from obsdiff import models, patterns, registry
 from obsdiff.errors import SpecError
+from obsdiff.jobs.user import settle
 from obsdiff.storage.files import write_text
 from obsdiff.pipelines.published import files_for
 from obsdiff.pipelines.sources import component_files, files_below
 from obsdiff.source import Source
+
+settle()  # Snakemake asks who runs it, too
 
 if {"{", "}"} & set(workflow.basedir):
     raise WorkflowError(f"folder: {workflow.basedir} holds a brace, which Snakemake takes for a wildcard; rename it")

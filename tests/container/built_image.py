@@ -1,0 +1,68 @@
+"""containers/Dockerfile built, and a sweep run in the image: `make test-container`, as root, with Debian's packages.
+
+It takes debootstrap for the base image and buildah for the rest, so neither Docker nor an image registry is needed.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOMEBODY = "12345:12345"
+"""a user and group that the image does not know"""
+CERTIFICATES = Path("/etc/ssl/certs")
+"""this machine's, for one behind a proxy with a certificate of its own"""
+CONFIG = "name: image\nmodels: [emoji-sd3]\ngrid: {method: [magnitude], sparsity: [0.5]}\n"
+
+
+def buildah(*arguments: str) -> str:
+    command = ["buildah", "--root", os.environ["IMAGES"], "--runroot", f"{os.environ['IMAGES']}/run", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Iterator[str]:
+    """The image of this checkout, on a Debian that debootstrap brings."""
+    folder = tmp_path_factory.mktemp("image")
+    os.environ |= {"IMAGES": str(folder / "storage"), "BUILDAH_ISOLATION": "chroot"}
+    base = folder / "base"
+    packages = ["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(base)]
+    subprocess.run(packages, check=True, capture_output=True)
+    buildah("from", "--name", "base", "scratch")
+    buildah("add", "base", str(base), "/")
+    buildah("commit", "base", "debian")
+    trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+    trusted += ["--env", f"SSL_CERT_FILE={CERTIFICATES}/ca-certificates.crt"]
+    recipe = ["--file", str(ROOT / "containers/Dockerfile"), "--build-arg", "BASE=localhost/debian"]
+    buildah("build", *trusted, *recipe, "--tag", "obsdiff", str(ROOT))
+    buildah("from", "--name", "running", "obsdiff")
+    yield "running"
+    buildah("rm", "--all")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_image_has_the_checkout_and_its_environment(image):
+    said = buildah("run", image, "--", "sh", "-c", "pwd; obsdiff --help; python -m eval check; ls .git")
+    assert said.startswith("/opt/obsdiff") and "prune" in said and "HEAD" in said
+
+
+def test_a_clone_is_swept_by_a_user_the_image_does_not_know(image, tmp_path):
+    """As docs/cluster.md says: the environment is the image's, code and results are the clone's; twice does nothing."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    (clone / "small.yaml").write_text(CONFIG)
+    subprocess.run(["chown", "--recursive", SOMEBODY, str(clone)], check=True)
+    place = ["--user", SOMEBODY, "--volume", f"{clone}:/work", "--workingdir", "/work", image, "--"]
+    sweep = ["snakemake", "--cores", "2", "--configfile", "small.yaml", "--config", "count=16"]
+    buildah("run", *place, *sweep)
+    table = pd.read_csv(clone / "results/sweeps/image/summary.csv")
+    assert table["method"].tolist() == ["dense", "magnitude"] and table["measured_sparsity"].tolist() == [0.0, 0.5]
+    assert (clone / "results/sweeps/image/report.html").stat().st_uid == int(SOMEBODY.partition(":")[0])
+    assert "Nothing to be done" in buildah("run", *place, *sweep)
