@@ -5,6 +5,7 @@ CORES ?= all
 PORT ?= 5000
 VENV := .venv
 PLAYWRIGHT := 1.65.2
+PSYCOPG := 2.9.13
 SLURM_PLUGIN := 2.8.0
 BIN := $(VENV)/bin
 INSTALL = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
@@ -12,7 +13,7 @@ INSTALL = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN
 # containers often set this; every job would compile torch, diffusers and MLflow anew, which takes half of a short job
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env results check test test-browser test-container test-kills test-slurm lint ui lock clean
+.PHONY: env results check test test-browser test-container test-kills test-postgres test-slurm lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -51,6 +52,11 @@ test-kills: env
 test-browser: env
 	@test -d $(VENV)/browser || $(INSTALL) --target $(VENV)/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
+
+# eight writers at a MLflow server with PostgreSQL behind it: needs root and Debian's package postgresql
+test-postgres: env
+	@test -d $(VENV)/postgres || $(INSTALL) --target $(VENV)/postgres psycopg2-binary==$(PSYCOPG)
+	PYTHONPATH=$(CURDIR)/$(VENV)/postgres $(BIN)/python -m pytest tests/postgres/shared_server.py
 
 # a sweep on a real Slurm of one node: needs root and Debian's packages slurm-wlm and munge
 test-slurm: env

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -105,6 +106,9 @@ def write(root: Path, cell: cells.Cell, value: float) -> Path:
 
 def grid(*methods: str) -> list[cells.Cell]:
     return [cell_of("dense", "0.00"), *(cell_of(m, s) for m in methods for s in ("0.50", "0.70"))]
+
+
+CARRIED = grid("magnitude", "obs_diff")
 
 
 def runs_of(results: Path, experiment: str) -> list:
@@ -306,42 +310,76 @@ def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
     assert [line.startswith("error: MLflow: http://127.0.0.1:1 failed (") for line in errors] == [True] * 3, errors
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Address of a live server with SQLite behind it, and a folder of cells that five processes carried there at once.
-
-    Four of them carry the same sweep, in different orders; a fifth has another one with some of the same cells.
-    """
-    root = tmp_path_factory.mktemp("served")
+@contextmanager
+def serving(root: Path, database: str) -> Iterator[str]:
+    """The address of a live MLflow server of this database, as this process's tracking URI."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    place = ["--backend-store-uri", f"sqlite:///{root}/server.db", "--artifacts-destination", str(root / "kept")]
+    place = ["--backend-store-uri", database, "--artifacts-destination", str(root / "kept")]
     command = [sys.executable, "-m", "mlflow", "server", *place, "--port", uri.rpartition(":")[2], "--workers", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    os.environ["MLFLOW_TRACKING_URI"] = uri
     with (root / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
     try:
-        chosen = grid("magnitude", "obs_diff")
-        paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(chosen)]
         wait_for(uri, server, root / "server.log")
-        jobs = [*(("one", paths[i:] + paths[:i]) for i in range(4)), ("two", paths[2:])]
-        writers = []
-        for i, (name, some) in enumerate(jobs):
-            sources = {"emoji-sd3/evaluation": "zoo/b.csv"}
-            arguments = (uri, some, name, "live", paths[:1], root, root / f"{i}.json", sources)
-            writers.append(forked(track_at, *arguments))
-            writers[-1].start()
-        for writer in writers:
-            writer.join()
-        assert not any(writer.exitcode for writer in writers), (root / "server.log").read_text()[-3000:]
-        del os.environ["MLFLOW_TRACKING_URI"]
-        yield uri, root
+        yield uri
     finally:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         server.terminate()
         server.wait()
+
+
+def carry(uri: str, root: Path, writers: int) -> None:
+    """Processes carry cells to a server at once: the same sweep in other orders, and one that shares cells with it.
+
+    Args:
+        writers: how many carry the same one.
+    """
+    paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(CARRIED)]
+    jobs = [*(("one", paths[i % 5 :] + paths[: i % 5]) for i in range(writers)), ("two", paths[2:])]
+    running = []
+    for i, (name, some) in enumerate(jobs):
+        sources = {"emoji-sd3/evaluation": "zoo/b.csv"}
+        running.append(forked(track_at, uri, some, name, "live", paths[:1], root, root / f"{i}.json", sources))
+        running[-1].start()
+    for writer in running:
+        writer.join()
+    assert not any(writer.exitcode for writer in running), (root / "server.log").read_text()[-3000:]
+
+
+def assert_each_run_once(root: Path, writers: int) -> None:
+    """What carry() leaves: each cell of each sweep is one finished run with all its points; all writers say which."""
+    found = runs_of(root, "live")
+    assert {r.info.status for r in found} == {"FINISHED"}
+    parents = {r.info.run_id: r.info.run_name for r in found if r.data.tags["obsdiff.role"] == "sweep"}
+    assert sorted(parents.values()) == ["one", "two"]
+    children = [r for r in found if r.info.run_id not in parents]
+    made = sorted((parents[r.data.tags["mlflow.parentRunId"]], r.info.run_name) for r in children)
+    names = [sweep.name_of(record_of(cell, 1.0), False) for cell in CARRIED]
+    assert made == sorted([*(("one", name) for name in names), *(("two", name) for name in names[2:])])
+    client = store.client_of(root)
+    for run in children:
+        assert MEASURED in run.data.tags
+        for name, points in (("layers/error", LAYERS), ("steps/deviation", STEPS), ("fid", 1)):
+            assert len(client.get_metric_history(run.info.run_id, name)) == points
+    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(writers)]
+    assert all(record == records[0] for record in records)
+    for parent in parents:
+        curves = client.get_run(parent).data.metrics
+        drawn = [(name, p.step) for name in curves for p in client.get_metric_history(parent, name)]
+        assert len(drawn) == len(set(drawn)) > len(curves) > 0, "a point of the parent's curves is there once"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address of a live server with SQLite behind it, and a folder of cells that five processes carried there."""
+    root = tmp_path_factory.mktemp("served")
+    with serving(root, f"sqlite:///{root}/server.db") as uri:
+        carry(uri, root, 4)
+        del os.environ["MLFLOW_TRACKING_URI"]
+        yield uri, root
 
 
 def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:
@@ -356,26 +394,7 @@ def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:
 
 
 def test_writers_at_once_make_each_run_once(served):
-    _, root = served
-    found = runs_of(root, "live")
-    assert {r.info.status for r in found} == {"FINISHED"}
-    parents = {r.info.run_id: r.info.run_name for r in found if r.data.tags["obsdiff.role"] == "sweep"}
-    assert sorted(parents.values()) == ["one", "two"]
-    children = [r for r in found if r.info.run_id not in parents]
-    made = sorted((parents[r.data.tags["mlflow.parentRunId"]], r.info.run_name) for r in children)
-    names = [sweep.name_of(record_of(cell, 1.0), False) for cell in grid("magnitude", "obs_diff")]
-    assert made == sorted([*(("one", name) for name in names), *(("two", name) for name in names[2:])])
-    client = store.client_of(root)
-    for run in children:
-        assert MEASURED in run.data.tags
-        for name, points in (("layers/error", LAYERS), ("steps/deviation", STEPS), ("fid", 1)):
-            assert len(client.get_metric_history(run.info.run_id, name)) == points
-    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(4)]
-    assert all(record == records[0] for record in records)
-    for parent in parents:
-        names = client.get_run(parent).data.metrics
-        points = [(name, p.step) for name in names for p in client.get_metric_history(parent, name)]
-        assert len(points) == len(set(points)) > len(names) > 0, "a point of the parent's curves is there once"
+    assert_each_run_once(served[1], 4)
 
 
 def test_damaged_or_incomplete_record_is_refused_before_anything_is_logged(tmp_path):
