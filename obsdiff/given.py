@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from obsdiff import models, registry, surgery
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.published import KEY, compare, files_of, shapes_of
-from obsdiff.spec import PruneSpec
+from obsdiff.spec import PruneSpec, stated
 from obsdiff.surgery import State
 from obsdiff.targets import Target
 
@@ -29,7 +29,7 @@ class Given:
     """
 
     def __init__(self, spec: PruneSpec, denoiser: str) -> None:
-        self.spec, self.place = spec, spec.weights
+        self.spec, self.place = spec, stated(spec.weights)
         self.files = {name: path for path in files_of(self.place, denoiser) for name in shapes_of([path])}
 
     def tensor(self, name: str, like: Tensor) -> Tensor:

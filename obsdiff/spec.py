@@ -54,7 +54,7 @@ class PruneSpec:
     """a file of obsdiff/patterns: unstructured, structured, heads, neurons; or N:M, such as 2:4"""
     sparsity: float | None = None
     """fraction removed, in [0, 1); by default 0.5, or what N:M says"""
-    weights: str = ""
+    weights: str | None = None
     """of method checkpoint: the pruned weights, as a .safetensors file of the denoiser or a diffusers folder"""
     layer_sparsity: dict[str, float] = field(default_factory=dict)
     """other sparsities by layer-name pattern, such as '*.ff.*' 0.6; the first that matches counts"""
@@ -185,7 +185,8 @@ class PruneSpec:
         pattern, kinds, given = self.resolved, self.traits.kinds, self.traits.given
         needed = f"what method {self.method!r} needs: a .safetensors file of the denoiser, or a diffusers folder"
         other = f"used by method {self.method!r}; leave it out, or give method: checkpoint"
-        require(bool(self.weights.strip()) == given, "weights", self.weights, needed if given else other)
+        ok = self.weights is None if not given else bool(self.weights and self.weights.strip())
+        require(ok, "weights", self.weights, needed if given else other)
         own = "possible where the weights are given; leave it out"
         for key, value in (("layer_sparsity", {}), ("allocation", "uniform"), ("bias", False)):
             require(not given or getattr(self, key) == value, key, getattr(self, key), own)

@@ -23,6 +23,7 @@ from benchmarks.latency import main as bench
 from eval.commands import latency, measure, profile
 from eval.image_metrics import Images
 from eval.images.image_files import ImageFiles
+from eval.images.views import VIEWS, View
 from eval.network_weights import CLIPS
 from eval.networks import inception, lpips
 from eval.networks.features import Evaluator
@@ -227,6 +228,8 @@ def pictures(folder: Path, device: str, network: Path, clip: Path) -> Images:
         reference=other.images(dense),
         real_features=judge.images(dense),
         cache=folder / device,
+        references={kind: other.images(dense.seen_as(View(kind, (16, 16)))) for kind in VIEWS}
+        | {"paired": other.images(dense)},
         judges={"lpips": "squeeze", "hps": str(ROOT / "zoo/emoji-clip")} | dict.fromkeys(CLIPS, str(clip)),
         device=device,
     )

@@ -166,8 +166,10 @@ def test_places_of_weights(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "weights: '' is not what method 'checkpoint' needs"),
+        ({}, "weights: None is not what method 'checkpoint' needs"),
         ({"weights": "w", "method": "wanda"}, "weights: 'w' is not used by method 'wanda'"),
+        ({"weights": " "}, "weights: ' ' is not what method 'checkpoint' needs"),
+        ({"weights": "", "method": "wanda"}, "weights: '' is not used by method 'wanda'"),
         ({"weights": "w", "sparsity": 0.0}, "sparsity: 0.0 is not that of pruned weights"),
         ({"weights": "w", "bias": True}, "bias: True is not possible"),
         ({"weights": "w", "layer_sparsity": {"*": 0.5}}, "layer_sparsity: .* is not possible"),
