@@ -53,7 +53,7 @@ test-browser: env
 	@test -d $(VENV)/browser || $(INSTALL) --target $(VENV)/browser playwright==$(PLAYWRIGHT)
 	PYTHONPATH=$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
 
-# eight writers at a MLflow server with PostgreSQL behind it: needs root and Debian's package postgresql
+# eight writers at an MLflow server with PostgreSQL behind it: needs root and Debian's package postgresql
 test-postgres: env
 	@test -d $(VENV)/postgres || $(INSTALL) --target $(VENV)/postgres psycopg2-binary==$(PSYCOPG)
 	PYTHONPATH=$(CURDIR)/$(VENV)/postgres $(BIN)/python -m pytest tests/postgres/shared_server.py

@@ -56,43 +56,43 @@ def load_images(
     if real.passed:
         say = f"reference: {len(real)} images; passed over {counts_text(real.passed)}"
         print(say, file=sys.stderr, flush=True)
-
-    def fid_features(files: ImageFiles) -> Tensor:
-        if inception is not None:
-            return inception.images(files)
-        features = evaluator.images(files)
-        scale: float = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
-        return features * scale
-
+    features, real_features = evaluator.images(own), evaluator.images(real)
+    network: Evaluator | Inception = inception or evaluator
+    if inception is None:
+        scale = features.shape[1] ** 0.5  # unit features: a dimension then has variance 1 at most on average
+        compared, real_compared = features * scale, real_features * scale
+    else:
+        scale = 1.0
+        compared, real_compared = inception.images(own), inception.images(real)
     passed_over = {"passed_over": dict(real.passed)} if real.passed else {}
     about: dict[str, dict[str, Any]] = {
         "features": with_version(evaluator.about),
         "captions": {"count": len(prompts), "sha256": prompts_hash(prompts)},
-        "fid_features": with_version((inception or evaluator).about),
+        "fid_features": with_version(network.about),
         "reference": {"folder": str(reference), "count": len(real), "sha256": real.sha256} | passed_over,
         "dense": {"sha256": base.sha256},
     }
-    real_fid_features = fid_features(real)
     others: dict[str, Tensor] = {}
     for kind in VIEWS:
         if kind in references:
             view = View(kind, own.open(own.paths[0]).size)
-            others[kind], about[kind] = fid_features(real.seen_as(view)), about["reference"] | {"seen": view.text}
+            others[kind] = network.images(real.seen_as(view)) * scale
+            about[kind] = about["reference"] | {"seen": view.text}
     if "paired" in references:
         places = paired(real.paths, prompts)
         chosen = ImageFiles([real.paths[place] for place in places])
-        others["paired"] = real_fid_features[places]
+        others["paired"] = real_compared[places]
         about["paired"] = about["reference"] | {"count": len(chosen), "sha256": chosen.sha256}
     return Images(
         files=own,
         dense_files=base,
         texts=tuple(p.caption for p in prompts),
-        features=evaluator.images(own),
+        features=features,
         dense_features=evaluator.images(base),
         captions=evaluator.captions([p.caption for p in prompts]),
-        fid_features=fid_features(own),
-        reference=real_fid_features,
-        real_features=evaluator.images(real),
+        fid_features=compared,
+        reference=real_compared,
+        real_features=real_features,
         cache=evaluator.cache,
         references=others,
         about=about,

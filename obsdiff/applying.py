@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from obsdiff import models, surgery, targets
 from obsdiff.errors import LayerError
-from obsdiff.given import Given
+from obsdiff.given import Given, bias_moved
 from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
 from obsdiff.sampling import prompt_seed
@@ -92,9 +92,8 @@ def take(denoiser: nn.Module, name: str, given: Given) -> LayerReport:
     dense = surgery.state_of(models.linear(denoiser, name))
     state = given.state(name, dense)
     surgery.install(denoiser, {name: state}, {})
-    moved = state.bias is not None and dense.bias is not None and not state.bias.equal(dense.bias)
     removed = state.weight.numel() - int(state.weight.count_nonzero())
-    return account(name, dense.weight.float(), state.weight.float(), removed, None, None, moved)
+    return account(name, dense.weight.float(), state.weight.float(), removed, None, None, bias_moved(state, dense))
 
 
 def prune_sites(denoiser: nn.Module, target: Target, problem: Problem) -> Changes:

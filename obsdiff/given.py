@@ -4,7 +4,8 @@ They are a model's denoiser as diffusers names its tensors, with zeros where wei
 layers must be the model's own, so that weights of another model, revision or dtype are not mistaken for a pruning.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from obsdiff import models, registry, surgery
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.published import KEY, compare, files_of, shapes_of
+from obsdiff.pipelines.stored import Shapes
 from obsdiff.spec import PruneSpec, stated
 from obsdiff.surgery import State
 from obsdiff.targets import Target
@@ -30,12 +32,19 @@ class Given:
 
     def __init__(self, spec: PruneSpec, denoiser: str) -> None:
         self.spec, self.place = spec, stated(spec.weights)
-        self.files = {name: path for path in files_of(self.place, denoiser) for name in shapes_of([path])}
+        self.files: dict[str, Path] = {}
+        self.shapes: Shapes = {}
+        for path in files_of(self.place, denoiser):
+            found = shapes_of([path])
+            self.shapes |= found
+            self.files |= dict.fromkeys(found, path)
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
-        """A tensor in the shape, dtype and on the device of the model's own."""
+        """A tensor in the shape, dtype and on the device of the model's own; SpecError unless all of it is finite."""
         with safe_open(self.files[name], "pt") as file:
             found: Tensor = file.get_tensor(name).reshape(like.shape).to(like)
+        if not found.isfinite().all():
+            raise SpecError(f"{KEY}: {self.place!r} has numbers in {name} that are not finite")
         return found
 
     def state(self, layer: str, dense: State) -> State:
@@ -53,43 +62,48 @@ class Given:
             SpecError: names or shapes of tensors are not the model's; a number is not finite; a tensor of no such layer
                 differs; or the zeros are not as many, or not where, the spec's sparsity and pattern say.
         """
-        state = denoiser.state_dict()
-        own = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        compare(self.place, shapes_of(dict.fromkeys(self.files.values())), own)
-        layers = {f"{name}.{part}": name for t in targets for name in t.layers for part in ("weight", "bias")}
-        found, others = set(), []
-        for name, dense in state.items():
-            tensor = self.tensor(name, dense)
-            if not tensor.isfinite().all():
-                raise SpecError(f"{KEY}: {self.place!r} has numbers in {name} that are not finite")
-            if tensor.equal(dense):
+        parameters = denoiser.state_dict()
+        compare(self.place, self.shapes, {name: tuple(tensor.shape) for name, tensor in parameters.items()})
+        layers = [layer for target in targets for layer in target.layers]
+        own = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+        self.check_others({name: tensor for name, tensor in parameters.items() if name not in own})
+        found, zeros, weights = set(), 0, 0
+        for layer in layers:
+            dense = surgery.state_of(models.linear(denoiser, layer))
+            given = self.state(layer, dense)
+            if given.weight.equal(dense.weight) and not bias_moved(given, dense):
                 continue
-            if name in layers:
-                found.add(layers[name])
-            else:
-                others.append(name)
-        if others:
-            raise SpecError(
-                f"{KEY}: {self.place!r} has another {others[0]} than the model ({len(others)} such in all), which is "
-                "outside the layers that are pruned; give the dense model that it was made from, in its dtype"
-            )
-        self.check_zeros(denoiser, found)
-        return found
-
-    def check_zeros(self, denoiser: nn.Module, layers: Collection[str]) -> None:
-        """Compare the zeros of the layers that changed with the spec's sparsity and pattern."""
-        pattern, zeros, weights = self.spec.resolved, 0, 0
-        entry = registry.load("obsdiff.patterns", pattern.entry)
-        for layer in sorted(layers):
-            weight = self.tensor(f"{layer}.weight", surgery.state_of(models.linear(denoiser, layer)).weight)
-            left = weight != 0
-            zeros, weights = zeros + int((~left).sum()), weights + weight.numel()
-            arguments = pattern.arguments  # of N:M; without any, zeros may be anywhere
-            if arguments and (left & ~entry.keep(left.float(), self.spec.amount, "layer", **arguments)).any():
-                raise SpecError(f"pattern: {self.spec.pattern!r} is not that of {self.place!r}: {layer} breaks it")
+            found.add(layer)
+            left = given.weight != 0
+            self.check_pattern(layer, left)
+            zeros, weights = zeros + int((~left).sum()), weights + left.numel()
         share = zeros / weights if weights else 0.0
         if abs(share - self.spec.amount) > TOLERANCE:
             raise SpecError(
                 f"sparsity: {self.spec.amount:g} is not that of {self.place!r}, which is {share:.4g} over the layers "
                 "that differ from the model's; state that"
             )
+        return found
+
+    def check_others(self, parameters: Mapping[str, Tensor]) -> None:
+        """Raise SpecError unless these are the dense model's own."""
+        others = [name for name, dense in parameters.items() if not self.tensor(name, dense).equal(dense)]
+        if others:
+            raise SpecError(
+                f"{KEY}: {self.place!r} has another {others[0]} than the model ({len(others)} such in all), which is "
+                "outside the layers that are pruned; give the dense model that it was made from, in its dtype"
+            )
+
+    def check_pattern(self, layer: str, left: Tensor) -> None:
+        """Raise SpecError where a layer's weights that are left, (rows, columns) bool, break N:M."""
+        pattern = self.spec.resolved
+        if not pattern.arguments:  # zeros may be anywhere
+            return
+        entry = registry.load("obsdiff.patterns", pattern.entry)
+        if (left & ~entry.keep(left.float(), self.spec.amount, "layer", **pattern.arguments)).any():
+            raise SpecError(f"pattern: {self.spec.pattern!r} is not that of {self.place!r}: {layer} breaks it")
+
+
+def bias_moved(one: State, other: State) -> bool:
+    """Whether a layer's bias, where it has one, is another in one state than in the other."""
+    return one.bias is not None and other.bias is not None and not one.bias.equal(other.bias)

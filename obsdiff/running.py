@@ -51,8 +51,9 @@ class Run:
         wanted = self.method.TRAITS.prunes and (spec.amount > 0 or spec.layer_sparsity)
         self.chosen = targets.find(self.family, self.denoiser, spec) if wanted else []
         self.given = Given(spec, self.family.TRAITS.denoiser) if self.method.TRAITS.given else None
-        changed = self.given.changed(self.denoiser, self.chosen) if self.given else None
-        self.chosen, dense = targets.narrowed(self.chosen, changed)
+        dense: dict[str, int] = {}
+        if self.given:
+            self.chosen, dense = targets.narrowed(self.chosen, self.given.changed(self.denoiser, self.chosen))
         self.packages: list[Package] = targets.cut(self.denoiser, self.chosen, spec)
         self.report = Report(spec, base)
         self.report.reach, self.report.left_dense = targets.reach(self.family, self.denoiser, spec.convolutions)

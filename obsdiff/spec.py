@@ -182,15 +182,8 @@ class PruneSpec:
 
     def check_together(self) -> None:
         """Values that are allowed each, and not together."""
-        pattern, kinds, given = self.resolved, self.traits.kinds, self.traits.given
-        needed = f"what method {self.method!r} needs: a .safetensors file of the denoiser, or a diffusers folder"
-        other = f"used by method {self.method!r}; leave it out, or give method: checkpoint"
-        ok = self.weights is None if not given else bool(self.weights and self.weights.strip())
-        require(ok, "weights", self.weights, needed if given else other)
-        own = "possible where the weights are given; leave it out"
-        for key, value in (("layer_sparsity", {}), ("allocation", "uniform"), ("bias", False)):
-            require(not given or getattr(self, key) == value, key, getattr(self, key), own)
-        require(not given or self.amount > 0, "sparsity", self.amount, "that of pruned weights; state theirs")
+        pattern, kinds = self.resolved, self.traits.kinds
+        self.check_weights()
         serves = f"served by method {self.method!r}, which takes {' and '.join(kinds)} patterns"
         require(pattern.traits.kind in kinds or not self.traits.prunes, "pattern", self.pattern, serves)
         if pattern.sparsity is not None:
@@ -204,6 +197,19 @@ class PruneSpec:
             require(ok, key, value, f"possible with packages {self.packages!r}; give packages: sequential")
         ok = bool(self.alphas) or not self.takes_table or not self.traits.weighted
         require(ok, "alphas", self.alphas, f"what weighting {self.weighting!r} needs: numbers, first step first")
+
+    def check_weights(self) -> None:
+        """Given weights where the method takes them, and there nothing that would decide what they hold."""
+        if not self.traits.given:
+            unused = f"used by method {self.method!r}; leave it out, or give method: checkpoint"
+            require(self.weights is None, "weights", self.weights, unused)
+            return
+        needed = f"what method {self.method!r} needs: a .safetensors file of the denoiser, or a diffusers folder"
+        require(bool(self.weights and self.weights.strip()), "weights", self.weights, needed)
+        for key, value in (("layer_sparsity", {}), ("allocation", "uniform"), ("bias", False)):
+            found = getattr(self, key)
+            require(found == value, key, found, "possible where the weights are given; leave it out")
+        require(self.amount > 0, "sparsity", self.amount, "that of pruned weights; state theirs")
 
     @property
     def amount(self) -> float:

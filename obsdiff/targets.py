@@ -81,10 +81,8 @@ def find(family: ModuleType, denoiser: nn.Module, spec: PruneSpec) -> list[Targe
     return found
 
 
-def narrowed(found: Sequence[Target], layers: Collection[str] | None) -> tuple[list[Target], dict[str, int]]:
-    """The targets with only some of their layers, and the names of the others as reach() has them; None for all."""
-    if layers is None:
-        return list(found), {}
+def narrowed(found: Sequence[Target], layers: Collection[str]) -> tuple[list[Target], dict[str, int]]:
+    """The targets with only some of their layers, and the names of the others as reach() has them."""
     units = (tuple(tuple(name for name in group if name in layers) for group in target.unit) for target in found)
     left = Counter(starred(name) for target in found for name in target.layers if name not in layers)
     return [Target(tuple(filter(None, unit))) for unit in units if any(unit)], dict(left)

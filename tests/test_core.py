@@ -25,7 +25,7 @@ uniform = torch.ones
         (lambda: PruneSpec(sparsity=1.4), r"sparsity: 1.4 is not in \[0, 1\)"),
         (
             lambda: PruneSpec(method="wandaa"),
-            r"method: 'wandaa' unknown; did you mean 'wanda'\? \(alps, .*\)",
+            r"method: 'wandaa' unknown; did you mean 'wanda'\? \(alps, checkpoint, dense, .*\)",
         ),
         (lambda: PruneSpec(weighting="log"), r"weighting: 'log' unknown.*log_decrease"),
         (lambda: PruneSpec(pattern="4:2"), r"pattern: '4:2' unknown.*unstructured.*N:M such as 2:4"),

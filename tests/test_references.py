@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import entries
 from PIL import Image
 from synthetic import sweep
 
@@ -75,6 +76,12 @@ def test_each_reference_is_what_its_name_says(framed):
     assert 0 < found["fid_cropped"] < min(found["fid"], found["fid_resized"], found["fid_paired"]) / 2
     assert found["fid_paired"] < found["fid"]  # the others are no prompt's
     assert framed.about["cropped"]["seen"] == "cropped to 32×32, bicubic" and framed.about["paired"]["count"] == 40
+
+
+def test_a_model_file_may_list_every_reference():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/model.schema.yaml").read_text())
+    listed = schema["properties"]["evaluation"]["properties"]["fid_references"]["items"]["enum"]
+    assert listed == list(REFERENCES) and {f"fid_{kind}" for kind in listed} <= set(entries("eval.image_metrics"))
 
 
 def test_only_what_the_key_lists_is_measured(framed):

@@ -109,6 +109,7 @@ def grid(*methods: str) -> list[cells.Cell]:
 
 
 CARRIED = grid("magnitude", "obs_diff")
+"""cells that several processes carry to one server"""
 
 
 def runs_of(results: Path, experiment: str) -> list:
@@ -338,7 +339,7 @@ def carry(uri: str, root: Path, writers: int) -> None:
         writers: how many carry the same one.
     """
     paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(CARRIED)]
-    jobs = [*(("one", paths[i % 5 :] + paths[: i % 5]) for i in range(writers)), ("two", paths[2:])]
+    jobs = [*(("one", paths[i % len(paths) :] + paths[: i % len(paths)]) for i in range(writers)), ("two", paths[2:])]
     running = []
     for i, (name, some) in enumerate(jobs):
         sources = {"emoji-sd3/evaluation": "zoo/b.csv"}

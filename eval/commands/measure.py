@@ -1,8 +1,8 @@
 """`python -m eval measure`."""
 
 from pathlib import Path
-from typing import Literal
 
+from eval.sweep.pairing import Reference
 from obsdiff import devices
 from obsdiff.jobs.leases import lease
 
@@ -20,7 +20,7 @@ def run(
     latency: Path | None = None,
     fid_features: str | None = None,
     judges: dict[str, str] | None = None,
-    fid_references: tuple[Literal["cropped", "resized", "paired"], ...] = (),
+    fid_references: tuple[Reference, ...] = (),
     device: str = "cpu",
     threads: int = 1,
 ) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from obsdiff.captions.prompts import Prompt
 from obsdiff.errors import SpecError
 
 KEY = "evaluation.fid_references"
-REFERENCES = ("cropped", "resized", "paired")
+Reference = Literal["cropped", "resized", "paired"]
+REFERENCES: tuple[Reference, ...] = get_args(Reference)
 """what the key may list: metrics that read them are measured beside FID"""
 
 

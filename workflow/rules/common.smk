@@ -131,9 +131,10 @@ def model_state(wildcards):
 
 def given_state(wildcards):
     """State of the pruned weights that a cell takes, where its method takes any."""
-    spec = spec_of(wildcards)
-    source = Source(**SWEEP.models[wildcards.model]["source"])
-    return [dag.state("weights", files_for(spec.weights, source))] if spec.weights else []
+    weights = spec_of(wildcards).weights
+    if weights is None:
+        return []
+    return [dag.state("weights", files_for(weights, Source(**SWEEP.models[wildcards.model]["source"])))]
 
 
 def evaluation(wildcards, key, default=None):
