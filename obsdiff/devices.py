@@ -4,10 +4,11 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from obsdiff import onednn
 from obsdiff.errors import SpecError
 
 if TYPE_CHECKING:
@@ -95,11 +96,15 @@ def reset_peak_memory(device: "torch.device") -> None:
 
 
 @contextmanager
-def stated_precision() -> Iterator[None]:
+def stated_precision(fast: bool = True) -> Iterator[None]:
     """float32 is float32 for the block, and cuDNN takes the same kernels in every run; afterwards all is as it was.
 
     By default torch computes float32 convolutions in TensorFloat-32 (10 bits of mantissa) on a GPU that has it, and
     matrix products too where the process allowed that, on a CPU with AMX in bfloat16.
+
+    Args:
+        fast: a CPU's float32 products are oneDNN's where that is faster (obsdiff/onednn.py); False where torch's own
+            are what is timed.
     """
     import torch
 
@@ -114,7 +119,7 @@ def stated_precision() -> Iterator[None]:
         (matmul, "allow_fp16_accumulation", False),
     ]
     stated += [(part, "fp32_precision", "ieee") for part in (*parts, mkldnn.matmul)]
-    with chosen("highest", stated):
+    with chosen("highest", stated), onednn.products() if fast else nullcontext():
         yield
 
 

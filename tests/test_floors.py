@@ -11,7 +11,7 @@ import pytest
 from obsdiff import registry
 
 LIBRARY = (
-    ("errors", "typed", "registry", "devices", "observing", "flops", "matrices"),
+    ("errors", "typed", "registry", "onednn", "devices", "observing", "flops", "matrices"),
     ("storage",),
     ("solver",),
     ("weightings", "patterns", "allocations", "methods", "schedulers", "packages"),

@@ -1,13 +1,12 @@
 """The machine that numbers are of."""
 
 import platform
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from obsdiff import devices
+from obsdiff.onednn import cpuinfo
 from obsdiff.source import Source
 
 
@@ -23,6 +22,5 @@ def hardware(device: str) -> str:
 
 def processor() -> str:
     """The processor's name where the system tells it, else its architecture alone."""
-    told = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", told.read_text()) if told.is_file() else None
-    return f"{platform.machine()} CPU" + (f", {named[1].strip()}" if named else "")
+    name = cpuinfo("model name")
+    return f"{platform.machine()} CPU" + (f", {name}" if name else "")

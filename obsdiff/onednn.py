@@ -1,0 +1,112 @@
+"""float32 matrix products of a CPU by oneDNN, where MKL leaves half of the processor idle.
+
+torch gives float32 products to MKL, which takes its AVX-512 kernels on Intel's processors alone. oneDNN, which torch
+has for convolutions, looks at the instructions and not at the maker: on an AMD EPYC it multiplies twice
+as fast (`python -m benchmarks.products`). Sums differ in rounding, as between two versions of MKL.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = 1 << 21
+"""multiply-adds of a product from which its own kernel pays for the longer call"""
+ADDED = 1 << 20
+"""elements of a product that is added to a matrix at once, 4 MiB"""
+
+
+@cache
+def faster() -> bool:
+    """Whether MKL would take narrower kernels than this processor has, and this torch has oneDNN's."""
+    import torch
+
+    backends: Any = torch.backends
+    return bool(
+        backends.mkl.is_available()
+        and backends.mkldnn.is_available()
+        and backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and cpuinfo("vendor_id") not in (None, "GenuineIntel")
+    )
+
+
+def cpuinfo(field: str) -> str | None:
+    """What Linux tells of the processor, such as its "model name"; None of another system."""
+    told = Path("/proc/cpuinfo")
+    found = re.search(rf"^{field}\s*: (.+)$", told.read_text(), re.MULTILINE) if told.is_file() else None
+    return found[1].strip() if found else None
+
+
+@contextmanager
+def products() -> Iterator[None]:
+    """torch's products of large float32 matrices on the CPU are oneDNN's for the block, where that is faster.
+
+    All others, of other dtypes and with `out`, and the autograd of all, are as without it.
+    """
+    if not faster():
+        yield
+        return
+    from torch.library import _scoped_library
+
+    with _scoped_library("aten", "IMPL") as library:
+        for kernel in (mm, addmm, addmm_):
+            library.impl(kernel.__name__, kernel, "CPU", allow_override=True)
+        yield
+
+
+def large(x: "Tensor", y: "Tensor", *others: "Tensor") -> bool:
+    """Whether oneDNN takes x @ y and does so faster."""
+    import torch
+
+    return (
+        x.dim() == y.dim() == 2
+        and x.shape[0] * x.shape[1] * y.shape[1] >= SMALLEST
+        and x.shape[1] == y.shape[0]
+        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in (x, y, *others))
+    )
+
+
+def product(x: "Tensor", y: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
+    """x @ y, and a bias (columns of y,) added to every row."""
+    import torch
+
+    if bias is not None:  # its strides are not looked at
+        bias = bias.contiguous()
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, y.t(), bias, "none", [], "")
+    return found
+
+
+def mm(self: "Tensor", mat2: "Tensor") -> "Tensor":
+    import torch
+
+    return product(self, mat2) if large(self, mat2) else torch.mm(self, mat2, out=self.new_empty(0))
+
+
+def addmm(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1) -> "Tensor":
+    import torch
+
+    if large(mat1, mat2, self) and self.shape == mat2.shape[1:] and beta == alpha == 1:
+        return product(mat1, mat2, self)
+    return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self.new_empty(0))
+
+
+def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1) -> "Tensor":
+    import torch
+
+    if self.shape != (*mat1.shape[:1], *mat2.shape[1:]):  # as `out` it would be resized
+        size = list(torch.addmm(mat1.new_zeros(()), mat1, mat2, out=mat1.new_empty(0)).shape)
+        raise RuntimeError(
+            f"Bad in-place call: input tensor size {[*self.shape]} and output tensor size {size} should match"
+        )
+    if not large(mat1, mat2, self) or beta != 1:
+        return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self)
+    rows = max(1, ADDED // mat2.shape[1])
+    for part, factor in zip(self.split(rows), mat1.split(rows), strict=True):
+        part.add_(product(factor, mat2), alpha=alpha)
+    return self
