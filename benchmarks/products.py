@@ -2,7 +2,8 @@
 
     python -m benchmarks.products --out benchmarks/products.md
 
-`layer` is a layer's call, x Wᵀ + b; `sums` adds a product to a matrix, as the statistics and the column sweep do.
+`layer` is a layer's call, x Wᵀ + b; `sums` adds a product of blocks of larger matrices to another, as the statistics
+and the column sweep do.
 """
 
 import sys
@@ -31,8 +32,8 @@ def row_of(kind: str, rows: int, inner: int, columns: int, repeats: int) -> str:
         x, weight, bias = drawn(rows, inner), drawn(columns, inner), drawn(columns)
         call = partial(torch.nn.functional.linear, x, weight, bias)
     else:
-        x, y, total = drawn(inner, rows), drawn(inner, columns), torch.zeros(rows, columns)
-        call = partial(total.addmm_, x.T, y)
+        whole, total = drawn(inner, rows + columns), torch.zeros(rows, rows + columns)
+        call = partial(total[:, rows:].addmm_, whole[:, :rows].T, whole[:, rows:])
 
     times, _ = fastest({"torch": call}, repeats, torch.device("cpu"))
     with onednn.products():

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 1 << 21
 """multiply-adds of a product from which its own kernel pays for the longer call"""
-ADDED = 1 << 20
-"""elements of a product that is added to a matrix at once, 4 MiB"""
+ROWS = 512
+"""of a product that is added to a matrix at once; with them the sums stay in the processor's cache"""
 
 
 @cache
@@ -78,8 +78,13 @@ def product(x: "Tensor", y: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
 
     if bias is not None:  # its strides are not looked at
         bias = bias.contiguous()
-    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, y.t(), bias, "none", [], "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, dense(y).t(), bias, "none", [], "")
     return found
+
+
+def dense(matrix: "Tensor") -> "Tensor":
+    """The matrix without gaps between rows or columns; a second factor with gaps is given to a slow reference kernel."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def mm(self: "Tensor", mat2: "Tensor") -> "Tensor":
@@ -106,7 +111,7 @@ def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, a
         )
     if not large(mat1, mat2, self) or beta != 1:
         return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self)
-    rows = max(1, ADDED // mat2.shape[1])
-    for part, factor in zip(self.split(rows), mat1.split(rows), strict=True):
+    mat2 = dense(mat2)
+    for part, factor in zip(self.split(ROWS), mat1.split(ROWS), strict=True):
         part.add_(product(factor, mat2), alpha=alpha)
     return self
