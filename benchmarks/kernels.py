@@ -133,7 +133,7 @@ def sparse(denoiser: nn.Module, call: Callable[[nn.Module], Tensor]) -> Callable
     return partial(call, semi_structured(denoiser))
 
 
-@stated_precision(fast=False)
+@stated_precision(None)
 def main(
     names: tuple[str, ...] = ("sd3-medium", "sd35-large", "flux1-dev"),
     out: Path = Path("benchmarks/kernels.md"),

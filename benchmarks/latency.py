@@ -163,7 +163,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 WORK = (("flops", 1e9), ("ideal_flops", 1e9), ("memory", 2**20))
 
 
-@devices.stated_precision(fast=False)
+@devices.stated_precision(None)
 def main(
     source: Annotated[Source, Flat],
     sampling: Annotated[Sampling, Flat],

@@ -15,6 +15,7 @@ from eval.images.views import VIEWS, View
 from eval.networks.features import Evaluator
 from eval.networks.inception import Inception
 from eval.sweep.pairing import paired
+from obsdiff import onednn
 from obsdiff.captions.prompts import Prompt, counts_text, prompts_hash
 from obsdiff.devices import stated_precision
 
@@ -30,7 +31,7 @@ def drawn_images(images: Path, dense: Path, prompts: list[Prompt]) -> tuple[Imag
     return own, own.paths(images, prompts), base.paths(dense, prompts)
 
 
-@stated_precision()
+@stated_precision(onednn.SMALL)
 def load_images(
     images: Sequence[Path],
     dense: Sequence[Path],

@@ -14,7 +14,7 @@ from eval.model_metrics import Model
 from eval.results import CellResult, Metric
 from eval.sweep.cells import axes_of, cell_hash, parse
 from eval.sweep.clocked import timed_as
-from obsdiff import registry
+from obsdiff import onednn, registry
 from obsdiff.captions.prompts import Prompt
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
@@ -41,7 +41,7 @@ def made_by(entry: ModuleType, pictures: Images) -> dict[str, Any]:
     return record | {"library": f"{entry.TRAITS.library} {version(entry.TRAITS.library)}"}
 
 
-@stated_precision()
+@stated_precision(onednn.SMALL)
 def measure(
     cell_folder: Path,
     pictures: Images,

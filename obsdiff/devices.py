@@ -96,15 +96,14 @@ def reset_peak_memory(device: "torch.device") -> None:
 
 
 @contextmanager
-def stated_precision(fast: bool = True) -> Iterator[None]:
+def stated_precision(smallest: int | None = onednn.LARGE) -> Iterator[None]:
     """float32 is float32 for the block, and cuDNN takes the same kernels in every run; afterwards all is as it was.
 
     By default torch computes float32 convolutions in TensorFloat-32 (10 bits of mantissa) on a GPU that has it, and
     matrix products too where the process allowed that, on a CPU with AMX in bfloat16.
 
     Args:
-        fast: a CPU's float32 products are oneDNN's where that is faster (obsdiff/onednn.py); False where torch's own
-            are what is timed.
+        smallest: of a CPU's products that oneDNN takes, as onednn.products(); None where torch's own are to be timed.
     """
     import torch
 
@@ -119,7 +118,7 @@ def stated_precision(fast: bool = True) -> Iterator[None]:
         (matmul, "allow_fp16_accumulation", False),
     ]
     stated += [(part, "fp32_precision", "ieee") for part in (*parts, mkldnn.matmul)]
-    with chosen("highest", stated), onednn.products() if fast else nullcontext():
+    with chosen("highest", stated), onednn.products(smallest) if smallest else nullcontext():
         yield
 
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = 1 << 21
+SMALL = 1 << 21
 """multiply-adds of a product from which its own kernel pays for the longer call"""
+LARGE = 1 << 30
+"""multiply-adds that no product of a model as small as the zoo's has: its masks stay the same on every processor"""
 ROWS = 512
 """of a product that is added to a matrix at once; with them the sums stay in the processor's cache"""
 
@@ -44,29 +46,40 @@ def cpuinfo(field: str) -> str | None:
 
 
 @contextmanager
-def products() -> Iterator[None]:
+def products(smallest: int) -> Iterator[None]:
     """torch's products of large float32 matrices on the CPU are oneDNN's for the block, where that is faster.
 
     All others, of other dtypes and with `out`, and the autograd of all, are as without it.
+
+    Args:
+        smallest: SMALL, or LARGE where a mask is decided, which rounding can change.
     """
     if not faster():
         yield
         return
     from torch.library import _scoped_library
 
-    with _scoped_library("aten", "IMPL") as library:
-        for kernel in (mm, addmm, addmm_):
-            library.impl(kernel.__name__, kernel, "CPU", allow_override=True)
-        yield
+    limits.append(smallest)
+    try:
+        with _scoped_library("aten", "IMPL") as library:
+            for kernel in (mm, addmm, addmm_):
+                library.impl(kernel.__name__, kernel, "CPU", allow_override=True)
+            yield
+    finally:
+        limits.pop()
 
 
-def large(x: "Tensor", y: "Tensor", *others: "Tensor") -> bool:
-    """Whether oneDNN takes x @ y and does so faster."""
+limits: list[int] = []
+"""the smallest product of every block that has begun; the innermost counts"""
+
+
+def fits(x: "Tensor", y: "Tensor", *others: "Tensor") -> bool:
+    """Whether x @ y is large enough, and a product that oneDNN has."""
     import torch
 
     return (
         x.dim() == y.dim() == 2
-        and x.shape[0] * x.shape[1] * y.shape[1] >= SMALLEST
+        and x.shape[0] * x.shape[1] * y.shape[1] >= limits[-1]
         and x.shape[1] == y.shape[0]
         and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in (x, y, *others))
     )
@@ -83,20 +96,20 @@ def product(x: "Tensor", y: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
 
 
 def dense(matrix: "Tensor") -> "Tensor":
-    """The matrix without gaps between rows or columns; a second factor with gaps is given to a slow reference kernel."""
+    """The matrix without gaps between rows or columns; a second factor with gaps goes to a slow reference kernel."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def mm(self: "Tensor", mat2: "Tensor") -> "Tensor":
     import torch
 
-    return product(self, mat2) if large(self, mat2) else torch.mm(self, mat2, out=self.new_empty(0))
+    return product(self, mat2) if fits(self, mat2) else torch.mm(self, mat2, out=self.new_empty(0))
 
 
 def addmm(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1) -> "Tensor":
     import torch
 
-    if large(mat1, mat2, self) and self.shape == mat2.shape[1:] and beta == alpha == 1:
+    if fits(mat1, mat2, self) and self.shape == mat2.shape[1:] and beta == alpha == 1:
         return product(mat1, mat2, self)
     return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self.new_empty(0))
 
@@ -109,7 +122,7 @@ def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, a
         raise RuntimeError(
             f"Bad in-place call: input tensor size {[*self.shape]} and output tensor size {size} should match"
         )
-    if not large(mat1, mat2, self) or beta != 1:
+    if not fits(mat1, mat2, self) or beta != 1:
         return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self)
     mat2 = dense(mat2)
     for part, factor in zip(self.split(ROWS), mat1.split(ROWS), strict=True):

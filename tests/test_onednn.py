@@ -55,7 +55,7 @@ def assert_near(found: torch.Tensor, exact: torch.Tensor, inner: int) -> None:
 def test_every_layout_gives_the_product(left, right, taken):
     x, y = views(176, 144, 1)[left], views(144, 192, 2)[right]
     for bias in (drawn(192, seed=3), drawn(1).expand(192), drawn(384, seed=3)[::2]):
-        with onednn.products():
+        with onednn.products(onednn.SMALL):
             found, added = torch.mm(x, y), torch.addmm(bias, x, y)
         assert_near(found, x.double() @ y.double(), 144)
         assert_near(added, x.double() @ y.double() + bias.double(), 144)
@@ -85,9 +85,8 @@ def test_products_are_added_in_place(rows, inner, columns, alpha, layout, parts)
     total, x, y = whole[1:, 2:], views(rows, inner, 5)[layout], drawn(inner, columns, seed=6)
     exact = total.double() + alpha * (x.double() @ y.double())
     edge = whole[0].clone(), whole[:, :2].clone()
-    with pytest.MonkeyPatch.context() as patch, onednn.products():
+    with pytest.MonkeyPatch.context() as patch, onednn.products(1):
         patch.setattr(onednn, "ROWS", -(-rows // parts))
-        patch.setattr(onednn, "SMALLEST", 1)
         assert total.addmm_(x, y, alpha=alpha) is total
     assert_near(total, exact, 2 * inner)
     assert torch.equal(whole[0], edge[0]) and torch.equal(whole[:, :2], edge[1])
@@ -101,22 +100,25 @@ def test_gradients_are_those_of_torch(taken):
 
     expected = gradients()
     assert not taken
-    with onednn.products():
+    with onednn.products(onednn.SMALL):
         found = gradients()
     assert len(taken) == 3, "of the call and of both factors"
     for own, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_it_ends_with_the_outermost_block(taken):
+def test_it_ends_with_the_block(taken):
+    """A block in another has its own smallest product; after an error, the outer one's counts again."""
     x = drawn(SIDE, SIDE)
-    with devices.stated_precision():
+    with devices.stated_precision(onednn.SMALL):
         with pytest.raises(KeyError), devices.stated_precision():
+            x @ x
             raise KeyError
+        assert not taken
         x @ x
         assert taken == [(SIDE,) * 3]
     x @ x
-    with devices.stated_precision(fast=False):
+    with devices.stated_precision(None):
         x @ x
     assert len(taken) == 1
 
@@ -124,7 +126,7 @@ def test_it_ends_with_the_outermost_block(taken):
 def test_small_products_and_other_dtypes_are_torchs(taken):
     cases = [(drawn(8, SIDE), drawn(SIDE, 8)), (drawn(SIDE, SIDE).double(),) * 2, (drawn(SIDE, SIDE).bfloat16(),) * 2]
     expected = [x @ y for x, y in cases]
-    with onednn.products():
+    with onednn.products(onednn.SMALL):
         found = [x @ y for x, y in cases]
         scaled = torch.addmm(drawn(SIDE), drawn(SIDE, SIDE), drawn(SIDE, SIDE), beta=2, alpha=0.5)
     assert not taken and all(map(torch.equal, found, expected))
@@ -147,7 +149,7 @@ def test_small_products_and_other_dtypes_are_torchs(taken):
 def test_what_torch_refuses_is_refused_in_its_words(wrong):
     with pytest.raises((RuntimeError, IndexError)) as expected:
         wrong()
-    with onednn.products(), pytest.raises(expected.type) as found:
+    with onednn.products(onednn.SMALL), pytest.raises(expected.type) as found:
         wrong()
     assert str(found.value) == str(expected.value)
 

@@ -19,7 +19,7 @@ from eval.images.manifest import MANIFEST, Entry, ImagesManifest, read_manifest,
 from eval.images.saving import Saver, save
 from eval.images.shards import record_of, share
 from eval.sweep.cells import cell_hash
-from obsdiff import models, registry
+from obsdiff import models, onednn, registry
 from obsdiff.captions.prompts import Prompt, prompts_hash
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.devices import stated_precision
@@ -58,7 +58,7 @@ def identity(
     )
 
 
-@stated_precision()
+@stated_precision(onednn.SMALL)
 @torch.no_grad()
 def generate(
     pipe: Any,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eval.images.trajectories import Batch, encoded
 from eval.model_metrics import Deviation
-from obsdiff import models
+from obsdiff import models, onednn
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.pruned import Pruned
 from obsdiff.checkpoints.swapping import DENSE, Swaps, swapping
@@ -77,7 +77,7 @@ class Watch:
             handle.remove()
 
 
-@stated_precision()
+@stated_precision(onednn.SMALL)
 @torch.no_grad()
 def deviation(pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Deviation:
     """Relative squared errors ‖pruned − dense‖² / ‖dense‖² of blocks and latents, summed over prompts before dividing.

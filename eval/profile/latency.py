@@ -85,7 +85,7 @@ def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
     return quartiles([b / o for b, o in zip(base, other, strict=True)])
 
 
-@devices.stated_precision(fast=False)
+@devices.stated_precision(None)
 @torch.no_grad()
 def latency(
     pipe: Any,

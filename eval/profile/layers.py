@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from eval.images.trajectories import encoded
 from eval.model_metrics import MeasuredLayer
 from eval.profile.work import nbytes
-from obsdiff import matrices, models, packages
+from obsdiff import matrices, models, onednn, packages
 from obsdiff.captions.prompts import Prompt
 from obsdiff.checkpoints.pruned import Checkpoint, Pruned
 from obsdiff.devices import stated_precision
@@ -20,7 +20,7 @@ from obsdiff.sampling import Sampling
 from obsdiff.surgery import State
 
 
-@stated_precision()
+@stated_precision(onednn.SMALL)
 @torch.no_grad()
 def layer_errors(
     pipe: Any, pruned: Pruned, prompts: Sequence[Prompt], sampling: Sampling, seed: int
