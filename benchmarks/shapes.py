@@ -92,6 +92,7 @@ def pipeline(model: str, blocks: int | None = None, device: str = "cpu") -> Any:
         network = getattr(diffusers, family.TRAITS.network).from_config(config).to(torch.bfloat16)
     vae = configuration(source, "vae/config.json")
     small = {"block_out_channels": [8] * len(vae["block_out_channels"]), "norm_num_groups": 4, "layers_per_block": 1}
+    small["shift_factor"] = 0.0  # the pipelines add it
     parts: dict[str, Any] = {
         family.TRAITS.denoiser: filled(network, device),
         "vae": diffusers.AutoencoderKL.from_config(vae | small).to(torch.bfloat16).eval(),

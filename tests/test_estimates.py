@@ -264,8 +264,8 @@ def test_models_and_sparsities_have_a_best_each():
         for method, value in (("wanda", 1.0), ("random", 2.0))
     ]
     analysis = Analysis([*rows, record(cell("magnitude", "0.90"), fid=1.0)])
-    found = [best_of(group, analysis.configurations, "fid") for group in groups(analysis.configurations)]
-    assert [one and one.method for one in found] == ["wanda"] * 4 + [None]
+    found = [best_of(group, "fid") for group in groups(analysis.configurations.values())]
+    assert [one and one.cell.method for one in found] == ["wanda"] * 4 + [None]
     assert analysis.comparisons == []
 
 

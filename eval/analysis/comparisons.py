@@ -1,15 +1,14 @@
 """Which configurations a metric tells apart: from the best, OBS-Diff, the dense model, and their method unchanged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
 
 from eval.analysis import shown
-from eval.analysis.configurations import Configurations, Paired
-from eval.analysis.estimates import measured
-from eval.sweep.cells import AXES, PLAIN, Cell, named
+from eval.analysis.configurations import Configuration, Configurations, Paired
+from eval.sweep.cells import AXES, PLAIN
 
 GROUP = ("model", "pattern", "sparsity", "sampling")
 BASE = "obs_diff"
@@ -30,43 +29,37 @@ class Comparison:
             same method with no options or calibration of its own.
     """
 
-    first: Cell
-    second: Cell
+    first: Configuration
+    second: Configuration
     against: Against
     metric: str
     paired: Paired
 
 
-def groups(configurations: Configurations) -> list[list[Cell]]:
+def groups(configurations: Iterable[Configuration]) -> list[list[Configuration]]:
     """Pruned configurations that share model, pattern, sparsity and sampling."""
-    found: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in configurations:
-        if float(cell.sparsity) > 0:
-            found.setdefault(tuple(getattr(cell, axis) for axis in GROUP), []).append(cell)
+    found: dict[tuple[str, ...], list[Configuration]] = {}
+    for one in configurations:
+        if one.cell.amount > 0:
+            found.setdefault(tuple(getattr(one.cell, axis) for axis in GROUP), []).append(one)
     return list(found.values())
 
 
-def best_of(group: Sequence[Cell], configurations: Configurations, name: str) -> Cell | None:
+def best_of(group: Sequence[Configuration], name: str) -> Configuration | None:
     """The best mean over seeds; None of fewer than two that have measured it, and where no direction is better."""
-    known = [cell for cell in group if measured(configurations[cell], name)]
+    known = [(found.value, one) for one in group if (found := one.estimate(name)) is not None]
     if len(known) < 2:
         return None
-    higher = configurations[known[0]][0].metrics[name].higher_is_better
+    higher = known[0][1][0].metrics[name].higher_is_better
     if higher is None:
         return None
-
-    def value(cell: Cell) -> float:
-        found = configurations[cell].estimate(name)
-        assert found is not None
-        return found.value
-
-    return (max if higher else min)(known, key=value)
+    return (max if higher else min)(known, key=lambda each: each[0])[1]
 
 
-def base_of(group: Sequence[Cell], configurations: Configurations) -> Cell | None:
+def base_of(group: Sequence[Configuration]) -> Configuration | None:
     """The first OBS-Diff configuration, else that of the best FID."""
-    own = next((cell for cell in group if cell.method == BASE), None)
-    return own or best_of(group, configurations, "fid")
+    own = next((one for one in group if one.cell.method == BASE), None)
+    return own or best_of(group, "fid")
 
 
 def comparisons(configurations: Configurations) -> list[Comparison]:
@@ -78,25 +71,28 @@ def comparisons(configurations: Configurations) -> list[Comparison]:
     """
     return [
         Comparison(first, second, against, name, found)
-        for group in groups(configurations)
+        for group in groups(configurations.values())
         for name in shown.measured()
         for first, second, against in pairs_of(group, configurations, name)
-        if (found := configurations[first].minus(configurations[second], name)) is not None
+        if (found := first.minus(second, name)) is not None
     ]
 
 
-def pairs_of(group: Sequence[Cell], configurations: Configurations, name: str) -> Iterator[tuple[Cell, Cell, Against]]:
-    best, base = best_of(group, configurations, name), base_of(group, configurations)
-    for cell in group:
-        plain = replace(cell, options=PLAIN, calibration=PLAIN)
-        if plain in group and plain not in (cell, base):
-            yield cell, plain, "plain"
-        if best is not None and cell != best:
-            yield cell, best, "best"
-        if base is not None and cell != base:
-            yield cell, base, "base"
-        if name in shown.names("quality") and cell.dense() in configurations:
-            yield cell, cell.dense(), "dense"
+def pairs_of(
+    group: Sequence[Configuration], configurations: Configurations, name: str
+) -> Iterator[tuple[Configuration, Configuration, Against]]:
+    best, base = best_of(group, name), base_of(group)
+    for one in group:
+        plain = configurations.get(replace(one.cell, options=PLAIN, calibration=PLAIN))
+        if plain is not None and plain not in (one, base):
+            yield one, plain, "plain"
+        if best not in (one, None):
+            yield one, best, "best"
+        if base not in (one, None):
+            yield one, base, "base"
+        dense = configurations.get(one.cell.dense())
+        if dense is not None and name in shown.names("quality"):
+            yield one, dense, "dense"
 
 
 def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
@@ -108,7 +104,7 @@ def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
     for one in found:
         paired = one.paired
         low, high = paired.difference.interval or (float("nan"),) * 2
-        axes = [getattr(one.first, axis) for axis in AXES if axis != "seed"]
-        about = [one.against, named(one.second, "seed"), one.metric, paired.seeds, *paired.means]
+        axes = [getattr(one.first.cell, axis) for axis in AXES if axis != "seed"]
+        about = [one.against, one.second.label(), one.metric, paired.seeds, *paired.means]
         lines.append([*axes, *about, paired.difference.value, low, high, paired.significant])
     return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import overload
 
 from eval.analysis import estimates
 from eval.analysis.estimates import Estimate
 from eval.results import CellResult
-from eval.sweep.cells import Cell
+from eval.sweep.cells import Cell, named
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Configuration(Sequence[CellResult]):
     def __getitem__(self, place: slice) -> list[CellResult]: ...
     def __getitem__(self, place: int | slice) -> CellResult | list[CellResult]:
         return self.records[place]
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The axes; of the seed nothing."""
+        return replace(self.records[0].cell, seed="")
+
+    def label(self, *without: str) -> str:
+        """The axes that say something, but the seed and those given; see cells.named()."""
+        return named(self.cell, "seed", *without)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eval.analysis.configurations import Configuration, Configurations
 from eval.results import CellResult, Metric
-from eval.sweep.cells import PLAIN, Cell, chosen, named
+from eval.sweep.cells import PLAIN, Cell, chosen
 
 FLOOR = "random"
 """the method that is below all others, and would flatten their differences on a common axis"""
@@ -49,14 +49,14 @@ def settings(groups: Configurations) -> list[Setting]:
     """All settings in the order of their first pruned cell; a sweep of dense cells alone has one a model."""
     dense = {(cell.model, cell.sampling): group for cell, group in groups.items() if cell.method == "dense"}
     pruned = {cell: group for cell, group in groups.items() if cell.method != "dense"}
-    apart = ["sparsity", "pattern", "sampling", "seed", *constant(pruned)]
+    apart = ["sparsity", "pattern", "sampling", *constant(pruned)]
     found: dict[tuple[str, str, str], Setting] = {}
     for cell in pruned or groups:
         key = (cell.model, cell.pattern, cell.sampling)
         setting = found.setdefault(key, Setting(*key))
         setting.dense = dense.get((cell.model, cell.sampling), setting.dense)
         if cell in pruned:
-            setting.lines.setdefault(named(cell, *apart), {})[float(cell.sparsity)] = pruned[cell]
+            setting.lines.setdefault(pruned[cell].label(*apart), {})[cell.amount] = pruned[cell]
     for setting in found.values():
         setting.lines = {label: dict(sorted(line.items())) for label, line in setting.lines.items()}
     return list(found.values())

@@ -5,7 +5,7 @@ from math import floor, log10
 
 from tabulate import tabulate
 
-from eval.analysis.configurations import Configurations
+from eval.analysis.configurations import Configuration
 from eval.analysis.estimates import Estimate
 from eval.report.words import marked
 from eval.sweep.cells import AXES, Cell
@@ -17,9 +17,10 @@ def table(columns: dict[str, list[str]]) -> str:
     return tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
 
 
-def axes_columns(cells: Sequence[Cell], configurations: Configurations) -> dict[str, list[str]]:
+def axes_columns(rows: Sequence[Configuration], every: Sequence[Configuration]) -> dict[str, list[str]]:
     """The axes that tell all configurations apart, of some of them."""
-    return {axis: [marked(getattr(cell, axis)) for cell in cells] for axis in axes_shown(list(configurations))}
+    cells = [row.cell for row in rows]
+    return {axis: [marked(getattr(cell, axis)) for cell in cells] for axis in axes_shown([one.cell for one in every])}
 
 
 def axes_shown(cells: Sequence[Cell]) -> list[str]:
@@ -32,18 +33,18 @@ def axes_shown(cells: Sequence[Cell]) -> list[str]:
             rest.setdefault(others, set()).add(getattr(cell, axis))
         return max(map(len, rest.values())) > 1
 
-    several = len({cell.pattern for cell in cells if float(cell.sparsity) > 0}) > 1
+    several = len({cell.pattern for cell in cells if cell.amount > 0}) > 1
     shown = {"method", "sparsity", *(axis for axis in AXES if differ(axis)), *(["pattern"] if several else [])}
     return [axis for axis in AXES if axis in shown]
 
 
-def measured_names(cells: Sequence[Cell], configurations: Configurations, names: Sequence[str]) -> list[str]:
-    return [n for n in names if any(n in r.metrics for cell in cells for r in configurations[cell])]
+def measured_names(rows: Sequence[Configuration], names: Sequence[str]) -> list[str]:
+    return [name for name in names if any(name in record.metrics for row in rows for record in row)]
 
 
-def title(cells: Sequence[Cell], configurations: Configurations, name: str) -> str:
+def title(rows: Sequence[Configuration], name: str) -> str:
     """`FID (evaluator features) ↓`, with a mark where a value of it has a warning."""
-    found = [r.metrics[name] for cell in cells for r in configurations[cell] if name in r.metrics]
+    found = [record.metrics[name] for row in rows for record in row if name in record.metrics]
     arrow = {True: " ↑", False: " ↓", None: ""}[found[0].higher_is_better]
     units = " or ".join(dict.fromkeys(metric.unit for metric in found))
     warned = f" {WARNED}" if any(metric.warning for metric in found) else ""

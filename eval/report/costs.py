@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.analysis import shown
-from eval.analysis.configurations import Configuration, Configurations
+from eval.analysis.configurations import Configuration
 from eval.analysis.timings import AS_DENSE, as_dense, zeros_of
 from eval.model_metrics import Model
 from eval.report.columns import axes_columns, formatted, measured_names, table, title
@@ -22,17 +22,17 @@ NOTE = (
 )
 
 
-def cost(cells: Sequence[Cell], configurations: Configurations) -> str:
+def cost(rows: Sequence[Configuration]) -> str:
     """Means over seeds; a time that is the dense model's says so, and below that model stands what zeros take."""
-    names = measured_names(cells, configurations, shown.names("cost"))
-    axes = axes_columns(cells, configurations)
-    columns: dict[str, list[str]] = {key: [] for key in (*axes, *(title(cells, configurations, n) for n in names))}
-    zeros = zeros_shown(cells, configurations)
-    for row, cell in enumerate(cells):
-        line = [texts[row] for texts in axes.values()] + [text_of(configurations[cell], name) for name in names]
-        lines = [line]
-        if (found := zeros.get(cell)) is not None:
-            lines.append([zeros_axis(axis, cell, found) for axis in axes] + [zeros_text(found, name) for name in names])
+    names = measured_names(rows, shown.names("cost"))
+    axes = axes_columns(rows, rows)
+    columns: dict[str, list[str]] = {key: [] for key in (*axes, *(title(rows, name) for name in names))}
+    zeros = {row.cell: found for row, found in zeros_shown(rows)}
+    for place, row in enumerate(rows):
+        lines = [[texts[place] for texts in axes.values()] + [text_of(row, name) for name in names]]
+        if (found := zeros.get(row.cell)) is not None:
+            own = [zeros_axis(axis, row.cell, found) for axis in axes]
+            lines.append(own + [zeros_text(found, name) for name in names])
         for one in lines:
             for column, text in zip(columns.values(), one, strict=True):
                 column.append(text)
@@ -48,11 +48,12 @@ def text_of(records: Configuration, name: str) -> str:
     return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
 
 
-def zeros_shown(cells: Sequence[Cell], configurations: Configurations) -> dict[Cell, Zeros]:
-    """Dense configurations beside which others stand as dense → what was measured of zeros on them."""
-    masked = [cell for cell in cells if any(as_dense(configurations[cell], name) for name in clocked_names())]
-    shown = {(cell.model, cell.sampling) for cell in masked}
-    return {c: zeros for c in cells if (c.model, c.sampling) in shown and (zeros := zeros_of(configurations[c]))}
+def zeros_shown(rows: Sequence[Configuration]) -> list[tuple[Configuration, Zeros]]:
+    """Dense configurations beside which others stand as dense, and what was measured of zeros on them."""
+    masked = [row.cell for row in rows if any(as_dense(row, name) for name in clocked_names())]
+    beside = {(cell.model, cell.sampling) for cell in masked}
+    found = [(row, zeros_of(row)) for row in rows if (row.cell.model, row.cell.sampling) in beside]
+    return [(row, zeros) for row, zeros in found if zeros]
 
 
 def zeros_axis(axis: str, cell: Cell, zeros: Zeros) -> str:

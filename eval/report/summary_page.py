@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from eval.analysis import shown
 from eval.analysis.analysis import Analysis
 from eval.analysis.comparisons import Against, Comparison, best_of, groups
-from eval.analysis.configurations import Configurations
+from eval.analysis.configurations import Configuration
 from eval.analysis.groups import constant
 from eval.images.manifest import FAULTS
 from eval.report.columns import WARNED, axes_columns, measured_names, table, title, with_interval
 from eval.report.costs import cost
 from eval.report.words import code, marked
 from eval.results import CellResult
-from eval.sweep.cells import Cell, named
 from obsdiff.captions.prompts import counts_text
 
 IN_SHORT = "In short"
@@ -44,26 +43,23 @@ def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
     Args:
         answers: paragraphs that say in words what the tables show.
     """
-    configurations, found = analysis.configurations, analysis.comparisons
-    cells = by_pattern(list(configurations))
-    pruned = [cell for cell in cells if float(cell.sparsity) > 0]
-    tied = {(c.first, c.against, c.metric) for c in found if not c.paired.significant}
-    notes = list(warnings(configurations))
+    rows = by_pattern(list(analysis.configurations.values()))
+    pruned = [row for row in rows if row.cell.amount > 0]
+    tied = {(c.first, c.against, c.metric) for c in analysis.comparisons if not c.paired.significant}
     short = [f"## {IN_SHORT}", *answers] if answers else []
-    parts = ["# Summary", *head(configurations), *short]
-    parts += ["## Quality", quality(cells, configurations, shown.names("quality"), tied), *notes]
+    parts = ["# Summary", *head(rows, analysis.records[0]), *short]
+    parts += ["## Quality", quality(rows, rows, shown.names("quality"), tied), *warnings(analysis)]
     if pruned:
-        table_of = quality(pruned, configurations, shown.names("similarity"), tied)
-        parts += ["## Similarity to the dense model", SIMILARITY, table_of]
-    if measured_names(cells, configurations, shown.names("references")):
+        parts += ["## Similarity to the dense model", SIMILARITY]
+        parts += [quality(pruned, rows, shown.names("similarity"), tied)]
+    if measured_names(rows, shown.names("references")):
         names = ("fid", *shown.names("references"))
-        parts += ["## FID by reference", REFERENCES, quality(cells, configurations, names, tied)]
-    parts += [*differences(cells, configurations, found), "## Cost", cost(cells, configurations)]
+        parts += ["## FID by reference", REFERENCES, quality(rows, rows, names, tied)]
+    parts += [*differences(rows, analysis.comparisons), "## Cost", cost(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def head(configurations: Configurations) -> Iterator[str]:
-    first = next(iter(configurations.values()))[0]
+def head(configurations: Sequence[Configuration], first: CellResult) -> Iterator[str]:
     about = first.provenance
     own = about.get("fid_features")
     network = f", FID and KID on the features of {code(own['name'])}" if own else ""
@@ -77,19 +73,22 @@ def head(configurations: Configurations) -> Iterator[str]:
     yield MARKS
 
 
-def warnings(configurations: Configurations) -> Iterator[str]:
+def warnings(analysis: Analysis) -> Iterator[str]:
     """What metrics of a model warn of, once each."""
     found = {
         f"{WARNED} {metric.title} of {marked(record.cell.model)}: {metric.warning}."
-        for records in configurations.values()
-        for record in records
+        for record in analysis.records
         for metric in record.metrics.values()
         if metric.warning
     }
     yield from sorted(found)
-    unsound = [(cell, counts) for cell, records in configurations.items() if (counts := faults(records))]
+    every = analysis.configurations.values()
+    unsound = [(configuration, counts) for configuration in every if (counts := faults(configuration))]
     if unsound:
-        each = "; ".join(f"{marked(name_of(cell, configurations))} {faults_text(counts)}" for cell, counts in unsound)
+        several = len({configuration.cell.model for configuration in every}) > 1
+        labels = [f"{c.cell.model} {c.label()}" if several else c.label() for c, _ in unsound]
+        counted = [faults_text(counts) for _, counts in unsound]
+        each = "; ".join(f"{marked(label)} {text}" for label, text in zip(labels, counted, strict=True))
         yield (
             f"{UNSOUND} Not every image shows something: {each}. Black, of one colour, not finite before rounding or "
             "flagged by a safety checker, they count in every metric as they are."
@@ -109,66 +108,64 @@ def faults_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind.replace('non_', 'not ')}" for kind, count in counts.items())
 
 
-def name_of(cell: Cell, configurations: Configurations) -> str:
-    """The label of a configuration, after its model where there are several."""
-    several = len({other.model for other in configurations}) > 1
-    return f"{cell.model} {named(cell, 'seed')}" if several else named(cell, "seed")
-
-
-def by_pattern(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells of one pattern and sparsity together, where there are several patterns; else as they are."""
-    patterns = list(dict.fromkeys(cell.pattern for cell in cells if float(cell.sparsity) > 0))
+def by_pattern(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Those of one pattern and sparsity together, where there are several patterns; else as they are."""
+    patterns = list(dict.fromkeys(one.cell.pattern for one in configurations if one.cell.amount > 0))
     if len(patterns) < 2:
-        return list(cells)
-    models = list(dict.fromkeys(cell.model for cell in cells))
+        return list(configurations)
+    models = list(dict.fromkeys(one.cell.model for one in configurations))
 
-    def place(cell: Cell) -> tuple[int, int, float]:
-        pruned = float(cell.sparsity) > 0
-        return models.index(cell.model), 1 + patterns.index(cell.pattern) if pruned else 0, float(cell.sparsity)
+    def place(one: Configuration) -> tuple[int, int, float]:
+        cell = one.cell
+        return models.index(cell.model), 1 + patterns.index(cell.pattern) if cell.amount > 0 else 0, cell.amount
 
-    return sorted(cells, key=place)
+    return sorted(configurations, key=place)
 
 
 def quality(
-    cells: Sequence[Cell], configurations: Configurations, names: Sequence[str], tied: Collection[tuple[Cell, str, str]]
+    rows: Sequence[Configuration],
+    every: Sequence[Configuration],
+    names: Sequence[str],
+    tied: Collection[tuple[Configuration, str, str]],
 ) -> str:
     """A row per configuration, its images, and metrics with their intervals and marks."""
-    columns = {"images": [pictures(configurations[cell]) for cell in cells]}
-    for name in measured_names(cells, configurations, names):
-        best = {best_of(group, configurations, name) for group in groups(configurations)}
+    columns = {"images": [pictures(row) for row in rows]}
+    for name in measured_names(rows, names):
+        best = {best_of(group, name) for group in groups(every)}
         texts = []
-        for cell in cells:
-            found = configurations[cell].estimate(name)
-            text = "" if found is None else with_interval(found, cell in best)
-            if (cell, "best", name) in tied:
+        for row in rows:
+            found = row.estimate(name)
+            text = "" if found is None else with_interval(found, row in best)
+            if (row, "best", name) in tied:
                 text += f" {TIED}"
-            if name in shown.names("quality") and (cell, "dense", name) in tied:
+            if name in shown.names("quality") and (row, "dense", name) in tied:
                 text += f" {AS_DENSE}"
             texts.append(text)
-        columns[title(cells, configurations, name)] = texts
-    return table(axes_columns(cells, configurations) | columns)
+        columns[title(rows, name)] = texts
+    return table(axes_columns(rows, every) | columns)
 
 
-def differences(cells: Sequence[Cell], configurations: Configurations, found: Sequence[Comparison]) -> Iterator[str]:
+def differences(every: Sequence[Configuration], found: Sequence[Comparison]) -> Iterator[str]:
     """A heading and a table of each configuration minus its group's base and its plain one; empty without any."""
     known = {(c.first, c.against, c.metric): c for c in found if c.against in MINUS}
     other = {(c.first, c.against): c.second for c in known.values()}
-    pairs = [(cell, against) for cell in cells for against in MINUS if (cell, against) in other]
+    pairs = [(one, against) for one in every for against in MINUS if (one, against) in other]
     if not pairs:
         return
-    rows = [cell for cell, _ in pairs]
-    apart = ("seed", "pattern", "sparsity", "sampling", *(a for a in constant(configurations) if a != "weighting"))
-    columns = {"minus": [marked(named(other[pair], *apart)) for pair in pairs]}
-    for name in measured_names(rows, configurations, shown.headlines()):
+    rows = [one for one, _ in pairs]
+    same = constant(one.cell for one in every)
+    apart = ("pattern", "sparsity", "sampling", *(axis for axis in same if axis != "weighting"))
+    columns = {"minus": [marked(other[pair].label(*apart)) for pair in pairs]}
+    for name in measured_names(rows, shown.headlines()):
         texts = []
         for pair in pairs:
             one = known.get((*pair, name))
             mark = "" if one is None or one.paired.significant else f" {TIED}"
             texts.append("" if one is None else with_interval(one.paired.difference, signed=True) + mark)
-        columns[title(cells, configurations, name)] = texts
+        columns[title(rows, name)] = texts
     yield "## Paired differences"
     yield f"Each row minus another of its group; {TIED}: the interval contains 0. differences.csv has all of them."
-    yield table(axes_columns(rows, configurations) | columns)
+    yield table(axes_columns(rows, every) | columns)
 
 
 def pictures(records: Sequence[CellResult]) -> str:
