@@ -96,8 +96,10 @@ def product(x: "Tensor", y: "Tensor", bias: "Tensor | None" = None) -> "Tensor":
 
 
 def dense(matrix: "Tensor") -> "Tensor":
-    """The matrix without gaps between rows or columns; a second factor with gaps goes to a slow reference kernel."""
-    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
+    """The matrix in its order, without gaps between rows or columns; with them oneDNN takes a slow reference kernel."""
+    if matrix.is_contiguous() or matrix.t().is_contiguous():
+        return matrix
+    return matrix.t().contiguous().t() if matrix.stride(0) == 1 else matrix.contiguous()
 
 
 def mm(self: "Tensor", mat2: "Tensor") -> "Tensor":
@@ -126,5 +128,5 @@ def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, a
         return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self)
     mat2 = dense(mat2)
     for part, factor in zip(self.split(ROWS), mat1.split(ROWS), strict=True):
-        part.add_(product(factor, mat2), alpha=alpha)
+        part.add_(product(dense(factor), mat2), alpha=alpha)
     return self
