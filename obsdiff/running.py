@@ -83,6 +83,10 @@ class Run:
             parts = (self.pipe, self.stage, spec, self.clock, trajectory, shared, folder, self.chosen)
             measure = measuring.begin(*parts)
         self.allocated = self.saved.restore(self.denoiser, anew)
+        if trajectory and trajectory.spent and not shared and not self.saved.done:  # else the last package has it
+            for name in ("sample", "total"):
+                self.report.seconds[name] = self.report.seconds.get(name, 0.0) + trajectory.spent
+            self.report.peak_memory_bytes = max(self.report.peak_memory_bytes, trajectory.peak)
         return measure
 
     def allocate(self) -> Mapping[Target, Sequence[float]]:

@@ -3,7 +3,9 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from conftest import PROMPTS, SAMPLING, spec_of
 
 from obsdiff import calibrate, models, prune, registry
 from obsdiff.__main__ import main
-from obsdiff.calibration import sharing
+from obsdiff.calibration import sharing, trajectory
 from obsdiff.calibration.runs import Calibration
 from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.errors import SpecError
@@ -193,14 +195,42 @@ def test_packages_without_their_trajectory_are_made_again(tmp_path, monkeypatch,
     assert "batch-1.safetensors is damaged" in said and "sampling run is not there any more" in said
 
 
-def killed_after(count: int):
+def test_time_of_a_sampling_run_that_is_taken_up_is_counted_once(tmp_path, monkeypatch):
+    """By another calibration into the folder, and by a run that goes on; a run that goes on twice counts it once."""
+    wanted = spec(packages="sequential")
+    with monkeypatch.context() as patch:
+        patch.setattr(trajectory, "time", SimpleNamespace(perf_counter=count(step=1000).__next__))
+        calibrate(tiny(), wanted, tmp_path / "shared")
+        patch.setattr("obsdiff.running.allocate", killed)
+        with pytest.raises(Killed):
+            prune(tiny(), wanted, tmp_path / "own")
+    batches = -(-len(PROMPTS) // SHORT.batch_size)
+    first = sharing.read_record(tmp_path / "shared")
+    calibrate(tiny(), wanted, tmp_path / "shared")
+    again = sharing.read_record(tmp_path / "shared")
+    assert first["seconds"] < 1000 * batches < again["seconds"] < 1000 * batches + 500
+    assert again["peak_memory_bytes"] >= first["peak_memory_bytes"]
+    with monkeypatch.context() as patch:
+        patch.setattr("obsdiff.checkpoints.progress.Progress.keep", killed_after(2))
+        with pytest.raises(Killed):
+            prune(tiny(), wanted, tmp_path / "own")
+    found = prune(tiny(), wanted, tmp_path / "own").seconds
+    for name in ("sample", "total"):
+        assert 1000 * batches <= found[name] < 1000 * batches + 500, found
+
+
+def killed(*args, **more):
+    raise Killed
+
+
+def killed_after(packages: int):
     from obsdiff.checkpoints.progress import Progress
 
     keep = Progress.keep
 
     def dying(self, *args) -> None:
         keep(self, *args)
-        if self.done == count:
+        if self.done == packages:
             raise Killed
 
     return dying

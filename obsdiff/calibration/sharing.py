@@ -67,7 +67,7 @@ def calibrate(pipe: Any, spec: PruneSpec, folder: str | Path, base: Identity | N
 
 def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity | None = None) -> Path:
     """calibrate() into a folder that is claimed already."""
-    started = time.perf_counter()
+    started, peak = time.perf_counter(), 0
     require_calibrating(spec)
     guard.check(pipe, spec.sampling, convolutions=True)
     base = base or identity_of(pipe)
@@ -82,11 +82,13 @@ def write_calibration(pipe: Any, spec: PruneSpec, folder: Path, base: Identity |
             if not trajectory.complete:
                 trajectory.record(encoded(pipe, stage, spec), models.denoiser_of(pipe))
             about |= {"steps": trajectory.steps}
+            started, peak = started - trajectory.spent, trajectory.peak
         else:
             for path in files_of(folder):
                 path.unlink()
             about |= summed(pipe, stage, spec, folder)
-        about |= {"seconds": time.perf_counter() - started, "peak_memory_bytes": peak_memory(stage.device)}
+        peak = max(peak, peak_memory(stage.device))
+        about |= {"seconds": time.perf_counter() - started, "peak_memory_bytes": peak}
     write_json(folder / RECORD, seal(json.loads(json.dumps(about))))
     return folder
 

@@ -8,6 +8,7 @@ stay in CPU memory.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from obsdiff.calibration.calls import Call, Recorder, placed, unfold
 from obsdiff.calibration.runs import Calibration, Steps, begun, blamed, check, summing, where
 from obsdiff.errors import SpecError
 from obsdiff.packages import Group
+from obsdiff.report import peak_memory
 from obsdiff.sampling import steps_of
 from obsdiff.solver.statistics import Statistic
 from obsdiff.spec import PruneSpec, stated
@@ -30,7 +32,7 @@ from obsdiff.storage.tensors import read_tensors, write_tensors
 RECORD = "trajectory.json"
 GOLDEN = (5**0.5 - 1) / 2
 FILES = "batch-*.safetensors"
-FORMAT = 1
+FORMAT = 2
 WAITING = "waiting-*.bin"
 """what stopped calls hold (see walking), of no use to a later run"""
 
@@ -41,6 +43,7 @@ class Trajectory:
     Attributes:
         folder: where they are stored; None keeps them in memory.
         steps: turns of the sampling loop, of which the timestep weights are made; 0 before the first batch.
+        spent, peak: seconds that the batches taken up took in the runs that made them, and those runs' peak memory.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Trajectory:
             own: whether files of another sampling may be removed.
         """
         self.folder, self.stamp, self.prompts, self.spec = folder, stamp, prompts, spec
-        self.steps = 0
+        self.steps, self.spent, self.peak = 0, 0.0, 0
         self.batches: list[dict[str, Any]] = []
         self.memory: list[dict[str, Tensor]] = []
         self.loaded: tuple[int, dict[str, Tensor]] | None = None
@@ -85,6 +88,8 @@ class Trajectory:
                     break
                 self.batches.append(batch)
                 self.steps = record["steps"]
+                self.spent += batch["seconds"]
+                self.peak = max(self.peak, batch["peak_memory_bytes"])
 
     @property
     def complete(self) -> bool:
@@ -102,7 +107,7 @@ class Trajectory:
         """
         missing = self.prompts[len(self.batches) :]
         for rows in tqdm(missing, desc="sampling once", unit="batch", leave=False, mininterval=2):
-            steps = Steps()
+            steps, started = Steps(), time.perf_counter()
             recorder = Recorder(steps)
             handle = denoiser.register_forward_pre_hook(recorder, with_kwargs=True)
             try:
@@ -115,6 +120,8 @@ class Trajectory:
                 self.memory.append(recorder.tensors)
             else:
                 batch["sha256"] = write_tensors(self.path(len(self.batches)), recorder.tensors)
+                batch["seconds"] = time.perf_counter() - started
+                batch["peak_memory_bytes"] = peak_memory(next(denoiser.parameters()).device)
             self.batches.append(batch)
             if self.folder is not None:
                 record = {"format": FORMAT, "stamp": self.stamp, "steps": self.steps, "batches": self.batches}
