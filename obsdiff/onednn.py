@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMALL = 1 << 21
 """multiply-adds of a product from which its own kernel pays for the longer call"""
 LARGE = 1 << 30
-"""multiply-adds that no product of a model as small as the zoo's has: its masks stay the same on every processor"""
+"""multiply-adds that no product of a model as small as the zoo's has: its masks stay those of torch's own kernels"""
 ROWS = 512
 """of a product that is added to a matrix at once; with them the sums stay in the processor's cache"""
 
