@@ -19,6 +19,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.clock import fastest
+from benchmarks.made import as_typed
 from benchmarks.solver import BLOCK, DAMPING, PATTERNS, SHAPES, SPARSITY, problem, shape_of
 from eval.profile.machine import hardware
 from obsdiff.devices import stated_precision
@@ -117,8 +118,9 @@ def main(
     for rows, columns in map(shape_of, shapes):
         records += measure(rows, columns, device, repeats, columns <= eigen)
         print(f"{rows} × {columns}", file=sys.stderr, flush=True)
-    command = " ".join(["python -m benchmarks.admm", *sys.argv[1:]])
-    made = f"float32, {hardware(device)}, torch {torch.__version__}; fastest of {repeats}. Made by `{command}`."
+    made = (
+        f"float32, {hardware(device)}, torch {torch.__version__}; fastest of {repeats}. Made by `{as_typed('admm')}`."
+    )
     out.write_text(markdown(records, made))
 
 

@@ -8,8 +8,6 @@ from another.
 """
 
 import gc
-import shlex
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.candidates import spec_of
 from benchmarks.latency import shown, table
+from benchmarks.made import as_typed
 from benchmarks.variants import TOLERANCE, Verdict, judge, semi_structured, twin
 from eval.profile.latency import SECONDS, in_turns, quartiles, ratios
 from eval.profile.machine import hardware
@@ -162,8 +161,8 @@ def main(
         "",
         f"One denoiser call for {prompts} prompt(s), {f'{size}×{size}' if size else 'at its own size'}, random weights "
         f"in {dtype}{f', {blocks} blocks' if blocks else ''}; {name}, torch {torch.__version__}; dense and pruned "
-        f"interleaved, {rounds} rounds: median [25th, 75th percentile]. Made by `python -m benchmarks.kernels "
-        f"{shlex.join(sys.argv[1:])}`.",
+        f"interleaved, {rounds} rounds: median [25th, 75th percentile]. Made by "
+        f"`{as_typed('kernels')}`.",
         "",
         "The speed-up of 2:4 kernels is over the same weights on dense kernels.",
         "",

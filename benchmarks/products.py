@@ -6,7 +6,6 @@
 and the column sweep do.
 """
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 import tyro
 
 from benchmarks.clock import fastest
+from benchmarks.made import as_typed
 from eval.profile.machine import processor
 from obsdiff import onednn
 
@@ -52,11 +52,10 @@ def main(out: Path = Path("benchmarks/products.md"), threads: int = 1, repeats: 
         repeats: of which the fastest counts.
     """
     torch.set_num_threads(threads)
-    command = " ".join(["python -m benchmarks.products", *sys.argv[1:]])
     why = "oneDNN's" if onednn.faster() else "the same, since MKL has the widest kernels here"
     lines = [
         f"{processor()}, threads: {threads}, torch {torch.__version__}; ours are {why}; fastest of {repeats}; "
-        f"made by `{command}`.",
+        f"made by `{as_typed('products')}`.",
         "",
         "| product | rows × inner × columns | torch's ms | ours ms | torch's GFLOP/s | ours | gain |",
         "|:--|--:|--:|--:|--:|--:|--:|",

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import tyro
 
+from benchmarks.made import as_typed
 from benchmarks.shapes import denoiser_config, pipeline
 from eval.profile.machine import hardware
 from obsdiff import PruneSpec, Sampling, Source, methods, plan, prune
@@ -67,6 +68,12 @@ def watched(command: Sequence[str]) -> tuple[float, int]:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)}\n{said.read().decode()[-2000:]}")
     return wall, peak
+
+
+def write_model(model: str, blocks: int | None, folder: Path) -> None:
+    """A model of benchmarks/shapes.py as a diffusers folder, by a process of its own, whose memory ends with it."""
+    shape = [sys.executable, "-m", "benchmarks.shapes", "--model", model, "--folder", str(folder)]
+    subprocess.run([*shape, *(["--blocks", str(blocks)] if blocks else [])], check=True, capture_output=True)
 
 
 def flags(source: Source, spec: PruneSpec) -> list[str]:
@@ -201,8 +208,7 @@ def main(
     with tempfile.TemporaryDirectory(dir=work) as place:
         folder = Path(place, "dense")
         if not (large or in_memory_only):
-            shape = [sys.executable, "-m", "benchmarks.shapes", "--model", model, "--folder", str(folder)]
-            subprocess.run([*shape, *(["--blocks", str(blocks)] if blocks else [])], check=True, capture_output=True)
+            write_model(model, blocks, folder)
         source = Source(str(folder), dtype="bfloat16", device=device)
         for case in cases:
             spec = spec_of(case, packages, steps, size, prompts, batch_size)
@@ -213,15 +219,11 @@ def main(
             print(table(rows)[-1], flush=True)
     machine = hardware(device)
     threads = f", threads: {torch.get_num_threads()}" if device == "cpu" else ""
-    words = sys.argv[1:]
-    for own in ("--work", "--out"):  # folders of this machine
-        if own in words:
-            del words[words.index(own) : words.index(own) + 2]
     head = (
         f"{model}, blocks: {' + '.join(map(str, config_blocks))}, random weights, bfloat16, {size}×{size}, "
         f"{steps} steps, {prompts} prompts; {machine}{threads}, torch {torch.__version__}. Planned → measured; the "
         f"peak is {'the resident set of the process' if device == 'cpu' else 'what the allocator gave out'}. Made by "
-        f"`python -m benchmarks.real_size {' '.join(words)}`."
+        f"`{as_typed('real_size', '--work', '--out')}`."
     )
     out.write_text("\n".join([head, "", *table(rows)]) + "\n")
 

@@ -7,7 +7,6 @@ with a SIGKILL in the middle, inspected, exported, and drawn with: by obsdiff.lo
 the export. The continued run has to give the same weights, and both ways the same image.
 """
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,8 +18,10 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.real_size import flags, spec_of, watched
+from benchmarks.made import as_typed
+from benchmarks.real_size import flags, spec_of, watched, write_model
 from eval.profile.machine import hardware
+from obsdiff.checkpoints.manifest import read_manifest
 from obsdiff.packages import GIB
 from obsdiff.source import Source
 
@@ -57,10 +58,6 @@ def gigabytes(path: Path) -> float:
     return sum(p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()) / 1e9
 
 
-def weights_of(checkpoint: Path) -> str:
-    return str(json.loads((checkpoint / "manifest.json").read_text())["weights_sha256"])
-
-
 def round_trip(case: str, source: Source, prompts: int, work: Path, interrupted: bool) -> list[str]:
     """One line per step.
 
@@ -73,9 +70,9 @@ def round_trip(case: str, source: Source, prompts: int, work: Path, interrupted:
     own, plain = work / "own.png", work / "plain.png"
     lines = []
 
-    def step(name: str, command: Sequence[str], made: Path | None = None, note: str = "") -> None:
+    def step(name: str, command: Sequence[str], on_disk: Path | None = None, note: str = "") -> None:
         seconds, peak = watched(command)
-        size = f"{gigabytes(made):.2f}" if made else ""
+        size = f"{gigabytes(on_disk):.2f}" if on_disk else ""
         lines.append(f"| {case} | {name} | {seconds:.0f} | {peak / GIB:.2f} | {size} | {note} |")
         print(lines[-1], flush=True)
 
@@ -85,7 +82,7 @@ def round_trip(case: str, source: Source, prompts: int, work: Path, interrupted:
     if interrupted:
         gone = killed([*prune, str(again)], again / "progress")
         step(f"prune, continued after a kill at {gone:.0f} s", [*prune, str(again)], again, "the same weights")
-        if weights_of(again) != weights_of(out):
+        if read_manifest(again).weights_sha256 != read_manifest(out).weights_sha256:
             raise SystemExit(f"{case}: the continued run gave other weights")
     step("inspect", [*obsdiff, "inspect", str(out)])
     draw = [sys.executable, "-c", DRAW]
@@ -119,22 +116,17 @@ def main(
     lines = []
     with tempfile.TemporaryDirectory(dir=work) as place:
         folder = Path(place, "dense")
-        shape = [sys.executable, "-m", "benchmarks.shapes", "--model", model, "--folder", str(folder)]
-        subprocess.run([*shape, *(["--blocks", str(blocks)] if blocks else [])], check=True, capture_output=True)
+        write_model(model, blocks, folder)
         size = gigabytes(folder)
         for case in cases:
             with tempfile.TemporaryDirectory(dir=place) as own:
                 lines += round_trip(case, Source(str(folder), dtype="bfloat16"), prompts, Path(own), case == cases[0])
-    words = sys.argv[1:]
-    for option in ("--work", "--out"):  # folders of this machine
-        if option in words:
-            del words[words.index(option) : words.index(option) + 2]
     head = (
         f"{model}, {f'{blocks} blocks' if blocks else 'all blocks'}, random weights, bfloat16, {size:.2f} GB dense; "
         f"{PACKAGES} packages, {prompts} prompts; images of {PIXELS}×{PIXELS}, {STEPS} steps. {hardware('cpu')}, "
         f"threads: {torch.get_num_threads()}, torch {torch.__version__}. A continued run's weights are the same, and "
         f"so are both images, bit for bit; else there would be no table. "
-        f"Made by `{' '.join(['python -m benchmarks.round_trip', *words])}`."
+        f"Made by `{as_typed('round_trip', '--work', '--out')}`."
     )
     names = "| run | step | s | peak, GiB | on disk, GB | |\n|:--|:--|--:|--:|--:|:--|"
     out.write_text("\n".join([head, "", names, *lines]) + "\n")

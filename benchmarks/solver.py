@@ -8,7 +8,6 @@ that moves every weight for every column. Masks are compared with those of the p
 of either solver, on its own factor, with the ones that the plain solver finds in float64.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.clock import fastest
+from benchmarks.made import as_typed
 from eval.profile.machine import hardware
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
@@ -171,7 +171,7 @@ def main(
         about = (
             f"float32, {where}, torch {torch.__version__}, blocks of {BLOCK}; fastest of {repeats}, the plain sweep "
             f"once. Floor: rows · columns² multiply-adds, as one product takes them.{memory} Made by "
-            f"`python -m benchmarks.solver {' '.join(sys.argv[1:])}`."
+            f"`{as_typed('solver')}`."
         )
         text = markdown(records, about)
         print("\n".join(text.splitlines()[-len(PATTERNS) :]), flush=True)

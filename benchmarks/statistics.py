@@ -8,7 +8,6 @@ arithmetic.
 The error is the largest difference from the sums in float64 over √(Hᵢᵢ Hⱼⱼ).
 """
 
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks.elimination import seconds
+from benchmarks.made import as_typed
 from eval.profile.machine import hardware
 from obsdiff.devices import require, stated_precision
 from obsdiff.solver import products
@@ -89,10 +89,9 @@ def main(out: Path = Path("benchmarks/statistics.md"), device: str = "cpu", thre
     torch.set_num_threads(threads)
     place = torch.device(device)
     name = hardware(device) + ("" if place.type == "cuda" else f", threads: {threads}")
-    command = " ".join(["python -m benchmarks.statistics", *sys.argv[1:]])
     lines = [
         f"One call of `Hessian.add` on {TOKENS[place.type]} tokens, {name}, torch {torch.__version__}, fastest of "
-        f"{repeats}; error: largest difference from float64 over √(Hᵢᵢ Hⱼⱼ); made by `{command}`.",
+        f"{repeats}; error: largest difference from float64 over √(Hᵢᵢ Hⱼⱼ); made by `{as_typed('statistics')}`.",
         "",
     ]
     for line in rows_of(place, repeats):

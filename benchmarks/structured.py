@@ -9,7 +9,6 @@ speed-ups: FLOPs as torch counts them. Dense and pruned weights take turns in on
 drifts does not pass for a speed-up.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 
 from benchmarks.candidates import spec_of
 from benchmarks.elimination import table
+from benchmarks.made import as_typed
 from eval.profile.calls import Calls
 from eval.profile.latency import in_turns, ratios
 from eval.profile.machine import hardware
@@ -116,8 +116,8 @@ def main(
             print(line, flush=True)
             out.write_text("\n".join(lines) + "\n")
 
-    command = " ".join(["python -m benchmarks.structured", *sys.argv[1:]])
-    write(["# Removing heads and neurons", "", f"{name}, torch {torch.__version__}; made by `{command}`.", ""])
+    made = f"{name}, torch {torch.__version__}; made by `{as_typed('structured')}`."
+    write(["# Removing heads and neurons", "", made, ""])
     write(
         [
             f"The elimination in float64, fastest of {repeats}, without the factorisation. Floor: the multiply-adds of "

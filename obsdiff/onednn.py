@@ -8,7 +8,7 @@ as fast (`python -m benchmarks.products`). Sums differ in rounding, as between t
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,27 +59,19 @@ def products(smallest: int) -> Iterator[None]:
         return
     from torch.library import _scoped_library
 
-    limits.append(smallest)
-    try:
-        with _scoped_library("aten", "IMPL") as library:
-            for kernel in (mm, addmm, addmm_):
-                library.impl(kernel.__name__, kernel, "CPU", allow_override=True)
-            yield
-    finally:
-        limits.pop()
+    with _scoped_library("aten", "IMPL") as library:
+        for kernel in (mm, addmm, addmm_):
+            library.impl(kernel.__name__, partial(kernel, smallest), "CPU", allow_override=True)
+        yield
 
 
-limits: list[int] = []
-"""the smallest product of every block that has begun; the innermost counts"""
-
-
-def fits(x: "Tensor", y: "Tensor", *others: "Tensor") -> bool:
+def fits(smallest: int, x: "Tensor", y: "Tensor", *others: "Tensor") -> bool:
     """Whether x @ y is large enough, and a product that oneDNN has."""
     import torch
 
     return (
         x.dim() == y.dim() == 2
-        and x.shape[0] * x.shape[1] * y.shape[1] >= limits[-1]
+        and x.shape[0] * x.shape[1] * y.shape[1] >= smallest
         and x.shape[1] == y.shape[0]
         and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in (x, y, *others))
     )
@@ -102,21 +94,25 @@ def dense(matrix: "Tensor") -> "Tensor":
     return matrix.t().contiguous().t() if matrix.stride(0) == 1 else matrix.contiguous()
 
 
-def mm(self: "Tensor", mat2: "Tensor") -> "Tensor":
+def mm(smallest: int, self: "Tensor", mat2: "Tensor") -> "Tensor":
     import torch
 
-    return product(self, mat2) if fits(self, mat2) else torch.mm(self, mat2, out=self.new_empty(0))
+    return product(self, mat2) if fits(smallest, self, mat2) else torch.mm(self, mat2, out=self.new_empty(0))
 
 
-def addmm(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1) -> "Tensor":
+def addmm(
+    smallest: int, self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1
+) -> "Tensor":
     import torch
 
-    if fits(mat1, mat2, self) and self.shape == mat2.shape[1:] and beta == alpha == 1:
+    if fits(smallest, mat1, mat2, self) and self.shape == mat2.shape[1:] and beta == alpha == 1:
         return product(mat1, mat2, self)
     return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self.new_empty(0))
 
 
-def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1) -> "Tensor":
+def addmm_(
+    smallest: int, self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, alpha: float = 1
+) -> "Tensor":
     import torch
 
     if self.shape != (*mat1.shape[:1], *mat2.shape[1:]):  # as `out` it would be resized
@@ -124,7 +120,7 @@ def addmm_(self: "Tensor", mat1: "Tensor", mat2: "Tensor", *, beta: float = 1, a
         raise RuntimeError(
             f"Bad in-place call: input tensor size {[*self.shape]} and output tensor size {size} should match"
         )
-    if not fits(mat1, mat2, self) or beta != 1:
+    if not fits(smallest, mat1, mat2, self) or beta != 1:
         return torch.addmm(self, mat1, mat2, beta=beta, alpha=alpha, out=self)
     mat2 = dense(mat2)
     for part, factor in zip(self.split(ROWS), mat1.split(ROWS), strict=True):

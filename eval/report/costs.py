@@ -27,16 +27,16 @@ def cost(rows: Sequence[Configuration]) -> str:
     names = measured_names(rows, shown.names("cost"))
     axes = axes_columns(rows, rows)
     columns: dict[str, list[str]] = {key: [] for key in (*axes, *(title(rows, name) for name in names))}
-    zeros = {row.cell: found for row, found in zeros_shown(rows)}
+    zeros = zeros_shown(rows)
     for place, row in enumerate(rows):
         lines = [[texts[place] for texts in axes.values()] + [text_of(row, name) for name in names]]
-        if (found := zeros.get(row.cell)) is not None:
+        if (found := zeros.get(row)) is not None:
             own = [zeros_axis(axis, row.cell, found) for axis in axes]
             lines.append(own + [zeros_text(found, name) for name in names])
         for one in lines:
             for column, text in zip(columns.values(), one, strict=True):
                 column.append(text)
-    notes = [zeros_note(cell, found, several=len(zeros) > 1) for cell, found in zeros.items()]
+    notes = [zeros_note(row.cell, found, several=len(zeros) > 1) for row, found in zeros.items()]
     return "\n\n".join([*([" ".join([NOTE, *notes])] if zeros else []), table(columns)])
 
 
@@ -48,12 +48,12 @@ def text_of(records: Configuration, name: str) -> str:
     return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
 
 
-def zeros_shown(rows: Sequence[Configuration]) -> list[tuple[Configuration, Zeros]]:
-    """Dense configurations beside which others stand as dense, and what was measured of zeros on them."""
+def zeros_shown(rows: Sequence[Configuration]) -> dict[Configuration, Zeros]:
+    """Dense configurations beside which others stand as dense → what was measured of zeros on them."""
     masked = [row.cell for row in rows if any(as_dense(row, name) for name in clocked_names())]
     beside = {(cell.model, cell.sampling) for cell in masked}
-    found = [(row, zeros_of(row)) for row in rows if (row.cell.model, row.cell.sampling) in beside]
-    return [(row, zeros) for row, zeros in found if zeros]
+    dense = [row for row in rows if (row.cell.model, row.cell.sampling) in beside]
+    return {row: zeros for row in dense if (zeros := zeros_of(row))}
 
 
 def zeros_axis(axis: str, cell: Cell, zeros: Zeros) -> str:
