@@ -19,7 +19,8 @@ from obsdiff import registry
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
-LEFT_OUT = (".git", ".venv", ".snakemake", "results", "work", "__pycache__", "tests", ".*_cache", ".hypothesis")
+LEFT_OUT = (".git", ".venv", ".snakemake", "results", "work", "tests", ".*_cache", ".hypothesis")
+"""of a copy; compiled sources are kept, with the times of the sources"""
 NASTY = "a b'c\"d$(touch X)`touch X`;&(é)*~"
 """of a folder or file; with {braces} where Snakemake need not read it as a pattern"""
 MODEL: dict[str, Any] = {
@@ -98,9 +99,13 @@ class Project:
         """The results folder: of the sweep that all tests share, one with a nasty name."""
         return f"r {NASTY}" if name == "results" else name
 
-    def command(self, *arguments: str, results: str = "results", **grid: list) -> list[str]:
+    def command(
+        self, *arguments: str, results: str = "results", blocks: list[dict[str, list]] | None = None, **grid: list
+    ) -> list[str]:
+        """Of a sweep over GRID and what `grid` changes of it, or over blocks."""
         config = self.folder / "config" / f"{results}.yaml"
-        record = {"models": ["tiny"], "results": self.results(results), "grid": GRID | grid, "pruning": self.pruning}
+        record = {"models": ["tiny"], "results": self.results(results), "pruning": self.pruning}
+        record["grid"] = GRID | grid if blocks is None else blocks
         config.write_text(yaml.safe_dump(record))
         return [SNAKEMAKE, "--cores", "2", *ALONE, "--configfile", str(config), *arguments]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import spec_of
-from project import ALONE, planned
+from project import ALONE, LEFT_OUT, planned
 
 from eval.profile.layers import as_the_paper_counts
 from eval.sweep.cells import PLAIN
@@ -31,7 +31,6 @@ VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().spli
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 IN_USE = (11, 12, 13)
 """tables of one pruned model under other settings of use"""
-LEFT_OUT = (".git", ".venv", ".snakemake", "results", "work", "__pycache__", "tests", ".*_cache", ".hypothesis")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -36,55 +37,23 @@ def test_second_run_does_nothing(project):
     assert "Nothing to be done" in project.run()
 
 
-def test_patterns_and_options_go_through_the_dag(project):
-    """N:M and structured, with and without bias compensation: pruned, drawn, timed, measured, in one table."""
-    grid = {"method": ["obs_diff"], "pattern": ["2:4", "structured"], "options": [{}, {"bias": True}]}
-    table_alone = ("--", "patterns/summary.csv")
-    project.run(*table_alone, results="patterns", **grid)
-    table = project.summary("patterns")
-    assert table["pattern"].tolist() == ["unstructured", "2:4", "2:4", "structured", "structured"]
-    assert table["options"].tolist() == ["plain", "plain", "bias=true", "plain", "bias=true"]
-    assert table["measured_sparsity"].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
-    assert (table["layer_error"][1:] > 0).all() and (table["layer_error"] < 1).all()
-    assert table["checkpoint_mb"][1:].gt(0.01).all()
-    assert table["timed_as"].tolist() == ["cell", "dense", "dense", "cell", "cell"]
-    timed = pd.read_csv(project.folder / "patterns/summary.csv")["speedup"]
-    assert timed.notna().tolist() == [True, False, False, True, True]
-    assert (project.folder / "patterns/figures/latency.svg").is_file()
-    assert len(list((project.folder / "patterns").rglob("calibration.json"))) == 1, "all four share one calibration"
-    cells = project.folder / "patterns/cells/tiny"
-    full, small = (
-        json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]
-        for part in ("dense", "obs_diff/structured")
-    )
-    assert small["nonzero"] < small["total"] == full["total"]
-    assert "Nothing to be done" in project.plan(*table_alone, results="patterns", **grid)
+THEIRS = "their weights"
+WIDE: dict[str, Any] = {
+    "results": "wide",
+    "blocks": [
+        {"method": ["obs_diff"], "pattern": ["2:4", "structured"], "options": [{}, {"bias": True}], "packages": [1]},
+        {"method": ["checkpoint"], "sparsity": [0.5], "options": [{"weights": THEIRS}]},
+        {"models": ["aura"], "method": ["obs_diff"], "pattern": ["2:4", "structured"], "packages": [1]},
+    ],
+}
+TABLE_ALONE = ("--", "wide/summary.csv")
 
 
-def test_given_weights_are_measured_as_the_method_that_made_them(project):
-    """A row of `method: checkpoint` has the numbers of the run whose weights it takes; edited ones are taken again."""
-    family = registry.load("obsdiff.models", "sd3")
-    pipe, theirs = family.tiny(), project.folder / "their weights"
-    prune(pipe, PruneSpec(method="magnitude", sparsity=0.5))
-    models.denoiser_of(pipe).save_pretrained(theirs)
-    grid = {"method": ["checkpoint"], "sparsity": [0.5], "options": [{"weights": theirs.name}]}
-    table_alone = ("--", "given/summary.csv")
-    project.run(*table_alone, results="given", **grid)
-    given, own = (project.summary(name).set_index("method") for name in ("given", "results"))
-    counted = ["measured_sparsity", "layer_error", "nonzero_parameters", "checkpoint_mb"]
-    for name in [*given.columns.intersection(registry.names("eval.image_metrics")), *counted]:
-        assert given.loc["checkpoint", name] == pytest.approx(own.loc["magnitude", name], nan_ok=True), name
-    assert "Nothing to be done" in project.plan(*table_alone, results="given", **grid)
-    models.denoiser_of(family.tiny()).save_pretrained(theirs)
-    assert re.search(r"^prune +1$", project.plan(*table_alone, results="given", **grid), re.M)
-    refused = project.plan(ok=False, results="given", **grid | {"options": [{"weights": "nothing here"}]})
-    assert "grid.options.weights: 'nothing here' is neither" in refused
+@pytest.fixture(scope="module")
+def wide(project) -> pd.DataFrame:
+    """The table of a sweep over patterns, options, weights from elsewhere, and a model file without `family`.
 
-
-def test_a_pipeline_without_a_file_goes_through_the_dag(project):
-    """A model file without `family`, of a class that obsdiff/models has no file for: to the table, and no job twice.
-
-    Masks, and heads and neurons that are found while it samples.
+    The model's class is one that obsdiff/models has no file for.
     """
     made("AuraFlow").save_pretrained(project.folder / "aura model")
     record = {key: value for key, value in MODEL.items() if key != "family"}
@@ -92,18 +61,58 @@ def test_a_pipeline_without_a_file_goes_through_the_dag(project):
     (project.folder / "config/models/aura.yaml").write_text(
         yaml.safe_dump(record | {"source": {"model": "aura model"}})
     )
-    grid = {"models": ["aura"], "method": ["obs_diff"], "pattern": ["2:4", "structured"]}
-    table_alone = ("--", "aura/summary.csv")
-    project.run(*table_alone, results="aura", **grid)
-    table = project.summary("aura")
+    pipe = registry.load("obsdiff.models", "sd3").tiny()
+    prune(pipe, PruneSpec(method="magnitude", sparsity=0.5))
+    models.denoiser_of(pipe).save_pretrained(project.folder / THEIRS)
+    project.run(*TABLE_ALONE, **WIDE)
+    return project.summary("wide")
+
+
+def test_patterns_and_options_go_through_the_dag(project, wide):
+    """N:M and structured, with and without bias compensation: pruned, drawn, timed, measured, in one table."""
+    mine = (wide["model"] == "tiny") & (wide["method"] != "checkpoint")
+    table = wide[mine].reset_index(drop=True)
+    assert table["pattern"].tolist() == ["unstructured", "2:4", "2:4", "structured", "structured"]
+    assert table["options"].tolist() == ["plain", "plain", "bias=true", "plain", "bias=true"]
+    assert table["measured_sparsity"].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
+    assert (table["layer_error"][1:] > 0).all() and (table["layer_error"] < 1).all()
+    assert table["checkpoint_mb"][1:].gt(0.01).all()
+    assert table["timed_as"].tolist() == ["cell", "dense", "dense", "cell", "cell"]
+    timed = pd.read_csv(project.folder / "wide/summary.csv")["speedup"][mine]
+    assert timed.notna().tolist() == [True, False, False, True, True]
+    assert (project.folder / "wide/figures/latency.svg").is_file()
+    assert len(list((project.folder / "wide").rglob("calibration.json"))) == 2, "all four share one, aura has the other"
+    cells = project.folder / "wide/cells/tiny"
+    full, small = (
+        json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]
+        for part in ("dense", "obs_diff/structured")
+    )
+    assert small["nonzero"] < small["total"] == full["total"]
+
+
+def test_a_pipeline_without_a_file_goes_through_the_dag(project, wide):
+    """Masks, and heads and neurons that are found while it samples: to the table, and no job twice."""
+    table = wide[wide["model"] == "aura"].reset_index(drop=True)
     assert table["pattern"].tolist() == ["unstructured", "2:4", "structured"]
     assert table["measured_sparsity"].tolist()[:2] == [0.0, 0.5] and table["measured_sparsity"][2] > 0
     assert table["denoiser_tflops"][2] < table["denoiser_tflops"][1] == table["denoiser_tflops"][0]
-    assert table["denoiser_tflops"].gt(0).all() and "paper_tflops" not in table
+    assert table["denoiser_tflops"].gt(0).all() and table["paper_tflops"].isna().all()
     assert 0 == table["layer_error"][0] < min(table["layer_error"][1:])
-    assert "Nothing to be done" in project.plan(*table_alone, results="aura", **grid)
-    said = project.plan("--config", "scale=tiny", results="aura", ok=False, **grid)
+    assert "Nothing to be done" in project.plan(*TABLE_ALONE, **WIDE)
+    said = project.plan("--config", "scale=tiny", results="aura", ok=False, models=["aura"])
     assert "scale: 'tiny' has no model in the place of 'aura'" in said
+
+
+def test_given_weights_are_measured_as_the_method_that_made_them(project, wide):
+    """A row of `method: checkpoint` has the numbers of the run whose weights it takes; edited ones are taken again."""
+    given, own = (table.set_index("method") for table in (wide[wide["model"] == "tiny"], project.summary()))
+    counted = ["measured_sparsity", "layer_error", "nonzero_parameters", "checkpoint_mb"]
+    for name in [*given.columns.intersection(registry.names("eval.image_metrics")), *counted]:
+        assert given.loc["checkpoint", name] == pytest.approx(own.loc["magnitude", name], nan_ok=True), name
+    models.denoiser_of(registry.load("obsdiff.models", "sd3").tiny()).save_pretrained(project.folder / THEIRS)
+    assert re.search(r"^prune +1$", project.plan(*TABLE_ALONE, **WIDE), re.M)
+    nothing = {"method": ["checkpoint"], "options": [{"weights": "nothing here"}]}
+    assert "options.weights: 'nothing here' is neither" in project.plan(ok=False, results="given", **nothing)
 
 
 def test_killed_run_continues_and_ends_in_the_same_table(project):

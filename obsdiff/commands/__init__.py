@@ -77,8 +77,8 @@ def placed(source: Source, spec: PruneSpec, threads: int | None) -> tuple[Any, d
 
     if threads:
         torch.set_num_threads(threads)
-    if spec.convolutions and (family := families.family(source)):
-        models.require_convolutions(family.TRAITS)
+    if spec.convolutions and (told := families.told(source)):
+        models.require_convolutions(told.traits)
     pipe = open_pipeline(source, spec.sampling, own_scheduler=True)
     base = identity_of_source(source, pipe)
     place(pipe, source)

@@ -39,8 +39,7 @@ def require_model(source: Source, family: str | None = None) -> None:
     known = sorted(name for name in index if not name.startswith("_"))
     for name in source.without:
         require(name in known, "without", name, f"a component of the pipeline ({', '.join(known)})")
-    kind = models.supported().get(str(index.get("_class_name")), models.AUTO)  # of one with a file, without torch
-    inside = held(source, families.traits(source, kind).denoiser, known)
+    inside = held(source, families.traits(source, models.AUTO).denoiser, known)
     for name in known:
         entry = index[name]
         if isinstance(entry, list) and entry and entry[0] is not None and name not in source.without:
@@ -62,8 +61,7 @@ def require_place(source: Source) -> None:
 
 def require_class(index: Mapping[str, Any], family: str, source: Source) -> None:
     """Raise SpecError where the pipeline's class is not of the family; its subclasses are."""
-    name = index.get("_class_name")
-    found = models.supported().get(str(name)) or models.name_of(families.of_index(source, index))
+    name, found = index.get("_class_name"), families.named(source, models.AUTO)
     ok = family in (found, models.AUTO)
     require(ok, "family", family, f"that of {source.model!r}, which holds a {name}; give family: {found}")
 

@@ -1,12 +1,24 @@
-"""Which family a model is of, and the family's traits, from its configurations alone. No torch in here."""
+"""Which family a model is of, and the family's traits, from its configurations alone. No torch in here.
 
+A class without a file in obsdiff/models is looked up in diffusers, which takes seconds to import; what was found is
+kept in the cache, since every run of snakemake asks for it.
+"""
+
+import json
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from obsdiff import models, schedulers
+from obsdiff import models, registry, schedulers
 from obsdiff.models import AUTO, Traits
 from obsdiff.pipelines.sources import INDEX, record
 from obsdiff.source import Source
+from obsdiff.storage.files import DamagedFile, cache_folder, hash_of, read_json, seal, sealed, write_json
 
 SCHEDULER = "scheduler/scheduler_config.json"
 UNKNOWN = Traits(
@@ -19,30 +31,61 @@ UNKNOWN = Traits(
 """of a model that is not on this machine and whose file does not name its family: nothing can be checked yet"""
 
 
+class Told(NamedTuple):
+    """What is known of a family without a pipeline of it; the name is AUTO where its class has no file."""
+
+    name: str
+    traits: Traits
+
+
 def of_index(source: Source, index: Mapping[str, Any]) -> Any:
     """The family of a model with this model_index.json; SpecError where its class is not supported."""
     return models.family_of_index(index, record(source, SCHEDULER))
 
 
-def family(source: Source) -> Any:
-    """The family of a model that is on this machine, or that facts are shipped of; None of others.
+def told(source: Source) -> Told | None:
+    """Of the family of a model that is on this machine, or that facts are shipped of; None of others.
 
     Raises:
         SpecError: its class is not supported.
     """
     index = record(source, INDEX)
-    return of_index(source, index) if index else None
+    if not index:
+        return None
+    if name := models.supported().get(str(index.get("_class_name"))):
+        return Told(name, models.traits(name))
+    asked = json.dumps([index, record(source, SCHEDULER), version("diffusers"), code()])
+    entry = cache_folder() / "families" / f"{hash_of(asked.encode())[:32]}.json"
+    with suppress(OSError, DamagedFile):
+        known = read_json(entry)
+        if isinstance(known, dict) and sealed(known):
+            known["traits"] |= {key: tuple(known["traits"][key]) for key in ("schedulers", "sides")}
+            return Told(known["name"], Traits(**known["traits"]))
+    family = of_index(source, index)
+    found = Told(models.name_of(family), family.TRAITS)
+    with suppress(OSError):
+        write_json(entry, seal({"name": found.name, "traits": asdict(found.traits)}))
+    return found
+
+
+@cache
+def code() -> str:
+    """SHA-256 of the sources by which a class finds its family."""
+    digest = sha256()
+    for path in (*sorted(registry.folder("obsdiff.models").glob("*.py")), Path(schedulers.__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def traits(source: Source, name: str) -> Traits:
     """Of the family of that name, which for AUTO is the model's."""
     if name != AUTO:
         return models.traits(name)
-    found = family(source)
-    return UNKNOWN if found is None else found.TRAITS
+    found = told(source)
+    return UNKNOWN if found is None else found.traits
 
 
 def named(source: Source, name: str) -> str:
     """The family that AUTO in a model file stands for: that of the model's class if it has a file of its own."""
-    found = family(source) if name == AUTO else None
-    return name if found is None else models.name_of(found)
+    found = told(source) if name == AUTO else None
+    return name if found is None else found.name

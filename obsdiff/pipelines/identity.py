@@ -99,10 +99,9 @@ def pipeline_hash(pipe: Any) -> str:
 
 def component_hash(name: str, part: Any) -> str:
     """SHA-256 of one component: class, configuration, and of a network every tensor with its dtype."""
-    part = getattr(part, "_orig_mod", part)  # torch.compile wraps
+    part = getattr(part, "_orig_mod", part)  # torch.compile() changes how a network runs, not what it computes
     if part is None:
         return ABSENT
-    part = getattr(part, "_orig_mod", part)  # torch.compile() changes how a network runs, not what it computes
     digest = sha256(json.dumps([type(part).__name__, configuration_of(name, part)], sort_keys=True).encode())
     if isinstance(part, nn.Module):
         for key, tensor in sorted(part.state_dict().items()):
