@@ -7,12 +7,14 @@ model. `shared` runs take what they can from a folder of `obsdiff calibrate`, wh
 Beside wall-clock seconds stand those of the process's own CPU, which other work on the machine disturbs less.
 """
 
+import re
 import resource
 import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,17 @@ from obsdiff.captions.prompts import read_prompts
 
 SOURCE = Source("zoo/emoji-sd3", without=("text_encoder_3", "tokenizer_3"))
 SAMPLING = Sampling(12, 3.0, 32, 32, max_sequence_length=0, batch_size=32)
-RUNS = ("1", "4", "sequential", "1 shared", "sequential shared")
+RUNS: dict[str, dict[str, Any]] = {
+    "1": {},
+    "4": {},
+    "sequential": {},
+    "sequential, 4 steps": {"calibration_steps": 4},
+    "sequential, 2 steps": {"calibration_steps": 2},
+    "1 shared": {},
+    "sequential shared": {},
+    "sequential, 4 steps shared": {"calibration_steps": 4},
+}
+"""rows of the table → options; the first word is `packages`"""
 
 
 def once(spec: PruneSpec, shared: Path | None) -> tuple[float, float, Report]:
@@ -49,10 +61,12 @@ def main(
     """
     torch.set_num_threads(threads)
     captions = tuple(p.caption for p in read_prompts("zoo/emoji-data/calibration.csv"))[:prompts]
-    names = RUNS + (("unit",) if unit else ())
+    names = RUNS | ({"unit": {}} if unit else {})
     specs = {
-        name: PruneSpec(sparsity=0.7, packages=name.removesuffix(" shared"), prompts=captions, sampling=SAMPLING)
-        for name in names
+        name: PruneSpec(
+            sparsity=0.7, packages=re.split("[, ]", name)[0], prompts=captions, sampling=SAMPLING, **options
+        )
+        for name, options in names.items()
     }
     with TemporaryDirectory() as folder:
         shared = {name: Path(folder, name) if "shared" in name else None for name in names}
@@ -92,7 +106,8 @@ def main(
         f"OBS-Diff on emoji-sd3, unstructured 0.7, {len(captions)} captions, 12 steps, on {processor()}",
         f"with {threads} thread(s), torch {torch.__version__}. Fastest of {rounds} in turns; peak {peak:.2f} GiB.",
         "`sequential` samples the dense model (`sample`), then takes all of its calls through the denoiser once more",
-        "(`calibrate`); `shared` has a folder of `obsdiff calibrate`, with the statistics or that sampling run.",
+        "(`calibrate`), with `calibration_steps` those of so many steps for each batch of captions, others for others;",
+        "`shared` has a folder of `obsdiff calibrate`, with the statistics or that sampling run.",
         "",
         tabulate(rows, head, "pipe", floatfmt=("", "", ".2f", ".2f", ".2f", ".2f", ".2f", ".2f", ".2f", ".4f")),
         "",

@@ -104,7 +104,7 @@ class Project:
     ) -> list[str]:
         """Of a sweep over GRID and what `grid` changes of it, or over blocks."""
         config = self.folder / "config" / f"{results}.yaml"
-        record = {"models": ["tiny"], "results": self.results(results), "pruning": self.pruning}
+        record: dict[str, Any] = {"models": ["tiny"], "results": self.results(results), "pruning": self.pruning}
         record["grid"] = GRID | grid if blocks is None else blocks
         config.write_text(yaml.safe_dump(record))
         return [SNAKEMAKE, "--cores", "2", *ALONE, "--configfile", str(config), *arguments]

@@ -264,7 +264,7 @@ def test_command_is_the_one_that_runs_the_sweep():
 
 
 def test_progress_counts_files_and_tells_of_jobs_that_have_not_ended(tmp_path):
-    config = progress.read_config([Path("config/ablations/seeds.yaml")], [f"results={tmp_path}", "name=mine"])
+    config = progress.read_config([Path("config/ablations/allocation.yaml")], [f"results={tmp_path}", "name=mine"])
     assert config["grid"]["sparsity"] == [0.7] and config["grid"]["packages"] == [4] and config["name"] == "mine"
     done, drawing, pruning = read_sweep(config).cells[:3]
     for file in progress.STAGES.values():
@@ -282,7 +282,7 @@ def test_progress_counts_files_and_tells_of_jobs_that_have_not_ended(tmp_path):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(text)
     text = progress.overview(config)
-    assert text.startswith("sweep mine: 1 of 15 cells done") and re.search(r"prune +1 of 15", text)
+    assert text.startswith("sweep mine: 1 of 12 cells done") and re.search(r"prune +1 of 12", text)
     assert re.search(r"generate emoji-sd3 .* \(1 of 256 images\), \d+ s ago: batch:  20%\|##\| 2/8", text)
     assert "nothing yet" in text and "of a job that ended" not in text
     with pytest.raises(SpecError, match=r"'nowhere\.yaml' is not a file"):

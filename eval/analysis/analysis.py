@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from eval.analysis.comparisons import Comparison, comparisons
-from eval.analysis.configurations import Configurations, by_configuration
-from eval.analysis.groups import Setting, settings
+from eval.analysis.configurations import Configuration, Configurations, by_configuration
+from eval.analysis.groups import Setting, constant, settings
 from eval.results import CellResult
 
 
@@ -26,6 +26,12 @@ class Analysis:
     def configurations(self) -> Configurations:
         """Those of the same axes but the seed together."""
         return by_configuration(self.records)
+
+    @cached_property
+    def labels(self) -> dict[Configuration, str]:
+        """What tells configurations of one pattern, sparsity and sampling apart."""
+        same = [axis for axis in constant(self.configurations) if axis != "weighting"]
+        return {one: one.label("pattern", "sparsity", "sampling", *same) for one in self.configurations.values()}
 
     @cached_property
     def settings(self) -> list[Setting]:

@@ -47,7 +47,7 @@ def groups(configurations: Iterable[Configuration]) -> list[list[Configuration]]
 
 def best_of(group: Sequence[Configuration], name: str) -> Configuration | None:
     """The best mean over seeds; None of fewer than two that have measured it, and where no direction is better."""
-    known = [(found.value, one) for one in group if (found := one.estimate(name)) is not None]
+    known = [(one.estimates[name].value, one) for one in group if name in one.estimates]
     if len(known) < 2:
         return None
     higher = known[0][1][0].metrics[name].higher_is_better
@@ -105,6 +105,6 @@ def tidy(found: Sequence[Comparison]) -> pd.DataFrame:
         paired = one.paired
         low, high = paired.difference.interval or (float("nan"),) * 2
         axes = [getattr(one.first.cell, axis) for axis in AXES if axis != "seed"]
-        about = [one.against, one.second.label(), one.metric, paired.seeds, *paired.means]
+        about = [one.against, one.second.name, one.metric, paired.seeds, *paired.means]
         lines.append([*axes, *about, paired.difference.value, low, high, paired.significant])
     return pd.DataFrame(lines, columns=list(COLUMNS))

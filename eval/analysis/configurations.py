@@ -34,7 +34,6 @@ class Configuration(Sequence[CellResult]):
 
     def __init__(self, records: Sequence[CellResult]) -> None:
         self.records = list(records)
-        self.estimates: dict[str, Estimate | None] = {}
         self.paired: dict[tuple[Configuration, str], Paired | None] = {}
 
     @overload
@@ -49,8 +48,20 @@ class Configuration(Sequence[CellResult]):
         """The axes; of the seed nothing."""
         return replace(self.records[0].cell, seed="")
 
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Every metric that all seeds have measured, over the seeds."""
+        names = self.records[0].metrics if self.records else ()
+        found = ((name, estimates.estimate(self.records, name)) for name in names)
+        return {name: one for name, one in found if one is not None}
+
+    @cached_property
+    def name(self) -> str:
+        """The axes that say something, but the seed; see cells.named()."""
+        return self.label()
+
     def label(self, *without: str) -> str:
-        """The axes that say something, but the seed and those given; see cells.named()."""
+        """The name without the axes given."""
         return named(self.cell, "seed", *without)
 
     def __len__(self) -> int:
@@ -58,12 +69,6 @@ class Configuration(Sequence[CellResult]):
 
     def __iter__(self) -> Iterator[CellResult]:
         return iter(self.records)
-
-    def estimate(self, name: str) -> Estimate | None:
-        """A metric over the seeds; None where a seed has not measured it."""
-        if name not in self.estimates:
-            self.estimates[name] = estimates.estimate(self.records, name) if self.records else None
-        return self.estimates[name]
 
     def minus(self, other: "Configuration", name: str) -> Paired | None:
         """The paired difference; None where nothing pairs or it has no interval."""

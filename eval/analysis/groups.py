@@ -80,7 +80,7 @@ class Point(NamedTuple):
 
 def point(group: Configuration, name: str) -> Point | None:
     """A metric of a configuration; its 95 % interval, else the widest quartiles, else no bar; None if not measured."""
-    found = group.estimate(name)
+    found = group.estimates.get(name)
     if found is None:
         return None
     low, high = found.interval or (found.value, found.value)

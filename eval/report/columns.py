@@ -1,6 +1,7 @@
 """Columns of the tables in summary.md: axes, titles of metrics, and values as text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import floor, log10
 
 from tabulate import tabulate
@@ -27,11 +28,7 @@ def axes_shown(cells: Sequence[Cell]) -> list[str]:
     """Method, sparsity, every axis in which two that are else alike differ, and the pattern if there are two."""
 
     def differ(axis: str) -> bool:
-        rest: dict[tuple[str, ...], set[str]] = {}
-        for cell in cells:
-            others = tuple(getattr(cell, other) for other in AXES if other != axis)
-            rest.setdefault(others, set()).add(getattr(cell, axis))
-        return max(map(len, rest.values())) > 1
+        return len({replace(cell, **{axis: ""}) for cell in cells}) < len(set(cells))
 
     several = len({cell.pattern for cell in cells if cell.amount > 0}) > 1
     shown = {"method", "sparsity", *(axis for axis in AXES if differ(axis)), *(["pattern"] if several else [])}

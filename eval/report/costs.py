@@ -43,7 +43,7 @@ def cost(rows: Sequence[Configuration]) -> str:
 def text_of(records: Configuration, name: str) -> str:
     if as_dense(records, name):
         return AS_DENSE
-    found = records.estimate(name)
+    found = records.estimates.get(name)
     # the dense model's checkpoint is a header of some bytes
     return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
 

@@ -79,7 +79,7 @@ def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             if COLUMNS[name].higher_is_better is None:
                 line += [text, NONE if difference is None else f"{difference:+.{digits}f}"]
             else:
-                line += [interval(row.cells.estimate(COLUMNS[name].ours), digits), *judged(row, rows, name)]
+                line += [interval(row.cells.estimates.get(COLUMNS[name].ours), digits), *judged(row, rows, name)]
         lines.append(line)
     titles = []
     for name in metrics:

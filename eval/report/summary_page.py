@@ -5,9 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from eval.analysis import shown
 from eval.analysis.analysis import Analysis
-from eval.analysis.comparisons import Against, Comparison, best_of, groups
+from eval.analysis.comparisons import Against, best_of, groups
 from eval.analysis.configurations import Configuration
-from eval.analysis.groups import constant
 from eval.images.manifest import FAULTS
 from eval.report.columns import WARNED, axes_columns, measured_names, table, title, with_interval
 from eval.report.costs import cost
@@ -55,7 +54,7 @@ def markdown(analysis: Analysis, answers: Sequence[str] = ()) -> str:
     if measured_names(rows, shown.names("references")):
         names = ("fid", *shown.names("references"))
         parts += ["## FID by reference", REFERENCES, quality(rows, rows, names, tied)]
-    parts += [*differences(rows, analysis.comparisons), "## Cost", cost(rows)]
+    parts += [*differences(rows, analysis), "## Cost", cost(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,7 +85,7 @@ def warnings(analysis: Analysis) -> Iterator[str]:
     unsound = [(configuration, counts) for configuration in every if (counts := faults(configuration))]
     if unsound:
         several = len({configuration.cell.model for configuration in every}) > 1
-        labels = [f"{c.cell.model} {c.label()}" if several else c.label() for c, _ in unsound]
+        labels = [f"{c.cell.model} {c.name}" if several else c.name for c, _ in unsound]
         counted = [faults_text(counts) for _, counts in unsound]
         each = "; ".join(f"{marked(label)} {text}" for label, text in zip(labels, counted, strict=True))
         yield (
@@ -134,7 +133,7 @@ def quality(
         best = {best_of(group, name) for group in groups(every)}
         texts = []
         for row in rows:
-            found = row.estimate(name)
+            found = row.estimates.get(name)
             text = "" if found is None else with_interval(found, row in best)
             if (row, "best", name) in tied:
                 text += f" {TIED}"
@@ -145,17 +144,15 @@ def quality(
     return table(axes_columns(rows, every) | columns)
 
 
-def differences(every: Sequence[Configuration], found: Sequence[Comparison]) -> Iterator[str]:
+def differences(every: Sequence[Configuration], analysis: Analysis) -> Iterator[str]:
     """A heading and a table of each configuration minus its group's base and its plain one; empty without any."""
-    known = {(c.first, c.against, c.metric): c for c in found if c.against in MINUS}
+    known = {(c.first, c.against, c.metric): c for c in analysis.comparisons if c.against in MINUS}
     other = {(c.first, c.against): c.second for c in known.values()}
     pairs = [(one, against) for one in every for against in MINUS if (one, against) in other]
     if not pairs:
         return
     rows = [one for one, _ in pairs]
-    same = constant(one.cell for one in every)
-    apart = ("pattern", "sparsity", "sampling", *(axis for axis in same if axis != "weighting"))
-    columns = {"minus": [marked(other[pair].label(*apart)) for pair in pairs]}
+    columns = {"minus": [marked(analysis.labels[other[pair]]) for pair in pairs]}
     for name in measured_names(rows, shown.headlines()):
         texts = []
         for pair in pairs:

@@ -51,10 +51,7 @@ def summary(configurations: Configurations) -> pd.DataFrame:
         row = {axis: value for axis, value in axes_of(first.cell).items() if axis != "seed"}
         row |= {"seeds": len(records), "pictures": len(first.prompts)}
         row |= {"timed_as": DENSE if all(map(stands_with_dense, records)) else CELL}
-        for name in first.metrics:
-            found = records.estimate(name)
-            if found is None:
-                continue
+        for name, found in records.estimates.items():
             row[name] = found.value
             if found.interval is not None:
                 row[f"{name}_low"], row[f"{name}_high"] = found.interval
