@@ -24,7 +24,7 @@ from benchmarks.solver import BLOCK, DAMPING, PATTERNS, SHAPES, SPARSITY, proble
 from eval.profile.machine import hardware
 from obsdiff.devices import stated_precision
 from obsdiff.patterns import n_m, unstructured
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.solver.admm import RHO, admm, inverted
 from obsdiff.solver.resolve import damped, resolve
 
@@ -42,7 +42,7 @@ def measure(rows: int, columns: int, device: str, repeats: int, eigen: bool) -> 
     """
     weight, hessian = problem(rows, columns, device)
     place = torch.device(device)
-    factor = obs.factor(hessian, DAMPING)
+    factor = factors.factor(hessian, DAMPING)
     whole = damped(hessian, factor)
     scale = whole.diagonal().sqrt()
     scaled = whole / scale / scale[:, None]
@@ -50,7 +50,7 @@ def measure(rows: int, columns: int, device: str, repeats: int, eigen: bool) -> 
     parts, _ = fastest(
         {
             "floor": lambda: weight @ hessian,
-            "factor": lambda: obs.factor(hessian, DAMPING),
+            "factor": lambda: factors.factor(hessian, DAMPING),
             "inverse": lambda: inverted(scaled, RHO),
         },
         repeats,

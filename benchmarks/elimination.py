@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import plain_elimination
 from benchmarks.clock import fastest
-from obsdiff.solver import obs
+from obsdiff.solver import factors
 from obsdiff.solver.elimination import Problem, eliminate
 
 
@@ -51,7 +51,7 @@ def problem(case: Case, device: torch.device) -> Problem:
     hessian = x.T @ x / len(x)
     hessian.diagonal().add_(1.0)
     weight = torch.randn(case.rows, case.columns, generator=g).to(device)
-    return Problem(weight, obs.factor(hessian), case.first)
+    return Problem(weight, factors.factor(hessian), case.first)
 
 
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int = 1) -> tuple[float, Any]:

@@ -24,7 +24,7 @@ from eval.profile.machine import hardware
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m, unstructured
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 
 SHAPES = ("1536x1536", "6144x1536", "2432x2432", "3072x3072", "1536x6144", "12288x3072")
 """rows × columns of Stable Diffusion 3 medium, 3.5 large and Flux"""
@@ -62,12 +62,12 @@ def problem(rows: int, columns: int, device: str = "cpu", seed: int = 0) -> tupl
 
 
 def factor_buffers(hessian: Tensor) -> float | None:
-    """The most memory that obs.factor() takes beside the Hessian, in matrices of its size; unknown on a CPU."""
+    """The most memory that factors.factor() takes beside the Hessian, in matrices of its size; unknown on a CPU."""
     if not hessian.is_cuda:
         return None
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
-    obs.factor(hessian, DAMPING)
+    factors.factor(hessian, DAMPING)
     return (torch.cuda.max_memory_allocated() - held) / hessian.nbytes
 
 
@@ -81,12 +81,12 @@ def measure(rows: int, columns: int, device: str, repeats: int) -> list[dict[str
     """
     weight, hessian = problem(rows, columns, device)
     place = torch.device(device)
-    weight @ hessian, obs.factor(hessian, DAMPING)  # libraries start up at their first call
+    weight @ hessian, factors.factor(hessian, DAMPING)  # libraries start up at their first call
     buffers = factor_buffers(hessian)
     factoring, made = fastest(
         {
             "floor": lambda: weight @ hessian,
-            "factor": lambda: obs.factor(hessian, DAMPING),
+            "factor": lambda: factors.factor(hessian, DAMPING),
             "plain_factor": lambda: reference.factor(hessian, DAMPING),
         },
         repeats,

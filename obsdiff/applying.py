@@ -15,7 +15,7 @@ from obsdiff.packages import Group
 from obsdiff.report import LayerReport, SiteReport
 from obsdiff.sampling import prompt_seed
 from obsdiff.sites import Site, Span
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer, solve_site
 from obsdiff.spec import PruneSpec
@@ -64,7 +64,7 @@ def prune_target(denoiser: nn.Module, target: Target, problem: Problem) -> Chang
             return Changes([take(denoiser, name, problem.given) for name in target.layers], [])
         layers = [layer for group in target.unit for layer in prune_group(denoiser, group, problem, sparsities)]
         return Changes(layers, [])
-    except obs.FactorisationError as error:
+    except factors.FactorisationError as error:
         raise LayerError(f"{', '.join(target.layers)}: {error}") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from obsdiff.calibration import sharing
+from obsdiff.calibration.stored import opened
 from obsdiff.checkpoints.progress import held
 from obsdiff.devices import stated_precision
 from obsdiff.pipelines import guard
@@ -48,7 +48,7 @@ def prune(
     """
     guard.check(pipe, spec.sampling, spec.resolved.structured, spec.convolutions)
     base = base or identity_of(pipe)
-    shared = None if calibration is None else sharing.opened(Path(calibration), spec, base)
+    shared = None if calibration is None else opened(Path(calibration), spec, base)
     with guard.eager(), staged(pipe) as stage, held(progress):
         run = Run(pipe, stage, spec, None if progress is None else Path(progress), base, shared)
         algorithm(run)

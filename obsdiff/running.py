@@ -11,9 +11,10 @@ from typing import Any
 from obsdiff import models, registry, surgery, targets
 from obsdiff.allocating import allocate, row_weights
 from obsdiff.applying import Problem, prune_target
-from obsdiff.calibration import measuring, sharing
+from obsdiff.calibration import measuring
 from obsdiff.calibration.measuring import Measure, Sums
 from obsdiff.calibration.refit import refit
+from obsdiff.calibration.stored import Folder, trajectory_of
 from obsdiff.checkpoints.progress import TRAJECTORY, Progress
 from obsdiff.devices import reset_peak_memory
 from obsdiff.given import Given
@@ -42,7 +43,7 @@ class Run:
         spec: PruneSpec,
         progress: Path | None,
         base: Identity,
-        shared: sharing.Folder | None,
+        shared: Folder | None,
     ) -> None:
         self.pipe, self.stage, self.spec = pipe, stage, spec
         self.begun = time.perf_counter()
@@ -69,14 +70,14 @@ class Run:
         stage.sampling()
         self.sparsities = self.allocate()
 
-    def begin(self, base: Identity, shared: sharing.Folder | None, folder: Path | None) -> Measure | None:
+    def begin(self, base: Identity, shared: Folder | None, folder: Path | None) -> Measure | None:
         """Get ready to calibrate on the dense model, then take up finished packages."""
         spec, trajectory = self.spec, None
         if not self.packages:
             self.allocated: list[list[float]] | None = []
             return None
         if spec.sequential:
-            trajectory = shared.trajectory(spec, base) if shared else sharing.trajectory_of(spec, base, folder)
+            trajectory = shared.trajectory(spec, base) if shared else trajectory_of(spec, base, folder)
         anew = trajectory is not None and not trajectory.complete
         measure = None
         if spec.calibrates and (anew or spec.refit or not self.saved.complete(len(self.packages))):

@@ -35,7 +35,7 @@ def solve_layer(
         rows: (rows,) float32 > 0, how much an output row's squared error counts; by default all alike.
 
     Raises:
-        obs.FactorisationError: the Hessian cannot be factored.
+        factors.FactorisationError: the Hessian cannot be factored.
     """
     if rows is not None:  # a row's squared error counts ω where the row is √ω of itself
         root = rows.sqrt()[:, None]

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from obsdiff import Source, load_pruned, matrices, models, observing, plan, prune, sampling, save_pruned, surgery
 from obsdiff.__main__ import main
 from obsdiff.calibration.runs import Calibration, Steps
-from obsdiff.calibration.sharing import trajectory_of
+from obsdiff.calibration.stored import trajectory_of
 from obsdiff.calibration.walking import Walk
 from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.checkpoints.manifest import MANIFEST

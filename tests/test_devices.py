@@ -35,7 +35,7 @@ from obsdiff.commands.prune import run as command
 from obsdiff.patterns import n_m, unstructured
 from obsdiff.pipelines.loading import place
 from obsdiff.sampling import Sampling
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.source import Source
 from obsdiff.spec import PruneSpec
 
@@ -170,7 +170,7 @@ def test_the_sweep_does_not_wait_for_the_gpu_at_every_column():
                 (lambda scores, start: n_m.keep(scores, 0.5, "row", start, n=2, m=4), 4),
             ):
                 before = gpu.waits
-                pruned, keep, _ = obs.sweep(weight, obs.factor(x.T @ x), select, 64, stride)
+                pruned, keep, _ = obs.sweep(weight, factors.factor(x.T @ x), select, 64, stride)
                 waits.append(gpu.waits - before)
                 assert pruned.device == keep.device == CUDA and int((~keep).sum()) == 8 * columns
     assert max(waits) < 16, "one column makes the CPU wait"
@@ -199,7 +199,7 @@ def test_factor_takes_three_matrices_beside_the_hessian():
     x = torch.randn(64, columns, generator=torch.Generator().manual_seed(0))
     hessian = x.T @ x
     with Held() as held:
-        obs.factor(hessian)
+        factors.factor(hessian)
     assert 2 * hessian.nbytes < held.peak <= 3.01 * hessian.nbytes
 
 

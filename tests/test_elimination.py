@@ -10,7 +10,7 @@ from pretended import CUDA, machine
 
 from benchmarks import elimination as benchmark
 from benchmarks import plain_elimination
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.solver.elimination import Problem, eliminate, group_costs, levelled
 
 ROWS, GROUPS, SIZE = 5, 6, 3
@@ -39,7 +39,7 @@ def optimum(weight: torch.Tensor, hessian: torch.Tensor, stays: torch.Tensor) ->
 def test_elimination_ends_in_the_least_squares_optimum(seed, count, size):
     weight, hessian = problem(seed)
     groups = COLUMNS // size
-    (pruned,), kept = eliminate([Problem(weight, obs.factor(hessian))], size, groups, count)
+    (pruned,), kept = eliminate([Problem(weight, factors.factor(hessian))], size, groups, count)
     assert len(kept) == groups - count and kept.tolist() == sorted(set(kept.tolist()))
     stays = torch.zeros(groups, dtype=torch.bool)
     stays[kept] = True
@@ -54,7 +54,7 @@ def test_elimination_ends_in_the_least_squares_optimum(seed, count, size):
 @given(seeds)
 def test_first_group_to_go_is_the_cheapest_of_all(seed):
     weight, hessian = problem(seed)
-    _, kept = eliminate([Problem(weight, obs.factor(hessian))], SIZE, GROUPS, 1)
+    _, kept = eliminate([Problem(weight, factors.factor(hessian))], SIZE, GROUPS, 1)
     costs = []
     for group in range(GROUPS):
         stays = torch.ones(COLUMNS, dtype=torch.bool)
@@ -68,7 +68,7 @@ def test_first_group_to_go_is_the_cheapest_of_all(seed):
 
 @given(seeds, st.integers(1, GROUPS - 1))
 def test_streams_lose_the_same_groups_and_their_order_does_not_matter(seed, count):
-    problems = [Problem(w, obs.factor(h)) for w, h in (problem(seed), problem(seed + 1))]
+    problems = [Problem(w, factors.factor(h)) for w, h in (problem(seed), problem(seed + 1))]
     _, kept = eliminate(problems, SIZE, GROUPS, count)
     _, swapped = eliminate(problems[::-1], SIZE, GROUPS, count)
     assert torch.equal(kept, swapped)
@@ -83,7 +83,7 @@ def test_columns_beside_the_groups_compensate_and_stay(seed, first, count):
     weight, hessian = problem(seed)
     groups = (COLUMNS - first) // SIZE - 1
     count = min(count, groups - 1)
-    (pruned,), kept = eliminate([Problem(weight, obs.factor(hessian), first)], SIZE, groups, count)
+    (pruned,), kept = eliminate([Problem(weight, factors.factor(hessian), first)], SIZE, groups, count)
     stays = torch.ones(COLUMNS, dtype=torch.bool)
     for group in set(range(groups)) - set(kept.tolist()):
         stays[first + group * SIZE : first + (group + 1) * SIZE] = False
@@ -93,14 +93,14 @@ def test_columns_beside_the_groups_compensate_and_stay(seed, first, count):
 @given(seeds, st.integers(0, GROUPS - 1))
 def test_without_compensation_nothing_moves(seed, count):
     weight, hessian = problem(seed)
-    (pruned,), kept = eliminate([Problem(weight, obs.factor(hessian))], SIZE, GROUPS, count, compensate=False)
+    (pruned,), kept = eliminate([Problem(weight, factors.factor(hessian))], SIZE, GROUPS, count, compensate=False)
     stays = torch.zeros(GROUPS, dtype=torch.bool)
     stays[kept] = True
     assert torch.equal(pruned, weight * stays.repeat_interleave(SIZE))
 
 
-def factor_of(upper: torch.Tensor) -> obs.Factor:
-    return replace(obs.factor(torch.eye(len(upper))), upper=upper)
+def factor_of(upper: torch.Tensor) -> factors.Factor:
+    return replace(factors.factor(torch.eye(len(upper))), upper=upper)
 
 
 @st.composite
@@ -123,7 +123,7 @@ def sites(draw):
             # what one column adds the next takes away: the cost of the second falls to nothing with the first
             x[:, 1::2] = x[:, 0 : 2 * (columns // 2) : 2]
             weight[:, 1::2] = -weight[:, 0 : 2 * (columns // 2) : 2]
-        factor = obs.factor(x.T @ x / len(x), draw(st.sampled_from([1e-2, 1e-4])))
+        factor = factors.factor(x.T @ x / len(x), draw(st.sampled_from([1e-2, 1e-4])))
         if kind == "tied":  # by whole numbers, which rounding leaves alone
             factor = factor_of(torch.eye(columns))
             weight = torch.randint(-1, 2, (ROWS, columns), generator=g).float()
@@ -163,7 +163,7 @@ def test_many_columns_in_blocks_as_they_are_used():
     """Long enough for several blocks of the default size."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(600, 400, generator=g) + torch.randn(600, 8, generator=g) @ torch.randn(8, 400, generator=g)
-    problems = [Problem(torch.randn(16, 400, generator=g), obs.factor(x.T @ x / 300))]
+    problems = [Problem(torch.randn(16, 400, generator=g), factors.factor(x.T @ x / 300))]
     (weight,), kept = eliminate(problems, 1, 400, 300)
     (expected,), stay = plain_elimination.eliminate(problems, 1, 400, 300)
     assert torch.equal(kept, stay)
@@ -173,7 +173,7 @@ def test_many_columns_in_blocks_as_they_are_used():
 @pytest.mark.parametrize("size", [1, SIZE])
 def test_an_inverse_that_is_not_positive_definite_is_an_error(size):
     broken = factor_of(torch.zeros(COLUMNS, COLUMNS))
-    with pytest.raises(obs.FactorisationError, match="not positive definite"):
+    with pytest.raises(factors.FactorisationError, match="not positive definite"):
         eliminate([Problem(torch.ones(ROWS, COLUMNS), broken)], size, COLUMNS // size, 2)
 
 
@@ -181,9 +181,9 @@ def test_an_inverse_that_is_not_positive_definite_is_an_error(size):
 def test_a_gpu_is_waited_for_once_a_block(size):
     weight, hessian = problem(1)
     groups, count = COLUMNS // size, COLUMNS // size - 1
-    expected, stay = eliminate([Problem(weight, obs.factor(hessian))], size, groups, count, block=2 * size)
+    expected, stay = eliminate([Problem(weight, factors.factor(hessian))], size, groups, count, block=2 * size)
     with machine() as gpu:
-        factor = obs.factor(hessian.to(CUDA))
+        factor = factors.factor(hessian.to(CUDA))
         here, before = Problem(weight.to(CUDA), factor), gpu.waits
         weights, kept = eliminate([here], size, groups, count, block=2 * size)
         assert gpu.waits - before == -(-count // 2)

@@ -9,8 +9,8 @@ import yaml
 
 from eval.__main__ import main
 from eval.sweep.config import read_sweep
-from eval.sweep.grid import sampling_of
 from eval.sweep.hours import hours_of
+from eval.sweep.overrides import sampling_of
 from eval.sweep.specs import spec_of
 from obsdiff import Source, plan
 from obsdiff.errors import SpecError

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from obsdiff.patterns import n_m, unstructured
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def problem(rows: int, columns: int):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3 * columns, columns, generator=generator)
     x[:, 3] = 0.0
-    return torch.randn(rows, columns, generator=generator), obs.factor(x.T @ x)
+    return torch.randn(rows, columns, generator=generator), factors.factor(x.T @ x)
 
 
 @pytest.mark.parametrize("columns", [5, 16, 43])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from obsdiff import PruneSpec, registry
 from obsdiff.patterns import n_m, unstructured
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.solver.statistics import Input
 from obsdiff.solving import solve_layer
 
@@ -44,7 +44,7 @@ def naive(weight: torch.Tensor, hessian: torch.Tensor, keep: torch.Tensor) -> to
 @given(seeds, sparsities, blocks)
 def test_sweep_is_naive_obs(seed, sparsity, block):
     weight, hessian, _ = problem(seed)
-    factor = obs.factor(hessian, 0.01)
+    factor = factors.factor(hessian, 0.01)
     pruned, keep, _ = obs.sweep(weight, factor, select(sparsity), block)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
     torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
@@ -54,7 +54,7 @@ def test_sweep_is_naive_obs(seed, sparsity, block):
 def test_saliency_is_the_error_that_a_removal_costs(seed):
     """Removing one weight and compensating all others costs w²/[H⁻¹]qq: the least-squares optimum."""
     weight, hessian, _ = problem(seed)
-    factor = obs.factor(hessian, 0.01)
+    factor = factors.factor(hessian, 0.01)
     hessian += 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
     pruned, _, _ = obs.sweep(weight, factor, lambda s, start: torch.arange(COLUMNS).expand(ROWS, -1) != 0)
     delta = pruned - weight
@@ -68,7 +68,7 @@ def test_saliency_is_the_error_that_a_removal_costs(seed):
 @given(seeds, sparsities, st.floats(0.01, 100))
 def test_scaling_all_alphas_changes_nothing(seed, sparsity, scale):
     weight, hessian, _ = problem(seed)
-    one, other = (obs.sweep(weight, obs.factor(h, 0.01), select(sparsity), 8) for h in (hessian, hessian * scale))
+    one, other = (obs.sweep(weight, factors.factor(h, 0.01), select(sparsity), 8) for h in (hessian, hessian * scale))
     assert torch.equal(one[1], other[1])
     torch.testing.assert_close(one[0], other[0], rtol=1e-3, atol=1e-4)
 
@@ -76,7 +76,7 @@ def test_scaling_all_alphas_changes_nothing(seed, sparsity, scale):
 @given(seeds, sparsities, st.floats(0.1, 10))
 def test_identity_hessian_is_magnitude(seed, sparsity, scale):
     weight, _, _ = problem(seed)
-    pruned, keep, _ = obs.sweep(weight, obs.factor(scale * torch.eye(COLUMNS)), select(sparsity), COLUMNS)
+    pruned, keep, _ = obs.sweep(weight, factors.factor(scale * torch.eye(COLUMNS)), select(sparsity), COLUMNS)
     assert torch.equal(keep, unstructured.keep(weight.abs(), sparsity, "layer"))
     assert torch.equal(pruned, weight * keep)
 
@@ -85,7 +85,7 @@ def test_identity_hessian_is_magnitude(seed, sparsity, scale):
 def test_diagonal_hessian_has_wandas_order(seed, sparsity):
     weight, hessian, _ = problem(seed)
     diagonal = hessian.diagonal()
-    factor = obs.factor(torch.diag(diagonal), 1e-9)
+    factor = factors.factor(torch.diag(diagonal), 1e-9)
     _, keep, _ = obs.sweep(weight, factor, select(sparsity, "row"), COLUMNS)
     assert torch.equal(keep, unstructured.keep(weight.abs() * diagonal.sqrt(), sparsity, "row"))
 
@@ -94,7 +94,7 @@ def test_diagonal_hessian_has_wandas_order(seed, sparsity):
 def test_dead_inputs_go_first_and_nothing_breaks(seed):
     weight, hessian, _ = problem(seed)
     hessian[:, 3] = hessian[3, :] = 0
-    pruned, keep, _ = obs.sweep(weight, obs.factor(hessian), select(1 / COLUMNS), COLUMNS)
+    pruned, keep, _ = obs.sweep(weight, factors.factor(hessian), select(1 / COLUMNS), COLUMNS)
     assert not keep[:, 3].any()
     torch.testing.assert_close(pruned[:, :3], weight[:, :3])
     assert obs.layer_error(weight, pruned, hessian) < 1e-6
@@ -103,7 +103,7 @@ def test_dead_inputs_go_first_and_nothing_breaks(seed):
 def test_factorisation_raises_damping_and_says_so():
     hessian = torch.ones(8, 8)
     hessian[0, 1] = hessian[1, 0] = 1.3
-    factor = obs.factor(hessian, 1e-4)
+    factor = factors.factor(hessian, 1e-4)
     assert factor.damping > 1e-4
     torch.testing.assert_close(
         torch.linalg.inv(factor.upper.T @ factor.upper), hessian + factor.damping * torch.eye(8), rtol=1e-3, atol=1e-3
@@ -112,8 +112,8 @@ def test_factorisation_raises_damping_and_says_so():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_factorisation_refuses_non_finite(bad):
-    with pytest.raises(obs.FactorisationError, match="not finite"):
-        obs.factor(torch.eye(3).index_fill(0, torch.tensor([1]), bad))
+    with pytest.raises(factors.FactorisationError, match="not finite"):
+        factors.factor(torch.eye(3).index_fill(0, torch.tensor([1]), bad))
 
 
 def test_layer_error_is_the_outputs_relative_error():
@@ -128,7 +128,7 @@ def test_compensation_is_optimal_where_all_removed_columns_come_first(seed, firs
     weight, hessian, _ = problem(seed)
     keep = (torch.arange(COLUMNS) >= first).expand(ROWS, -1)
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)
-    pruned, _, _ = obs.sweep(weight, obs.factor(hessian, 0.01), lambda s, start: keep)
+    pruned, _, _ = obs.sweep(weight, factors.factor(hessian, 0.01), lambda s, start: keep)
     rest = torch.linalg.solve(damped[first:, first:].double(), (damped[first:, :first] @ weight[:, :first].T).double())
     torch.testing.assert_close(pruned[:, first:].double(), weight[:, first:] + rest.T, rtol=1e-3, atol=1e-3)
     assert obs.layer_error(weight, pruned, damped) <= obs.layer_error(weight, weight * keep, damped) + 1e-6
@@ -139,7 +139,7 @@ def test_compensation_can_lose_to_masking_where_it_cannot_go_back():
     weight = torch.tensor([[1.3079, -1.5564, 0.1535]])
     hessian = torch.tensor([[2.0236, 0.1966, -1.0539], [0.1966, 4.1446, -4.8554], [-1.0539, -4.8554, 6.1334]])
     keep = torch.tensor([[False, True, False]])
-    pruned, _, _ = obs.sweep(weight, obs.factor(hessian, 1e-6), lambda s, start: keep)
+    pruned, _, _ = obs.sweep(weight, factors.factor(hessian, 1e-6), lambda s, start: keep)
     assert obs.layer_error(weight, pruned, hessian) > 5 * obs.layer_error(weight, weight * keep, hessian)
     damped = hessian + 1e-6 * hessian.diagonal().mean() * torch.eye(3)
     torch.testing.assert_close(pruned.double(), naive(weight, damped, keep), rtol=1e-3, atol=1e-3)
@@ -151,7 +151,7 @@ def test_n_m_is_decided_on_the_weights_as_they_are_when_reached(seed, nm, block)
     n, m = nm
     weight, hessian, _ = problem(seed)
     pruned, keep, _ = obs.sweep(
-        weight, obs.factor(hessian, 0.01), lambda s, start: n_m.keep(s, 0, "row", start, n=n, m=m), block, stride=m
+        weight, factors.factor(hessian, 0.01), lambda s, start: n_m.keep(s, 0, "row", start, n=n, m=m), block, stride=m
     )
     assert (keep.view(ROWS, -1, m).sum(dim=2) == n).all()
     damped = (hessian + 0.01 * hessian.diagonal().mean() * torch.eye(COLUMNS)).double()
@@ -170,7 +170,7 @@ def test_n_m_is_decided_on_the_weights_as_they_are_when_reached(seed, nm, block)
 @given(seeds, sparsities, blocks)
 def test_mask_alone_moves_no_weight(seed, sparsity, block):
     weight, hessian, _ = problem(seed)
-    factor = obs.factor(hessian, 0.01)
+    factor = factors.factor(hessian, 0.01)
     pruned, keep, _ = obs.sweep(weight, factor, select(sparsity), block, compensate=False)
     assert torch.equal(pruned, weight * keep)
     whole = obs.saliency(weight, factor, slice(0, COLUMNS))

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from obsdiff import patterns, registry, weightings
-from obsdiff.solver import elimination, obs
+from obsdiff.solver import elimination, factors, obs
 from obsdiff.solver.statistics import Hessian
 
 FOLDER = Path(os.environ.get("OBSDIFF_FIXTURES") or Path(__file__).parent / "data" / "official")
@@ -57,7 +57,7 @@ def test_mask(entry):
         return entry_point.keep(scores, entry["sparsity"], "block", start, **pattern.arguments)
 
     stride = pattern.multiple if pattern.multiple > 1 else None
-    pruned, keep, _ = obs.sweep(weight, obs.factor(hessian, 0.01), select, 128, stride)
+    pruned, keep, _ = obs.sweep(weight, factors.factor(hessian, 0.01), select, 128, stride)
     assert ((official != 0) == keep).float().mean() >= 0.995
     assert obs.layer_error(weight, pruned, hessian) <= 1.002 * obs.layer_error(weight, official, hessian)
 
@@ -68,7 +68,9 @@ def test_removed_columns(entry):
     tensors = load_file(FOLDER / f"{entry['file']}.safetensors")
     streams = [""] + ["_context"] * ("weight_context" in tensors)
     size = entry.get("head_dim", 1)
-    problems = [elimination.Problem(tensors[f"weight{s}"], obs.factor(tensors[f"hessian{s}"], 0.01)) for s in streams]
+    problems = [
+        elimination.Problem(tensors[f"weight{s}"], factors.factor(tensors[f"hessian{s}"], 0.01)) for s in streams
+    ]
     groups = problems[0].weight.shape[1] // size
     pruned, kept = elimination.eliminate(problems, size, groups, len(tensors["removed_columns"]) // size)
     assert (groups - len(kept)) * size == len(tensors["removed_columns"]) == entry["removed"]

@@ -19,7 +19,7 @@ from project import ALONE, LEFT_OUT, planned
 from eval.profile.layers import as_the_paper_counts
 from eval.sweep.cells import PLAIN
 from eval.sweep.config import read_record, read_sweep
-from eval.sweep.grid import sampling_of
+from eval.sweep.overrides import sampling_of
 from eval.sweep.pinned import share
 from obsdiff import PruneSpec, Source, load_pruned, models, plan, prune, registry, save_pruned
 from obsdiff.checkpoints.checkpoint import read_pruned

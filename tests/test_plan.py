@@ -17,9 +17,10 @@ from obsdiff.models._tiny import LENGTH
 from obsdiff.patterns import unstructured
 from obsdiff.planning import rates
 from obsdiff.planning.counting import work_of
-from obsdiff.planning.effort import calls_of, elimination_flops, factor_flops, statistics_flops, sweep_flops
+from obsdiff.planning.effort import calls_of
+from obsdiff.planning.flops import elimination_flops, factor_flops, statistics_flops, sweep_flops
 from obsdiff.planning.plan import Plan, describe
-from obsdiff.solver import elimination, obs
+from obsdiff.solver import elimination, factors, obs
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.baddbmm_, aten.addmv_, aten.mv}
@@ -95,9 +96,9 @@ def test_statistics_are_half_a_full_product():
     assert statistics_flops(512, 7, "cpu") == 2 * 7 * (256 * 512 + 256 * 256)
 
 
-def problem(rows: int, columns: int) -> tuple[torch.Tensor, obs.Factor]:
+def problem(rows: int, columns: int) -> tuple[torch.Tensor, factors.Factor]:
     x = torch.randn(2 * columns, columns)
-    return torch.randn(rows, columns), obs.factor(x.T @ x)
+    return torch.randn(rows, columns), factors.factor(x.T @ x)
 
 
 def test_solver_makes_the_products_that_are_planned():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obsdiff import patterns, registry
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 from obsdiff.solver.admm import admm, inverted
 from obsdiff.solver.resolve import damped, resolve
 from obsdiff.solver.statistics import Input
@@ -23,7 +23,7 @@ def problem(rows: int, columns: int, seed: int, dead: int = 0) -> tuple[torch.Te
     inputs = torch.randn(3 * columns, columns, generator=generator) @ mix
     inputs[:, :dead] = 0.0
     hessian = 2 * inputs.T @ inputs / len(inputs)
-    return torch.randn(rows, columns, generator=generator), damped(hessian, obs.factor(hessian))
+    return torch.randn(rows, columns, generator=generator), damped(hessian, factors.factor(hessian))
 
 
 def keeper(value: str, sparsity: float = 0.5):
@@ -79,7 +79,7 @@ def test_admm_keeps_the_patterns_counts_and_beats_the_column_sweep(value, seed):
     if pattern.sparsity is not None:
         assert (mask.view(-1, pattern.multiple).sum(dim=1) == kept * pattern.multiple).all()
     stride = pattern.multiple if pattern.multiple > 1 else None
-    swept = obs.sweep(weight, obs.factor(hessian, 1e-9), keep, 16, stride, stay=pattern.stay)
+    swept = obs.sweep(weight, factors.factor(hessian, 1e-9), keep, 16, stride, stay=pattern.stay)
     found = resolve(weight, hessian, mask, start)
     assert error(found, weight, hessian) < error(swept.weight, weight, hessian)
     assert error(resolve(weight, hessian, swept.keep), weight, hessian) <= error(swept.weight, weight, hessian)
@@ -96,7 +96,7 @@ def test_admm_finds_a_mask_near_the_best_of_all():
         best = min(error(optimum(weight, hessian, m[None]), weight, hessian) for m in masks)
         start, mask = admm(weight, hessian, keeper("unstructured"))
         gaps.append(error(resolve(weight, hessian, mask, start), weight, hessian) / best)
-        other = obs.sweep(weight, obs.factor(hessian, 1e-9), keeper("unstructured"), 10).keep
+        other = obs.sweep(weight, factors.factor(hessian, 1e-9), keeper("unstructured"), 10).keep
         swept.append(error(resolve(weight, hessian, other), weight, hessian) / best)
     assert sorted(gaps)[4] < 1.1 and sum(gaps) < sum(swept)
 

@@ -13,7 +13,7 @@ from obsdiff.calibration import sensitivity
 from obsdiff.calibration.calls import Call
 from obsdiff.calibration.runs import Calibration
 from obsdiff.calibration.sensitivity import Sensitivity
-from obsdiff.calibration.sharing import trajectory_of
+from obsdiff.calibration.stored import trajectory_of
 from obsdiff.errors import SpecError
 from obsdiff.packages import layers
 from obsdiff.pipelines import staging

@@ -10,8 +10,8 @@ from conftest import SAMPLING, spec_of
 from obsdiff import models, prune
 from obsdiff.calibration.calls import fold, unfold
 from obsdiff.calibration.runs import Calibration
-from obsdiff.calibration.sharing import trajectory_of
 from obsdiff.calibration.stops import scope_of
+from obsdiff.calibration.stored import trajectory_of
 from obsdiff.calibration.walking import Walk
 from obsdiff.errors import LayerError, SpecError
 from obsdiff.packages import layers

@@ -13,7 +13,7 @@ from conftest import PROMPTS, SAMPLING, spec_of
 
 from obsdiff import calibrate, models, prune, registry
 from obsdiff.__main__ import main
-from obsdiff.calibration import sharing, trajectory
+from obsdiff.calibration import stored, trajectory
 from obsdiff.calibration.runs import Calibration
 from obsdiff.checkpoints.checkpoint import read_pruned
 from obsdiff.errors import SpecError
@@ -160,7 +160,7 @@ def test_a_folder_is_made_anew_for_another_run(tmp_path):
         found = {path.name.partition("-")[0] for path in tmp_path.iterdir()}
         assert ("statistics" in found) == (packages == 1) and ("batch" in found) == (packages == "sequential")
         assert same(pruned(spec(packages=packages)), pruned(spec(packages=packages), calibration=tmp_path))
-    assert sharing.read_record(tmp_path)["content"] == "statistics"
+    assert stored.read_record(tmp_path)["content"] == "statistics"
 
 
 @pytest.mark.parametrize("moment", [0, 1, 3, 6, 13])
@@ -205,9 +205,9 @@ def test_time_of_a_sampling_run_that_is_taken_up_is_counted_once(tmp_path, monke
         with pytest.raises(Killed):
             prune(tiny(), wanted, tmp_path / "own")
     batches = -(-len(PROMPTS) // SHORT.batch_size)
-    first = sharing.read_record(tmp_path / "shared")
+    first = stored.read_record(tmp_path / "shared")
     calibrate(tiny(), wanted, tmp_path / "shared")
-    again = sharing.read_record(tmp_path / "shared")
+    again = stored.read_record(tmp_path / "shared")
     assert first["seconds"] < 1000 * batches < again["seconds"] < 1000 * batches + 500
     assert again["peak_memory_bytes"] >= first["peak_memory_bytes"]
     with monkeypatch.context() as patch:

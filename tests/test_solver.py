@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from benchmarks import reference, solver
 from obsdiff.errors import SpecError
 from obsdiff.patterns import n_m, unstructured
-from obsdiff.solver import obs
+from obsdiff.solver import factors, obs
 
 seeds = st.integers(0, 2**31)
 DAMPING = 0.01
@@ -41,7 +41,7 @@ def plain_select(sparsity: float):
 )
 def test_sweep_of_any_shape_is_the_plain_one(rows, columns, block, sparsity, seed):
     weight, hessian = problem(rows, columns, seed)
-    factor, before = obs.factor(hessian, DAMPING), weight.clone()
+    factor, before = factors.factor(hessian, DAMPING), weight.clone()
     found = obs.sweep(weight, factor, select(sparsity), block)
     pruned, keep = reference.sweep(weight, factor.upper, plain_select(sparsity), block)
     assert torch.equal(weight, before) and found.weight.is_contiguous() and found.keep.is_contiguous()
@@ -63,7 +63,7 @@ def test_sweep_of_any_shape_is_the_plain_one(rows, columns, block, sparsity, see
 def test_n_m_sweep_of_any_shape_is_the_plain_one(rows, groups, nm, block, seed):
     n, m = nm
     weight, hessian = problem(rows, groups * m, seed)
-    factor = obs.factor(hessian, DAMPING)
+    factor = factors.factor(hessian, DAMPING)
     found = obs.sweep(weight, factor, n_m_select(n, m), block, m)
     block = obs.multiple(block, m)
     pruned, keep = reference.sweep(weight, factor.upper, lambda s, _: reference.n_m(s, n, m), block, m)
@@ -78,7 +78,7 @@ def test_weights_of_any_layout_and_dead_columns_give_the_same(stride):
     """Transposed and strided weights are left as they are; columns without input cost nothing, a layer of them too."""
     weight, hessian = problem(24, 40, 0)
     chosen = n_m_select(2, 4) if stride else select(0.5)
-    factor = obs.factor(hessian)
+    factor = factors.factor(hessian)
     expected = obs.sweep(weight, factor, chosen, 16, stride)
     wide = torch.full((24, 80), 7.0)
     wide[:, ::2] = weight
@@ -87,11 +87,11 @@ def test_weights_of_any_layout_and_dead_columns_give_the_same(stride):
         assert torch.equal(found.weight, expected.weight) and torch.equal(found.keep, expected.keep)
         assert found.error == pytest.approx(expected.error, rel=1e-6) and torch.equal(other, weight)
     hessian[:8], hessian[:, :8] = 0, 0
-    factor = obs.factor(hessian)
+    factor = factors.factor(hessian)
     found = obs.sweep(weight, factor, chosen, 16, stride)
     assert found.weight[:, :8].count_nonzero() == 0 and torch.isfinite(found.weight).all()
     assert found.error == pytest.approx(obs.energy(found.weight - weight, hessian), rel=5e-5)
-    none = obs.sweep(weight, obs.factor(torch.zeros(40, 40)), chosen, 16, stride)
+    none = obs.sweep(weight, factors.factor(torch.zeros(40, 40)), chosen, 16, stride)
     assert none.weight.count_nonzero() == 0 and none.error == 0
     assert int((~none.keep).sum()) == 24 * 20
 
@@ -101,7 +101,7 @@ def test_error_is_told_only_where_four_digits_of_it_are_known(damping, tokens):
     """Inputs of rank 1, or a damping far above them: nearly all that a removal costs is the damping's."""
     g = torch.Generator().manual_seed(0)
     weight, x = torch.randn(8, 32, generator=g), torch.randn(tokens, 32, generator=g)
-    factor = obs.factor(x.T @ x, damping)
+    factor = factors.factor(x.T @ x, damping)
     for chosen in (select(0.5), lambda scores, start: torch.arange(32).expand(8, -1) >= 1):
         found = obs.sweep(weight, factor, chosen, 32)
         exact = float(((found.weight - weight).double() @ x.T.double()).square().sum())
@@ -151,7 +151,7 @@ def test_n_m_selection_is_the_stable_sorts_bit_for_bit(rows, groups, nm, levels,
 def test_factor_is_as_exact_as_float32_tells(columns, seed):
     """Nearer to float64's than the plain factor, whose two factorisations round."""
     _, hessian = problem(1, columns, seed)
-    found = obs.factor(hessian, DAMPING)
+    found = factors.factor(hessian, DAMPING)
     exact = reference.factor(hessian.double(), DAMPING)
     off, plain = ((u - exact).norm() / exact.norm() for u in (found.upper, reference.factor(hessian, DAMPING)))
     assert off < 1e-5 and (off <= plain or columns < 16)

@@ -59,6 +59,7 @@ def test_added_sparsity_runs_only_its_cells(project):
         ("obsdiff/patterns/n_m.py", {}),
         ("obsdiff/checkpoints/packing.py", ALL | {"latency": 1}),
         ("obsdiff/solver/obs.py", ALL),
+        ("obsdiff/solver/factors.py", ALL),
         ("obsdiff/solver/statistics.py", ALL | {"calibrate": 1}),
         ("obsdiff/weightings/log_decrease.py", dict.fromkeys(STAGES, 1) | ENDS | {"calibrate": 1}),
         ("eval/profile/latency.py", {"latency": 1, "measure": 1} | ENDS),

@@ -29,7 +29,7 @@ from eval.__main__ import main as suite
 from eval.model_metrics import Deviation, MeasuredLayer
 from eval.results import CellResult
 from eval.sweep import cells
-from eval.tracking import content, store, sweep
+from eval.tracking import content, database, store, sweep
 from eval.tracking.runs import MEASURED, SUPERSEDED, track
 from obsdiff import PruneSpec, Sampling
 from obsdiff.checkpoints.manifest import manifest_of
@@ -198,13 +198,16 @@ def test_images_of_one_caption_have_one_key_in_all_runs(tmp_path):
     assert len(content.key_of(1, "word " * 50)) <= content.LONGEST_KEY
 
 
-def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch):
-    """Of a process that was killed between making and settling it."""
-    monkeypatch.setattr(store, "ABANDONED_SECONDS", 0)
+@pytest.mark.parametrize("server", [False, True])
+def test_run_that_was_never_settled_is_made_anew(tmp_path, monkeypatch, server):
+    """Of a process that was killed between making and settling it; only on a server may it yet be settled."""
+    monkeypatch.setattr(store, "ABANDONED_SECONDS", 0 if server else float("inf"))
     client = store.client_of(tmp_path)
     home = store.experiment_id(client, "test", tmp_path)
     for tags in ({"k": "v"}, {"k": "v", "path": 'it\'s "so"'}):
         left = client.create_run(home, tags=tags).info.run_id
+        if server:
+            monkeypatch.setattr(database, "file_of", lambda uri: None)
         made = store.obtain(client, home, "name", tags, {}).info.run_id
         assert made != left and store.obtain(client, home, "name", tags, {}).info.run_id == made
         assert [r.info.run_id for r in store.find(client, home, tags)] == [made]

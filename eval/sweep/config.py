@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.sweep.cells import Cell
-from eval.sweep.grid import Overrides, grid, models_of, sampling_of
+from eval.sweep.grid import grid, models_of
 from eval.sweep.needs import Need, layers_needs, missing, needs_of, prompts_need
+from eval.sweep.overrides import Overrides, sampling_of
 from eval.sweep.reading import home, read_mapping
 from eval.sweep.schemas import check
 from eval.sweep.tiny import shrunk, shrunk_model

@@ -4,21 +4,16 @@ What a method ignores is set to its neutral value, so that one result has one ce
 methods without calibration have no weighting, one package and no calibration axis, SparseGPT weights all steps alike.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
-from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from eval.sweep.cells import MODEL, PLAIN, Cell, decimal, text_of
+from eval.sweep.cells import PLAIN, Cell, decimal, text_of
+from eval.sweep.overrides import Model, Overrides, calibration_of, changed, relevant
 from obsdiff import methods, patterns, registry
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import families, samplers, sizes
-from obsdiff.sampling import Sampling
-from obsdiff.source import Source
 from obsdiff.spec import PruneSpec
 from obsdiff.typed import no_such_key
 
@@ -34,19 +29,6 @@ DEFAULTS: dict[str, Any] = {
 }
 """of a block that leaves an axis out"""
 INNER = ("weighting", "packages", "options", "sampling", "calibration", "seed")
-Model = Mapping[str, Any]
-"""the content of a file of config/models"""
-
-
-class Overrides(NamedTuple):
-    """What the texts on a cell's axes stand for; each mapping holds only what changes the cell's result."""
-
-    options: dict[str, Any]
-    """fields of PruneSpec"""
-    sampling: dict[str, Any]
-    """fields of Sampling, in calibration and in use"""
-    calibration: dict[str, Any]
-    """count, prompts and choice, and under `sampling` fields of Sampling that hold in calibration alone, or `model`"""
 
 
 def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,63 +43,6 @@ def blocks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 def models_of(config: Mapping[str, Any]) -> list[str]:
     """Names of the models that the grid uses, in order."""
     return list(dict.fromkeys(name for block in blocks(config) for name in block["models"]))
-
-
-def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-    """The options that change what the method does, and those that it cannot do without."""
-    kept = relevant_keys(json.dumps([options, rest], sort_keys=True))
-    return {key: options[key] for key in kept}
-
-
-@cache
-def relevant_keys(text: str) -> tuple[str, ...]:
-    """relevant() of what the JSON text holds: a run of the DAG asks again and again, and a spec takes its time."""
-    options, rest = json.loads(text)
-    whole = PruneSpec(**{**rest, **options}).canonical()
-
-    def matters(key: str) -> bool:
-        try:
-            return PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}}).canonical() != whole
-        except SpecError:
-            return True
-
-    return tuple(key for key in sorted(options) if matters(key))
-
-
-def sampling_of(model: Model, *overrides: Mapping[str, Any]) -> Sampling:
-    """The model's sampling with overrides; SpecError where a value is not allowed or the pipeline cannot do it."""
-    values = dict(model["sampling"])
-    for override in overrides:
-        values |= override
-    made = Sampling(**values)
-    source = Source(**model["source"])
-    traits = families.traits(source, model["family"])
-    samplers.check(traits, made)
-    sizes.check(traits, source, made)
-    return made
-
-
-def changed(key: str, asked: Mapping[str, Any], model: Model, *under: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a sampling override what differs from the model's own under `under`, and is known to be allowed."""
-    try:
-        before = asdict(sampling_of(model, *under))
-        sampling_of(model, *under, asked)
-    except SpecError as error:
-        raise SpecError(f"{key}: {error}") from None
-    return {k: v for k, v in sorted(asked.items()) if v != before[k]}
-
-
-def calibration_of(asked: Mapping[str, Any], model: Model, sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a calibration override what differs from the model's calibration and the cell's sampling.
-
-    `sampling: model` calibrates with the model file's sampling however the cell samples in use.
-    """
-    own = model["calibration"]
-    found = {k: asked[k] for k in ("choice", "count", "prompts") if k in asked and asked[k] != own.get(k)}
-    if asked.get("sampling") == MODEL:
-        return found | ({"sampling": MODEL} if sampling else {})
-    inner = changed("grid.calibration.sampling", asked.get("sampling", {}), model, sampling)
-    return found | ({"sampling": inner} if inner else {})
 
 
 def cell_of(

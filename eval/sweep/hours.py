@@ -9,7 +9,7 @@ from tabulate import tabulate
 from eval.sweep.calibrations import Calibration, calibration_of
 from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, read_sweep
-from eval.sweep.grid import sampling_of
+from eval.sweep.overrides import sampling_of
 from eval.sweep.specs import spec_of
 from obsdiff.planning import plan as plans
 from obsdiff.planning import rates

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.sweep.cells import Cell
 from eval.sweep.config import Sweep, is_tiny
-from eval.sweep.grid import relevant
+from eval.sweep.overrides import relevant
 from eval.sweep.tiny import LAYERS
 from obsdiff.spec import PruneSpec
 

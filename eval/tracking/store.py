@@ -23,7 +23,7 @@ from obsdiff.storage.locks import locked
 
 SETTLED = "obsdiff.settled"
 ABANDONED_SECONDS = 30
-"""after which a run that is there without being settled is taken for that of a killed process"""
+"""after which a run that is on a server without being settled is taken for that of a killed process"""
 ATTEMPTS = 6
 METRICS_A_BATCH, PARAMS_A_BATCH = 900, 90
 """MLflow takes 1000 and 100"""
@@ -164,6 +164,7 @@ def obtain(
 
     Of two that make a run at once at least one sees the other's when it looks again: whoever sees another one deletes
     its own, waits and begins anew, so at most one is settled, whatever the clocks say. Only settled runs are used.
+    A store of files is opened() by one process at a time, so there any other is a killed one's.
 
     Args:
         name: the run's name, if it is made.
@@ -172,6 +173,7 @@ def obtain(
         start: milliseconds since 1970 at which what it tells of began, if it is made; now by default.
     """
     begun = time.monotonic()
+    patience = ABANDONED_SECONDS if database.file_of(client.tracking_uri) is None else 0
     more = more | {"mlflow.user": user.name(), "mlflow.source.name": "obsdiff", "mlflow.source.type": "LOCAL"}
     while True:
         found = find(client, experiment, keys)
@@ -184,7 +186,7 @@ def obtain(
                 client.set_tag(identity, SETTLED, "true")
                 return client.get_run(identity)
             client.delete_run(identity)
-        elif time.monotonic() - begun > ABANDONED_SECONDS:
+        elif time.monotonic() - begun > patience:
             for run in found:
                 client.delete_run(run.info.run_id)
         time.sleep(random.uniform(0.05, 0.5))

@@ -15,8 +15,9 @@ from obsdiff import models
 from obsdiff.calibration import sensitivity
 from obsdiff.calibration.runs import Calibration, alphas_of
 from obsdiff.calibration.sensitivity import Sensitivity
-from obsdiff.calibration.sharing import Folder, Stored, encoded
+from obsdiff.calibration.sharing import encoded
 from obsdiff.calibration.stops import Repeated
+from obsdiff.calibration.stored import Folder, Stored
 from obsdiff.calibration.trajectory import Trajectory
 from obsdiff.calibration.walking import Walk
 from obsdiff.packages import Group

@@ -36,7 +36,7 @@ def run(
         from obsdiff.checkpoints.progress import discard
 
         if calibration is not None and spec.calibrates:
-            from obsdiff.calibration.sharing import read_record
+            from obsdiff.calibration.stored import read_record
 
             read_record(calibration)  # before any weights load
         pipe, base = placed(source, spec, threads)

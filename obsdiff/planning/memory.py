@@ -37,7 +37,7 @@ LIBRARIES = 1 * GIB
 COPIES = 3
 """tensors as large as the widest layer's input and output that are alive at once in a call"""
 FACTORED = 3
-"""float32 matrices of a Hessian's size while it is factored, beside it (obs.factor)"""
+"""float32 matrices of a Hessian's size while it is factored, beside it (factors.factor)"""
 SWEPT = 19
 """bytes a weight while a layer is swept and its error told: float32 of dense, moved, pruned, difference; two masks"""
 SCORED = 26

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from obsdiff.solver import obs
+from obsdiff.solver import factors
 from obsdiff.solver.products import mirror
 
 BLOCK = 128
@@ -36,7 +36,7 @@ class Problem:
     """
 
     weight: Tensor
-    factor: obs.Factor
+    factor: factors.Factor
     first: int = 0
 
 
@@ -65,7 +65,7 @@ def eliminate(
         The weights, (rows, c) float32 with the removed columns zero, and the kept groups, ascending int64.
 
     Raises:
-        obs.FactorisationError: the inverse of a Hessian is not positive definite.
+        factors.FactorisationError: the inverse of a Hessian is not positive definite.
     """
     device = problems[0].weight.device
     if compensate:
@@ -206,7 +206,7 @@ class Layer:
         if self.taken:
             done = len(self.taken) * self.size
             if self.failed:
-                raise obs.FactorisationError("the Hessian's inverse is not positive definite; give it more damping")
+                raise factors.FactorisationError("the Hessian's inverse is not positive definite; give it more damping")
             self.w.addmm_(self.f[:done].T, self.g[:done], alpha=-1)
             self.w.index_fill_(1, torch.cat(self.taken), 0.0)
 
@@ -222,7 +222,7 @@ def live(problem: Problem) -> Tensor:
     return problem.weight.masked_fill(problem.factor.dead, 0.0).double()
 
 
-def inverse(factor: obs.Factor, width: int = 512) -> Tensor:
+def inverse(factor: factors.Factor, width: int = 512) -> Tensor:
     """(H + λI)⁻¹ = UᵀU, (c, c) float64, of its upper triangle's block rows; U is never a whole float64 matrix."""
     c = len(factor.upper)
     made = torch.zeros(c, c, dtype=torch.float64, device=factor.upper.device)

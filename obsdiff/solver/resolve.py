@@ -8,7 +8,7 @@ there it goes on until every row is solved.
 import torch
 from torch import Tensor
 
-from obsdiff.solver.obs import Factor
+from obsdiff.solver.factors import Factor
 
 ITERATIONS = 200
 """at most; 10 to 30 are usual"""

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from obsdiff.solver import obs, products
+from obsdiff.solver import factors, products
 
 
 class StatisticError(Exception):
@@ -42,10 +42,10 @@ class Input:
         return (self.squared_norm / self.tokens - self.mean.square()).clamp_min(0.0)
 
     @cached_property
-    def factor(self) -> obs.Factor:
+    def factor(self) -> factors.Factor:
         """Of the Hessian; made once for all layers that share the input."""
         assert self.hessian is not None
-        return obs.factor(self.hessian, self.damping)
+        return factors.factor(self.hessian, self.damping)
 
     def narrow(self, columns: Tensor | slice) -> "Input":
         """Of some columns: (c,) bool, (k,) int64 or a span."""

@@ -1,7 +1,7 @@
 # What cells share of their calibration: sums or the trajectory of the dense model's sampling (eval/sweep/calibrations.py).
 # A solver is not among what it depends on, so that an edit of one prunes anew from what is here. The record is the
 # output; the sums lie beside it.
-SOLVER = ("obsdiff.solver.obs",)  # imported by obsdiff.solver.statistics, for what methods make of a finished sum
+SOLVER = ("obsdiff.solver.factors",)  # imported by obsdiff.solver.statistics, for what methods make of a finished sum
 WEIGHTS = {
     calibrations.weights_text(own): own
     for cell in {cell.pruned_as() for cell in SWEEP.cells}
