@@ -13,7 +13,7 @@ INSTALL = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN
 # containers often set this; every job would compile torch, diffusers and MLflow anew, which takes half of a short job
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env results check test test-browser test-container test-kills test-postgres test-slurm lint ui lock clean
+.PHONY: env results check checked test tested test-browser test-container test-kills test-postgres test-slurm lint ui lock clean
 
 env: $(VENV)/.ready
 
@@ -38,10 +38,14 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 
-check: lint
+# the type checker takes one core, so the tests begin beside it
+check test: env
+	@$(MAKE) --no-print-directory --jobs 2 lint $@ed
+
+checked: env
 	$(BIN)/python -m pytest --numprocesses auto -m 'not slow'
 
-test: lint
+tested: env
 	$(BIN)/python -m pytest --numprocesses auto
 
 # a small sweep killed at random moments, 20 times, and started again: ends in the same tables
