@@ -18,7 +18,7 @@ from obsdiff.patterns import unstructured
 from obsdiff.planning import rates
 from obsdiff.planning.counting import work_of
 from obsdiff.planning.effort import calls_of
-from obsdiff.planning.flops import elimination_flops, factor_flops, statistics_flops, sweep_flops
+from obsdiff.planning.formulas import elimination_flops, factor_flops, statistics_flops, sweep_flops
 from obsdiff.planning.plan import Plan, describe
 from obsdiff.solver import elimination, factors, obs
 

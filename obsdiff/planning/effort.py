@@ -1,6 +1,6 @@
 """How much work a pruning run is, phase by phase, and how long it takes a device of a stated rate.
 
-What the phases' FLOPs are made of is in flops.py.
+What the phases' FLOPs are made of is in formulas.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from obsdiff.errors import SpecError
 from obsdiff.packages import Group
 from obsdiff.pipelines.loading import configuration
 from obsdiff.planning.counting import Work
-from obsdiff.planning.flops import solver_flops, statistics_flops
+from obsdiff.planning.formulas import solver_flops, statistics_flops
 from obsdiff.planning.rates import Rate
 from obsdiff.source import Source
 from obsdiff.spec import PruneSpec, stated
