@@ -6,7 +6,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from eval.analysis.analysis import Analysis
 from eval.analysis.configurations import Configuration
@@ -35,6 +37,14 @@ def style(i: int, count: int) -> dict[str, Any]:
         "linestyle": STROKES[i % len(STROKES)],
         "markersize": 5,
     }
+
+
+def ticks_in_full(axis: Axis) -> None:
+    """Few ticks of a logarithmic axis that was drawn on, written as 20: labels such as 2 × 10¹ run into each other."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def titled(metric: Metric) -> str:

@@ -50,6 +50,8 @@ def draw(analysis: Analysis, folders: Sequence[Path]) -> Figure | None:
                 axis.plot([x.value for x, _ in points], [y.value for _, y in points], zorder=1, **thin)
                 if name in LOGARITHMIC and all(x.value > 0 for x, _ in points):
                     axis.set_xscale("log")
+            if axis.get_xscale() == "log":
+                _panels.ticks_in_full(axis.xaxis)
             axis.set_xlabel(f"{metric.title} ({metric.unit})", fontsize=9)
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.3)
