@@ -93,13 +93,18 @@ class Place:
         return found
 
 
+SLEEP = f"97531.{os.getpid()}"
+"""seconds that a command's own process sleeps; no other run of the tests has the number"""
+
+
 @pytest.fixture
 def place(tmp_path):
     made = Place(tmp_path)
     yield made
-    for process in running(str(made.server)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    for word in (str(made.server), SLEEP):
+        for process in running(word):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def running(word: str) -> list[int]:
@@ -157,13 +162,15 @@ def test_long_address_and_results_on_any_file_system_are_served(place):
 
 
 def test_killed_client_takes_its_command_and_what_that_started_with_it(place):
-    job = "import subprocess, time; subprocess.Popen(['sleep', '97531']); print('begun', flush=True); time.sleep(100)"
+    job = (
+        f"import subprocess, time; subprocess.Popen(['sleep', '{SLEEP}']); print('begun', flush=True); time.sleep(100)"
+    )
     process = place.start(job)
     assert process.stdout.readline() == "begun\n"
-    within(10, lambda: len(running("97531")) >= 2)  # one that was just started has no command line yet
+    within(10, lambda: len(running(SLEEP)) >= 2)  # one that was just started has no command line yet
     process.kill()
     process.communicate()
-    within(10, lambda: not running("97531"))
+    within(10, lambda: not running(SLEEP))
     assert len(running(str(place.server))) == 1
 
 

@@ -81,7 +81,9 @@ def test_patterns_and_options_go_through_the_dag(project, wide):
     timed = pd.read_csv(project.folder / "wide/summary.csv")["speedup"][mine]
     assert timed.notna().tolist() == [True, False, False, True, True]
     assert (project.folder / "wide/figures/latency.svg").is_file()
-    assert len(list((project.folder / "wide").rglob("calibration.json"))) == 2, "all four share one, aura has the other"
+    shared = project.folder / "wide/calibrations"
+    for model in ("tiny", "aura"):
+        assert len(list((shared / model).rglob("calibration.json"))) == 1, "all cells of a model share one calibration"
     cells = project.folder / "wide/cells/tiny"
     full, small = (
         json.loads(next((cells / part).rglob("profile.json")).read_text())["denoiser"]
@@ -112,7 +114,7 @@ def test_given_weights_are_measured_as_the_method_that_made_them(project, wide):
     models.denoiser_of(registry.load("obsdiff.models", "sd3").tiny()).save_pretrained(project.folder / THEIRS)
     assert re.search(r"^prune +1$", project.plan(*TABLE_ALONE, **WIDE), re.M)
     nothing = {"method": ["checkpoint"], "options": [{"weights": "nothing here"}]}
-    assert "options.weights: 'nothing here' is neither" in project.plan(ok=False, results="given", **nothing)
+    assert "grid.options.weights: 'nothing here' is neither" in project.plan(ok=False, results="given", **nothing)
 
 
 def test_killed_run_continues_and_ends_in_the_same_table(project):
