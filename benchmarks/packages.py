@@ -7,7 +7,6 @@ model. `shared` runs take what they can from a folder of `obsdiff calibrate`, wh
 Beside wall-clock seconds stand those of the process's own CPU, which other work on the machine disturbs less.
 """
 
-import re
 import resource
 import time
 from contextlib import redirect_stderr
@@ -28,16 +27,16 @@ from obsdiff.captions.prompts import read_prompts
 SOURCE = Source("zoo/emoji-sd3", without=("text_encoder_3", "tokenizer_3"))
 SAMPLING = Sampling(12, 3.0, 32, 32, max_sequence_length=0, batch_size=32)
 RUNS: dict[str, dict[str, Any]] = {
-    "1": {},
-    "4": {},
-    "sequential": {},
-    "sequential, 4 steps": {"calibration_steps": 4},
-    "sequential, 2 steps": {"calibration_steps": 2},
-    "1 shared": {},
-    "sequential shared": {},
-    "sequential, 4 steps shared": {"calibration_steps": 4},
+    "1": {"packages": 1},
+    "4": {"packages": 4},
+    "sequential": {"packages": "sequential"},
+    "sequential, 4 steps": {"packages": "sequential", "calibration_steps": 4},
+    "sequential, 2 steps": {"packages": "sequential", "calibration_steps": 2},
+    "1 shared": {"packages": 1},
+    "sequential shared": {"packages": "sequential"},
+    "sequential, 4 steps shared": {"packages": "sequential", "calibration_steps": 4},
 }
-"""rows of the table → options; the first word is `packages`"""
+"""rows of the table → options"""
 
 
 def once(spec: PruneSpec, shared: Path | None) -> tuple[float, float, Report]:
@@ -61,12 +60,9 @@ def main(
     """
     torch.set_num_threads(threads)
     captions = tuple(p.caption for p in read_prompts("zoo/emoji-data/calibration.csv"))[:prompts]
-    names = RUNS | ({"unit": {}} if unit else {})
+    names = RUNS | ({"unit": {"packages": "unit"}} if unit else {})
     specs = {
-        name: PruneSpec(
-            sparsity=0.7, packages=re.split("[, ]", name)[0], prompts=captions, sampling=SAMPLING, **options
-        )
-        for name, options in names.items()
+        name: PruneSpec(sparsity=0.7, prompts=captions, sampling=SAMPLING, **options) for name, options in names.items()
     }
     with TemporaryDirectory() as folder:
         shared = {name: Path(folder, name) if "shared" in name else None for name in names}

@@ -19,7 +19,7 @@ from eval.networks.inception import Inception
 from eval.networks.lpips import load
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.pipelines import identity
+from obsdiff.storage import files
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "zoo/emoji-clip"
@@ -104,9 +104,9 @@ def test_features_know_the_code_and_the_libraries_that_made_them(module, tmp_pat
     for library in (*caching.LIBRARIES, "open-clip-torch", "torch-fidelity"):
         with monkeypatch.context() as patch:
             own = caching.code_of(module, "open-clip-torch", "torch-fidelity")
-            patch.setattr(identity, "version", lambda name, other=library: "0" if name == other else "1")
+            patch.setattr(files, "version", lambda name, other=library: "0" if name == other else "1")
             changed = caching.code_of(module, "open-clip-torch", "torch-fidelity")
-            patch.setattr(identity, "version", lambda name: "1")
+            patch.setattr(files, "version", lambda name: "1")
             assert changed != caching.code_of(module, "open-clip-torch", "torch-fidelity") != own
 
 

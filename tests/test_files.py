@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obsdiff.storage import files, locks
-from obsdiff.storage.files import DamagedFile, known_hash, read_json, replacing, seal, sealed, write_json
+from obsdiff.storage import cache, files, locks
+from obsdiff.storage.cache import known_hash
+from obsdiff.storage.files import DamagedFile, read_json, replacing, seal, sealed, write_json
 from obsdiff.storage.locks import locked
 
 JSON = st.recursive(
@@ -89,16 +90,16 @@ def test_what_is_not_json_is_damaged_by_name(tmp_path, content):
 def reads(monkeypatch, tmp_path) -> list[Path]:
     """Which files were read to be hashed; the clock is a minute ahead, so that files are old enough to be known."""
     found: list[Path] = []
-    whole, now = files.file_hash, files.time.time
-    monkeypatch.setattr(files, "file_hash", lambda path: found.append(path) or whole(path))
-    monkeypatch.setattr(files.time, "time", lambda: now() + 60)
+    whole, now = cache.file_hash, cache.time.time
+    monkeypatch.setattr(cache, "file_hash", lambda path: found.append(path) or whole(path))
+    monkeypatch.setattr(cache.time, "time", lambda: now() + 60)
     monkeypatch.setenv("OBSDIFF_CACHE", str(tmp_path / "cache"))
     return found
 
 
 def test_a_large_file_is_hashed_again_when_anything_about_it_changed(tmp_path, reads, monkeypatch):
     path, link = tmp_path / "large", tmp_path / "link"
-    data = bytes(files.REMEMBERED_BYTES)
+    data = bytes(cache.REMEMBERED_BYTES)
     path.write_bytes(data)
     link.symlink_to(path)
     first, about = known_hash(path), path.stat()
@@ -129,7 +130,7 @@ def test_a_large_file_is_hashed_again_when_anything_about_it_changed(tmp_path, r
 def test_a_hash_needs_no_cache(tmp_path, reads, monkeypatch):
     """Damaged entries, a cache that cannot be made, and files too young to be trusted: read again."""
     path = tmp_path / "large"
-    path.write_bytes(bytes(files.REMEMBERED_BYTES))
+    path.write_bytes(bytes(cache.REMEMBERED_BYTES))
     first = known_hash(path)
     (entry,) = (tmp_path / "cache" / "hashes").iterdir()
     for content in (*GARBAGE.values(), b"[]", b"{}", entry.read_bytes().replace(b'"content": "', b'"content": "0')):
@@ -141,7 +142,7 @@ def test_a_hash_needs_no_cache(tmp_path, reads, monkeypatch):
     assert len(reads) == 6 + len(GARBAGE)
     monkeypatch.undo()
     monkeypatch.setenv("OBSDIFF_CACHE", str(tmp_path / "empty"))
-    path.write_bytes(bytes(files.REMEMBERED_BYTES))
+    path.write_bytes(bytes(cache.REMEMBERED_BYTES))
     assert known_hash(path) == first and not (tmp_path / "empty").exists()
 
 

@@ -21,6 +21,7 @@ from obsdiff.pipelines.identity import different, identity_of, identity_of_sourc
 from obsdiff.pipelines.loading import open_pipeline
 from obsdiff.pipelines.samplers import use
 from obsdiff.source import Source
+from obsdiff.storage import files
 
 CAPTIONS = [Prompt(str(i), text) for i, text in enumerate(PROMPTS)]
 
@@ -115,10 +116,10 @@ def test_images_are_of_a_checkpoint_prompts_sampling_seed_code_and_libraries(sou
         pictures(source, sampling=replace(SAMPLING, guidance_scale=2.0)),
         pictures(source, seed=1),
     ]
-    versions = identity.version
+    versions = files.version
     for library in ("torch", "diffusers", "transformers", "tokenizers", "pillow", "numpy"):
         with monkeypatch.context() as patch:
-            patch.setattr(identity, "version", lambda name, own=library: "0" if name == own else versions(name))
+            patch.setattr(files, "version", lambda name, own=library: "0" if name == own else versions(name))
             others.append(pictures(source))
     whole, closure = Path.read_bytes, registry.closure("eval.images.generate", "obsdiff.models.sd3")
     for path in (p for p in closure if p.name in ("generate.py", "sampling.py", "_joint.py", "spec.py")):

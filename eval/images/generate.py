@@ -24,9 +24,9 @@ from obsdiff.captions.prompts import Prompt, prompts_hash
 from obsdiff.checkpoints.manifest import Manifest
 from obsdiff.devices import stated_precision
 from obsdiff.errors import SpecError
-from obsdiff.pipelines.identity import LIBRARIES, Identity, code_identity, identity_of
+from obsdiff.pipelines.identity import LIBRARIES, Identity, identity_of
 from obsdiff.sampling import Sampling, batched, run_pipeline
-from obsdiff.storage.files import DamagedFile, made_anew, read_json, write_json
+from obsdiff.storage.files import DamagedFile, code_identity, made_anew, read_json, write_json
 from obsdiff.storage.locks import locked
 
 STAMP = "identity.json"

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from obsdiff import registry
 from obsdiff.errors import SpecError
-from obsdiff.pipelines.identity import code_identity
-from obsdiff.storage.files import DamagedFile, hash_of, made_anew, replacing
+from obsdiff.storage.files import DamagedFile, code_identity, hash_of, made_anew, replacing
 from obsdiff.storage.locks import locked
 
 KEY = "features"

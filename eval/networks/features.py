@@ -17,7 +17,8 @@ from eval.images.image_files import ImageFiles
 from eval.network_weights import evaluator_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import DamagedFile, known_hash, read_json
+from obsdiff.storage.cache import known_hash
+from obsdiff.storage.files import DamagedFile, read_json
 
 CONFIG = "open_clip_config.json"
 KEYS = ("model_cfg.embed_dim", "model_cfg.vision_cfg.image_size", "model_cfg.text_cfg")

@@ -16,7 +16,7 @@ from eval.images.image_files import ImageFiles
 from eval.network_weights import INCEPTION_SHA256, INCEPTION_URL, inception_weights
 from eval.networks.caching import cached, code_of
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import known_hash
+from obsdiff.storage.cache import known_hash
 
 SIZE = 299
 

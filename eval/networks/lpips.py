@@ -14,7 +14,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from eval.images.image_files import ImageFiles
 from eval.network_weights import LPIPS_URLS, lpips_weights
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import known_hash
+from obsdiff.storage.cache import known_hash
 
 
 class Lpips:

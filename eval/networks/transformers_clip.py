@@ -14,7 +14,8 @@ from eval.images.image_files import ImageFiles
 from eval.images.opening import open_image
 from eval.network_weights import clip_files
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import hash_of, known_hash
+from obsdiff.storage.cache import known_hash
+from obsdiff.storage.files import hash_of
 
 BATCH = 64
 TOKENS = 77

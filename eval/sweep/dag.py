@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from obsdiff import registry
-from obsdiff.storage.files import SETTLED_SECONDS, DamagedFile, cache_folder, hash_of, known_hash, read_json, write_json
+from obsdiff.storage.cache import SETTLED_SECONDS, entry_of, known_hash
+from obsdiff.storage.files import DamagedFile, hash_of, read_json, write_json
 
 MANY = 32
 """files from which the hashes of a list are kept together"""
@@ -56,7 +57,7 @@ def hashes(paths: Sequence[Path]) -> list[str]:
     if len(paths) < MANY:
         return [known_hash(path) if path.is_file() else ABSENT for path in paths]
     about = [facts_of(path) for path in paths]
-    entry = cache_folder() / "lists" / f"{hash_of(chr(0).join(map(os.path.abspath, paths)).encode())[:32]}.json"
+    entry = entry_of("lists", chr(0).join(map(os.path.abspath, paths)).encode())
     if not os.environ.get("OBSDIFF_VERIFY"):
         with suppress(OSError, DamagedFile, KeyError, TypeError):
             record = read_json(entry)

@@ -19,9 +19,9 @@ from torch import nn
 
 from obsdiff import models, surgery
 from obsdiff.calibration.trajectory import files_of
-from obsdiff.pipelines.identity import code_identity
+from obsdiff.pipelines.identity import LIBRARIES
 from obsdiff.report import LayerReport, Report, SiteReport
-from obsdiff.storage.files import DamagedFile, hash_of, made_anew, read_json, seal, sealed, write_json
+from obsdiff.storage.files import DamagedFile, code_identity, hash_of, made_anew, read_json, seal, sealed, write_json
 from obsdiff.storage.folders import PROGRESS, claimed
 from obsdiff.storage.tensors import read_tensors, write_tensors
 from obsdiff.surgery import State
@@ -69,7 +69,7 @@ class Progress:
         self.folder = None if folder is None else Path(folder)
         self.report = report
         self.finished: list[dict[str, Any]] = []
-        code = code_identity(Path(__file__).parents[1].rglob("*.py"))
+        code = code_identity(Path(__file__).parents[1].rglob("*.py"), LIBRARIES)
         run = [report.spec.canonical(), report.base, report.packages, code]
         self.stamp = hash_of(json.dumps(run, sort_keys=True).encode())
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from obsdiff.errors import SpecError
-from obsdiff.storage.files import cache_folder
+from obsdiff.storage.cache import cache_folder
 
 
 def name() -> str:

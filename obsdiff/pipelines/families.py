@@ -6,11 +6,8 @@ kept in the cache, since every run of snakemake asks for it.
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +15,8 @@ from obsdiff import models, registry, schedulers
 from obsdiff.models import AUTO, Traits
 from obsdiff.pipelines.sources import INDEX, record
 from obsdiff.source import Source
-from obsdiff.storage.files import DamagedFile, cache_folder, hash_of, read_json, seal, sealed, write_json
+from obsdiff.storage.cache import keep, kept
+from obsdiff.storage.files import code_identity
 
 SCHEDULER = "scheduler/scheduler_config.json"
 UNKNOWN = Traits(
@@ -54,27 +52,20 @@ def told(source: Source) -> Told | None:
         return None
     if name := models.supported().get(str(index.get("_class_name"))):
         return Told(name, models.traits(name))
-    asked = json.dumps([index, record(source, SCHEDULER), version("diffusers"), code()])
-    entry = cache_folder() / "families" / f"{hash_of(asked.encode())[:32]}.json"
-    with suppress(OSError, DamagedFile):
-        known = read_json(entry)
-        if isinstance(known, dict) and sealed(known):
-            known["traits"] |= {key: tuple(known["traits"][key]) for key in ("schedulers", "sides")}
-            return Told(known["name"], Traits(**known["traits"]))
+    asked = json.dumps([index, record(source, SCHEDULER), code()]).encode()
+    if (known := kept("families", asked)) is not None:
+        known["traits"] |= {key: tuple(known["traits"][key]) for key in ("schedulers", "sides")}
+        return Told(known["name"], Traits(**known["traits"]))
     family = of_index(source, index)
     found = Told(models.name_of(family), family.TRAITS)
-    with suppress(OSError):
-        write_json(entry, seal({"name": found.name, "traits": asdict(found.traits)}))
+    keep("families", asked, {"name": found.name, "traits": asdict(found.traits)})
     return found
 
 
 @cache
 def code() -> str:
-    """SHA-256 of the sources by which a class finds its family."""
-    digest = sha256()
-    for path in (*sorted(registry.folder("obsdiff.models").glob("*.py")), Path(schedulers.__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 of what tells a class its family: the sources, and the diffusers that has the class."""
+    return code_identity([*registry.folder("obsdiff.models").glob("*.py"), Path(schedulers.__file__)], ["diffusers"])
 
 
 def traits(source: Source, name: str) -> Traits:

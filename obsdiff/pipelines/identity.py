@@ -6,10 +6,8 @@ cache, under the content of those files.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,17 +18,8 @@ from torch import Tensor, nn
 from obsdiff.errors import SpecError
 from obsdiff.pipelines.sources import SINGLE_FILE, component_files
 from obsdiff.source import Source
-from obsdiff.storage.files import (
-    DamagedFile,
-    cache_folder,
-    file_hash,
-    hash_of,
-    known_hash,
-    read_json,
-    seal,
-    sealed,
-    write_json,
-)
+from obsdiff.storage.cache import keep, kept, known_hash
+from obsdiff.storage.files import code_identity, file_hash, hash_of
 
 ABSENT = "absent"
 """in the place of a hash: the pipeline has no such component"""
@@ -66,17 +55,13 @@ def identity_of_source(source: Source, pipe: Any) -> Identity:
             found[name] = component_hash(name, part)
             continue
         content = [[path.name, known_hash(path)] for path in files[name] + files.get(SINGLE_FILE, [])]
-        about = [type(part).__name__, source.dtype, source.variant, code_identity([Path(__file__)])]
-        key = hash_of(json.dumps([content, about]).encode())[:32]
-        entry = cache_folder() / "components" / f"{key}.json"
-        with suppress(OSError, DamagedFile):
-            record = read_json(entry)
-            if isinstance(record, dict) and sealed(record):
-                found[name] = str(record["component"])
-                continue
+        about = [type(part).__name__, source.dtype, source.variant, code_identity([Path(__file__)], LIBRARIES)]
+        key = json.dumps([content, about]).encode()
+        if (known := kept("components", key)) is not None:
+            found[name] = str(known["component"])
+            continue
         found[name] = component_hash(name, part)
-        with suppress(OSError):
-            write_json(entry, seal({"component": found[name]}))
+        keep("components", key, {"component": found[name]})
     return found
 
 
@@ -157,11 +142,3 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
     kept = {str(k): v for k, v in record.items() if not str(k).startswith("_") and k not in PASSING}
     result: dict[str, Any] = json.loads(json.dumps(kept, sort_keys=True, default=str))
     return result
-
-
-def code_identity(files: Iterable[Path], libraries: Iterable[str] = LIBRARIES) -> str:
-    """SHA-256 over source files and the versions of libraries: what made a result."""
-    digest = sha256(json.dumps([version(name) for name in libraries]).encode())
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

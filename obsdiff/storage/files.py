@@ -1,7 +1,6 @@
 """Files that a later run trusts: hashed, and written beside and renamed. No torch in here.
 
-A reader never sees half a file: every writer uses `replacing()` or a function built on it. A hash of a large file
-is kept under its path, size, times and inode, so that a model of many gigabytes is read once.
+A reader never sees half a file: every writer uses `replacing()` or a function built on it.
 """
 
 import json
@@ -11,10 +10,11 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,6 @@ SIDE_NAME = re.compile(rf"\..*-(?P<machine>[0-9a-f]{{8}})-(?P<process>[0-9]+)-\w
 ABANDONED_SECONDS = 86400
 LOOKED: set[str] = set()
 """folders in which this process has looked for abandoned side files"""
-REMEMBERED_BYTES = 1 << 20
-"""size from which a file's hash is kept; smaller files are read every time"""
-SETTLED_SECONDS = 2.0
-"""age from which a file's times are trusted: a younger one could change again within their resolution"""
 
 
 class DamagedFile(Exception):
@@ -49,35 +45,12 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_folder() -> Path:
-    """OBSDIFF_CACHE, by default obsdiff in the user's cache folder."""
-    own = os.environ.get("OBSDIFF_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(own) if own else Path(base, "obsdiff")
-
-
-def known_hash(path: Path) -> str:
-    """file_hash(), taken from the cache where a large file has not changed since it was last read.
-
-    A file has changed when its real path, size, modification time, change time or inode has. OBSDIFF_VERIFY=1 reads
-    every file again. A cache that cannot be read or written costs time only.
-    """
-    real = path.resolve()
-    about = real.stat()
-    if about.st_size < REMEMBERED_BYTES:
-        return file_hash(real)
-    times = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev]
-    entry = cache_folder() / "hashes" / f"{hash_of(os.fsencode(real))[:32]}.json"
-    if not os.environ.get("OBSDIFF_VERIFY"):
-        with suppress(OSError, DamagedFile):
-            record = read_json(entry)
-            if isinstance(record, dict) and sealed(record) and record["file"] == times:
-                return str(record["content"])
-    found = file_hash(real)
-    if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED_SECONDS:
-        with suppress(OSError):
-            write_json(entry, seal({"path": str(real), "file": times, "content": found}))
-    return found
+def code_identity(files: Iterable[Path], libraries: Iterable[str]) -> str:
+    """SHA-256 over source files and the versions of libraries: what made a result."""
+    digest = sha256(json.dumps([version(name) for name in libraries]).encode())
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @lru_cache
