@@ -23,11 +23,17 @@ LONGEST = (
 COSTLY = {"project", "warm", "served", "counted_once"}
 """fixtures whose tests are slow"""
 SLOW = {
+    "test_auto",
+    "test_benchmarks",
     "test_checkpoints_of_the_paper",
     "test_cuda",
     "test_database",
+    "test_sensitivity",
+    "test_sequential",
+    "test_sharing",
     "test_stale",
     "test_warm",
+    "test_a_class_without_a_file_is_looked_up_once",
     "test_a_compiled_denoiser_that_was_called_is_pruned_as_the_eager_one",
     "test_a_killed_process_and_a_second_run",
     "test_a_run_killed_at_any_write_goes_on",
@@ -40,6 +46,7 @@ SLOW = {
     "test_features_are_those_of_torchmetrics",
     "test_figure_is_drawn_and_says_how_to_read_it",
     "test_generator_draws_what_it_is_asked",
+    "test_kernel_decides_n_of_m_as_the_pattern_does",
     "test_killed_run_goes_on_and_gives_the_same_weights",
     "test_large_models_fit_80_gb_as_they_are",
     "test_latency_benchmark_runs_under_offload",
@@ -61,7 +68,7 @@ SLOW = {
     "test_what_is_damaged_is_made_again_and_said",
     "test_workflow_lint",
 }
-"""files, and tests that take more than some 4 s of a core in all"""
+"""files that take more than some 10 s of a core in all, and tests that take more than some 4 s"""
 
 
 @pytest.hookimpl(tryfirst=True)
