@@ -17,6 +17,7 @@ LONGEST = (
     "test_checkpoints_of_the_paper",
     "test_guard",
     "test_tracking",
+    "test_tracking_server",
     "test_warm",
 )
 """files that take the longest: they begin first, so that no worker is left with one of them at the end"""

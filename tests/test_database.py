@@ -13,7 +13,7 @@ from apart import apart, carried, killed_while_writing, stopped
 from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from test_tracking import cell_of, grid, own_store, runs_of, write
+from tracked import cell_of, grid, own_store, runs_of, write
 
 from eval.tracking import database, store
 from obsdiff.errors import SpecError

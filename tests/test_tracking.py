@@ -1,4 +1,4 @@
-"""MLflow: a local store, a live server with a database and several writers at once; `python -m eval compare`."""
+"""MLflow in a local store: runs, what they carry, and what is refused."""
 
 import copy
 import functools
@@ -6,126 +6,26 @@ import json
 import os
 import random
 import re
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import synthetic
-from apart import forked, track_at
 from malformed import count
 from PIL import Image
-from synthetic import metric_of, result_of
+from tracked import LAYERS, PROMPTS, STEPS, cell_of, grid, own_store, record_of, runs_of, spec_of, write
 
 from eval.__main__ import main as suite
-from eval.model_metrics import Deviation, MeasuredLayer
 from eval.results import CellResult
-from eval.sweep import cells
 from eval.tracking import content, database, store, sweep
 from eval.tracking.runs import MEASURED, SUPERSEDED, track
-from obsdiff import PruneSpec, Sampling
 from obsdiff.checkpoints.manifest import manifest_of
 from obsdiff.report import LayerReport, Report
 from obsdiff.storage.files import write_json
 
-PROMPTS = [f"p{i}" for i in range(6)]
-LAYERS, STEPS = 3, 4
-START_SECONDS = 300
-
-
-def cell_of(method: str, sparsity: str, seed: str = "0", model: str = "emoji-sd3") -> cells.Cell:
-    weighting = "log_decrease" if method == "obs_diff" else "uniform"
-    packages = "4" if method in ("obs_diff", "wanda", "sparsegpt") else "1"
-    return cells.Cell(model, method, "unstructured", sparsity, weighting, packages, "plain", "plain", "plain", seed)
-
-
-def spec_of(cell: cells.Cell) -> PruneSpec:
-    about: dict[str, Any] = {
-        "weighting": cell.weighting,
-        "prompts": ("a",),
-        "sampling": Sampling(steps=STEPS),
-        "packages": 1,
-    }
-    return PruneSpec(method=cell.method, sparsity=cell.amount, **about)
-
-
-def record_of(cell: cells.Cell, value: float) -> CellResult:
-    """A cell whose FID is `value` and whose CLIP score differs from prompt to prompt."""
-    metrics = {
-        "fid": (value, np.random.default_rng(0).normal(value, 0.1, size=500)),
-        "clip_score": np.linspace(0, 1, len(PROMPTS)) + value,
-        "denoiser_ms": metric_of("denoiser_ms", value, quartiles=[value - 1, value + 1]),
-    }
-    provenance = {
-        "spec": spec_of(cell).canonical(),
-        "reference": {"count": 9, "folder": "zoo/real", "sha256": "a" * 64},
-        "prompts": {"count": len(PROMPTS), "sha256": "b" * 64},
-        "evaluator": {"name": "e"},
-        "fid_features": None,
-        "versions": {"torch": "2"},
-        "machine": {"device": "CPU"},
-    }
-    deviation: dict[str, Any] = {
-        "blocks": ["x", "y"],
-        "by_block": [[0.0] * STEPS, [0.5] * STEPS],
-        "latents": [0.25] * STEPS,
-    }
-    return result_of(
-        cell,
-        metrics,
-        hash=cells.cell_hash({"cell": cell.path, "value": value}),
-        provenance=provenance,
-        prompts=len(PROMPTS),
-        layers=[MeasuredLayer(name=f"l{i}", error=0.1 * i, sparsity=0.5) for i in range(LAYERS)],
-        deviation=Deviation(**deviation),
-    )
-
-
-def write(root: Path, cell: cells.Cell, value: float) -> Path:
-    folder = root / "cells" / cell.path
-    for name in ("images", "checkpoint"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for prompt in PROMPTS:
-        Image.new("RGB", (4, 4)).save(folder / "images" / f"{prompt}.png")
-    removed = round(100 * cell.amount)
-    layers = [LayerReport(f"l{i}", (10, 10), removed, 0.2) for i in range(LAYERS) if cell.amount]
-    names = [[layer.name for layer in layers]] if layers else []
-    report = Report(spec_of(cell), {"pipeline": "c" * 64}, layers=layers, packages=names)
-    write_json(folder / "checkpoint" / "manifest.json", manifest_of(report, "float32", "d" * 64, 10).as_dict())
-    record_of(cell, value).write(folder / "metrics.json")
-    return folder / "metrics.json"
-
-
-def grid(*methods: str) -> list[cells.Cell]:
-    return [cell_of("dense", "0.00"), *(cell_of(m, s) for m in methods for s in ("0.50", "0.70"))]
-
-
-CARRIED = grid("magnitude", "obs_diff")
-"""cells that several processes carry to one server"""
-
-
-def runs_of(results: Path, experiment: str) -> list:
-    client = store.client_of(results)
-    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
-
-
-@pytest.fixture(autouse=True)
-def own_store(request, monkeypatch):
-    """A test's store is the live server's if it asks for one; MLflow keeps the last one in the environment."""
-    if "served" in request.fixturenames:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("served")[0])
-    yield
-    import mlflow
-
-    mlflow.set_tracking_uri(None)
+__all__ = ["own_store"]
 
 
 def test_tracking_resumes_and_never_duplicates(tmp_path):
@@ -314,93 +214,6 @@ def test_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch, capsys):
     assert [line.startswith("error: MLflow: http://127.0.0.1:1 failed (") for line in errors] == [True] * 3, errors
 
 
-@contextmanager
-def serving(root: Path, database: str) -> Iterator[str]:
-    """The address of a live MLflow server of this database, as this process's tracking URI."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    place = ["--backend-store-uri", database, "--artifacts-destination", str(root / "kept")]
-    command = [sys.executable, "-m", "mlflow", "server", *place, "--port", uri.rpartition(":")[2], "--workers", "1"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (root / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        wait_for(uri, server, root / "server.log")
-        yield uri
-    finally:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        server.terminate()
-        server.wait()
-
-
-def carry(uri: str, root: Path, writers: int) -> None:
-    """Processes carry cells to a server at once: the same sweep in other orders, and one that shares cells with it.
-
-    Args:
-        writers: how many carry the same one.
-    """
-    paths = [write(root, cell, 1.0 + i) for i, cell in enumerate(CARRIED)]
-    jobs = [*(("one", paths[i % len(paths) :] + paths[: i % len(paths)]) for i in range(writers)), ("two", paths[2:])]
-    running = []
-    for i, (name, some) in enumerate(jobs):
-        sources = {"emoji-sd3/evaluation": "zoo/b.csv"}
-        running.append(forked(track_at, uri, some, name, "live", paths[:1], root, root / f"{i}.json", sources))
-        running[-1].start()
-    for writer in running:
-        writer.join()
-    assert not any(writer.exitcode for writer in running), (root / "server.log").read_text()[-3000:]
-
-
-def assert_each_run_once(root: Path, writers: int) -> None:
-    """What carry() leaves: each cell of each sweep is one finished run with all its points; all writers say which."""
-    found = runs_of(root, "live")
-    assert {r.info.status for r in found} == {"FINISHED"}
-    parents = {r.info.run_id: r.info.run_name for r in found if r.data.tags["obsdiff.role"] == "sweep"}
-    assert sorted(parents.values()) == ["one", "two"]
-    children = [r for r in found if r.info.run_id not in parents]
-    made = sorted((parents[r.data.tags["mlflow.parentRunId"]], r.info.run_name) for r in children)
-    names = [sweep.name_of(record_of(cell, 1.0), False) for cell in CARRIED]
-    assert made == sorted([*(("one", name) for name in names), *(("two", name) for name in names[2:])])
-    client = store.client_of(root)
-    for run in children:
-        assert MEASURED in run.data.tags
-        for name, points in (("layers/error", LAYERS), ("steps/deviation", STEPS), ("fid", 1)):
-            assert len(client.get_metric_history(run.info.run_id, name)) == points
-    records = [json.loads((root / f"{i}.json").read_text())["runs"] for i in range(writers)]
-    assert all(record == records[0] for record in records)
-    for parent in parents:
-        curves = client.get_run(parent).data.metrics
-        drawn = [(name, p.step) for name in curves for p in client.get_metric_history(parent, name)]
-        assert len(drawn) == len(set(drawn)) > len(curves) > 0, "a point of the parent's curves is there once"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Address of a live server with SQLite behind it, and a folder of cells that five processes carried there."""
-    root = tmp_path_factory.mktemp("served")
-    with serving(root, f"sqlite:///{root}/server.db") as uri:
-        carry(uri, root, 4)
-        del os.environ["MLFLOW_TRACKING_URI"]
-        yield uri, root
-
-
-def wait_for(uri: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urlopen(f"{uri}/health"):
-                return
-        except URLError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
-
-
-def test_writers_at_once_make_each_run_once(served):
-    assert_each_run_once(served[1], 4)
-
-
 def test_damaged_or_incomplete_record_is_refused_before_anything_is_logged(tmp_path):
     paths = [write(tmp_path, cell, 1.0) for cell in grid("magnitude")]
     whole = paths[1].read_text()
@@ -419,89 +232,4 @@ def test_damaged_or_incomplete_record_is_refused_before_anything_is_logged(tmp_p
     paths[1].unlink()
     with pytest.raises(store.SpecError, match=r"metrics\.json' is not a file"):
         track(paths, "sweep", "test", [], tmp_path, tmp_path / "out.json")
-    assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_filters_artifacts_and_data_sets_over_http(served):
-    import mlflow
-
-    uri, root = served
-    client = store.client_of(root)
-    home = client.get_experiment_by_name("live")
-    text = "params.method = 'obs_diff' and params.sparsity = '0.50' and metrics.fid < 4.5 and metrics.fid_high > 0"
-    found = client.search_runs([home.experiment_id], text)
-    assert [r.info.run_name for r in found] == ["obs_diff 0.50 log_decrease"] * 2
-    assert not client.search_runs([home.experiment_id], text.replace("4.5", "3.5"))
-    parent = found[0].data.tags["mlflow.parentRunId"]
-    under = client.search_runs([home.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
-    assert found[0].info.run_id in {r.info.run_id for r in under}
-    names = {a.path for a in client.list_artifacts(found[0].info.run_id)}
-    assert names == {"pictures.png", "metrics.json", "manifest.json", "spec.json", "environment.json", "images"}
-    for name, local in (("metrics.json", "metrics.json"), ("manifest.json", "checkpoint/manifest.json")):
-        with urlopen(f"{uri}/get-artifact?path={name}&run_uuid={found[0].info.run_id}") as answer:
-            sent = answer.read()
-        assert sent == (root / "cells" / found[0].data.tags["obsdiff.path"] / local).read_bytes()
-    inputs = {d.tags[0].value: d.dataset for d in found[0].inputs.dataset_inputs}
-    assert set(inputs) == {"calibration", "evaluation", "reference"}
-    assert inputs["evaluation"].digest == "b" * content.LONGEST_DIGEST
-    assert mlflow.data.get_source(inputs["evaluation"]).uri == "zoo/b.csv"
-    assert json.loads(home.tags["mlflow.sharedViewState.quality-0.50"])["searchFilter"].endswith("'0.50'")
-
-
-def test_ui_says_where_the_cells_are(served, capsys, tmp_path, monkeypatch):
-    uri, root = served
-    page = json.loads((root / "0.json").read_text())["page"]
-    assert store.runs_address(uri.replace("//", "//name:password@"), "7") == f"{uri}/#/experiments/7/runs"
-    assert store.runs_address("sqlite:///mlflow.db", "7") == ""
-    with pytest.raises(store.SpecError) as raised, store.answering("postgresql://me:secret@host/db"):
-        raise OSError("cannot reach http://me:secret@host/api")
-    assert "secret" not in str(raised.value) and "//host/db failed (cannot reach http://host/api)" in str(raised.value)
-    assert page.startswith(f"{uri}/#/experiments/") and suite(["ui", "--experiment", "live"]) == 0
-    assert page in capsys.readouterr().out
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert suite(["ui", "--results", str(tmp_path)]) == 2
-    assert "mlflow.db is not there; run a sweep first (make results)" in capsys.readouterr().err
-
-
-def test_compare_takes_folders_files_and_run_ids(served, capsys):
-    _, root = served
-    one, other = (root / "cells" / cell_of(m, "0.50").path for m in ("obs_diff", "magnitude"))
-    runs = json.loads((root / "1.json").read_text())["runs"]
-    printed = []
-    for pair in ((one, other / "metrics.json"), (runs[cell_of("obs_diff", "0.50").path], other)):
-        assert suite(["compare", *map(str, pair)]) == 0
-        printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1]
-    assert (
-        "first   emoji-sd3 obs_diff 0.50 log_decrease" in printed[0]
-        and "second  emoji-sd3 magnitude 0.50" in printed[0]
-    )
-    row = next(line for line in printed[0].splitlines() if line.startswith("CLIP score"))
-    assert row.split() == ["CLIP", "score", "(cosine)", "4.5", "2.5", "2", "2", "to", "2", "yes,", "better"]
-    assert suite(["compare", str(one), str(one)]) == 0
-    same = capsys.readouterr().out
-    assert next(line for line in same.splitlines() if line.startswith("CLIP score")).endswith("no")
-
-
-def test_compare_says_what_it_cannot_find_or_pair(served, capsys, tmp_path, monkeypatch):
-    _, root = served
-    parent = json.loads((root / "0.json").read_text())["parent"]
-    known = str(root / "cells" / cell_of("dense", "0.00").path)
-    seeded = str(write(tmp_path, cell_of("magnitude", "0.50", "1"), 1.0))
-    (tmp_path / "other.json").write_text("{}")
-    cases = {
-        "nowhere": "run: 'nowhere' is not a file, a folder or a run id; give a cell's folder",
-        str(tmp_path): "metrics.json' is not a file; give a cell's folder",
-        str(tmp_path / "other.json"): "is not of a cell, it has no cell; remove it and run the sweep again",
-        "0" * 32: "is not in the store of MLFLOW_TRACKING_URI",
-        parent: "(one) carries no metrics.json; give that of a cell",
-        seeded: "do not pair up",
-    }
-    for run, message in cases.items():
-        assert suite(["compare", known, run]) == 2
-        error = capsys.readouterr().err
-        assert message in error and "Traceback" not in error
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert suite(["compare", known, "0" * 32, "--results", str(tmp_path)]) == 2
-    assert "mlflow.db is not there; set MLFLOW_TRACKING_URI" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from project import LEFT_OUT
-from test_tracking import grid, own_store, write
+from tracked import grid, own_store, write
 
 from obsdiff import registry
 from obsdiff.errors import SpecError

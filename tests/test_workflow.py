@@ -47,6 +47,8 @@ WIDE: dict[str, Any] = {
     ],
 }
 TABLE_ALONE = ("--", "wide/summary.csv")
+SAID = "wide.log"
+"""what snakemake said of it"""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def wide(project) -> pd.DataFrame:
     pipe = registry.load("obsdiff.models", "sd3").tiny()
     prune(pipe, PruneSpec(method="magnitude", sparsity=0.5))
     models.denoiser_of(pipe).save_pretrained(project.folder / THEIRS)
-    project.run(*TABLE_ALONE, **WIDE)
+    (project.folder / SAID).write_text(project.run("--verbose", *TABLE_ALONE, **WIDE))
     return project.summary("wide")
 
 
@@ -90,6 +92,13 @@ def test_patterns_and_options_go_through_the_dag(project, wide):
         for part in ("dense", "obs_diff/structured")
     )
     assert small["nonzero"] < small["total"] == full["total"]
+
+
+def test_jobs_are_looked_for_when_one_has_ended(project, wide):
+    """Not once a second more for every job that has, which took a core of a long run."""
+    said = (project.folder / SAID).read_text()
+    looks, jobs = said.count("Ready jobs: "), said.count("Finished jobid: ")
+    assert jobs > 20 and jobs / 2 < looks < 3 * jobs
 
 
 def test_a_pipeline_without_a_file_goes_through_the_dag(project, wide):

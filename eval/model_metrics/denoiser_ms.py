@@ -8,8 +8,6 @@ TRAITS = Traits(
     higher_is_better=False,
     timed=True,
     clocked=True,
-    table="cost",
-    order=4,
 )
 
 

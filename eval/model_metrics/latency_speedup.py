@@ -12,6 +12,8 @@ TRAITS = Traits(
     higher_is_better=True,
     timed=True,
     clocked=True,
+    table="cost",
+    order=4,
 )
 
 

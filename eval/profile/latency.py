@@ -108,9 +108,10 @@ def latency(
 
     Returns:
         block_ms (of the block in the middle), denoiser_ms, pipeline_ms: 25th, 50th and 75th percentile, pruned, one
-        prompt; block_speedup, speedup of block and denoiser: the median ratio, and its 25th and 75th percentile under
-        block_speedup_quartiles, speedup_quartiles. batch: the same at full batch, {size, block_ms, denoiser_ms,
-        block_speedup, speedup and their quartiles}. threads. zeros: all of that but threads, of these weights.
+        prompt; block_speedup, speedup, pipeline_speedup of block, denoiser and pipeline: the median ratio, and its 25th
+        and 75th percentile under block_speedup_quartiles and so on. batch: block and denoiser at full batch, {size,
+        block_ms, denoiser_ms, block_speedup, speedup and their quartiles}. threads. zeros: all of that but threads, of
+        these weights.
     """
     size = sampling.batch_size
     weights = {"pruned": pruned} | ({"zeros": zeros} if zeros else {})
@@ -121,7 +122,7 @@ def latency(
         times = in_turns({which: partial(turn, install[which], timed) for which in install}, rounds, seconds)
     whole = {"pipeline": pipeline_of(pipe, prompt, sampling)}
     with swapping(pipe, weights) as install:
-        several = {which: partial(turn, install[which], whole) for which in weights}
+        several = {which: partial(turn, install[which], whole) for which in install}
         times |= in_turns(several, min(rounds, PIPELINES), seconds)
     found = {which: of_turn(times, which, size) for which in weights}
     return {"threads": torch.get_num_threads()} | found.pop("pruned") | found
@@ -134,7 +135,9 @@ def turn(begin: Callable[[], None], calls: Calls) -> Calls:
 
 def of_turn(times: Mapping[tuple[str, str], Sequence[float]], which: str, size: int) -> dict[str, Any]:
     """What latency() returns of one of the weights."""
-    record = {"pipeline_ms": quartiles(times[which, "pipeline"])} | of_rounds(times, which, "")
+    own = times[which, "pipeline"]
+    record = {"pipeline_ms": quartiles(own)} | named("pipeline_speedup", ratios(times["dense", "pipeline"], own))
+    record |= of_rounds(times, which, "")
     return record | {"batch": {"size": size} | of_rounds(times, which, "batch_" if size > 1 else "")}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from eval.analysis import shown
 from eval.analysis.configurations import Configuration
+from eval.analysis.groups import point
 from eval.analysis.timings import AS_DENSE, as_dense, zeros_of
 from eval.model_metrics import Model
 from eval.report.columns import axes_columns, formatted, measured_names, table, title
@@ -19,6 +20,11 @@ Zeros = dict[str, Any]
 NOTE = (
     "Dense kernels multiply zeros (unstructured, N:M) like other numbers: such cells take the dense model's time, are "
     f"not timed each, and say *{AS_DENSE}*."
+)
+
+CLOCK = (
+    "Speed-ups are over the dense weights, timed in turns in the same process: medians, with the widest quartiles of "
+    "the seeds. Milliseconds of different jobs, in summary.csv, differ by more than that."
 )
 
 
@@ -37,15 +43,37 @@ def cost(rows: Sequence[Configuration]) -> str:
             for column, text in zip(columns.values(), one, strict=True):
                 column.append(text)
     notes = [zeros_note(row.cell, found, several=len(zeros) > 1) for row, found in zeros.items()]
-    return "\n\n".join([*([" ".join([NOTE, *notes])] if zeros else []), table(columns)])
+    parts = [" ".join([NOTE, *notes]) if zeros else "", clock_note(rows), table(columns)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def clock_note(rows: Sequence[Configuration]) -> str:
+    """What speed-ups are relative to, and what the dense models take; empty where none was timed."""
+    times = []
+    for row in rows:
+        step, image = point(row, "denoiser_ms"), point(row, "pipeline_ms")
+        if row.cell.method == "dense" and step and image:
+            own = (
+                f"{with_quartiles(*step)} ms for a denoiser step and {with_quartiles(*image)} ms for the whole pipeline"
+            )
+            times.append(f"{where_of(row.cell)} takes {own}")
+    return f"{CLOCK} With one prompt, the dense {'; '.join(times)}." if times else ""
 
 
 def text_of(records: Configuration, name: str) -> str:
     if as_dense(records, name):
         return AS_DENSE
-    found = records.estimates.get(name)
+    if (found := point(records, name)) is None:
+        return ""
+    if name in clocked_names():
+        return with_quartiles(*found)
     # the dense model's checkpoint is a header of some bytes
-    return "" if found is None else formatted(found.value if abs(found.value) > 1e-3 else 0)
+    return formatted(found[0] if abs(found[0]) > 1e-3 else 0)
+
+
+def with_quartiles(value: float, low: float, high: float) -> str:
+    """`1.31 [1.24, 1.40]`, as a clock is not worth a fourth digit."""
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def zeros_shown(rows: Sequence[Configuration]) -> dict[Configuration, Zeros]:
@@ -62,7 +90,10 @@ def zeros_axis(axis: str, cell: Cell, zeros: Zeros) -> str:
 
 
 def zeros_text(zeros: Zeros, name: str) -> str:
-    return formatted(zeros_value(zeros, name)[0]) if name in clocked_names() else ""
+    if name not in clocked_names():
+        return ""
+    value, (low, high) = zeros_value(zeros, name)
+    return with_quartiles(value, low, high)
 
 
 def zeros_value(zeros: Zeros, name: str) -> tuple[float, tuple[float, float]]:
@@ -71,15 +102,18 @@ def zeros_value(zeros: Zeros, name: str) -> tuple[float, tuple[float, float]]:
     return float(value), quartiles
 
 
+def where_of(cell: Cell) -> str:
+    return ", ".join(marked(text) for text in (cell.model, cell.sampling) if text != PLAIN)
+
+
 def zeros_note(cell: Cell, zeros: Zeros, several: bool) -> str:
     """What was measured of zeros, in a sentence."""
     parts = []
     for name, what in (("speedup", "with a full batch"), ("latency_speedup", "with one prompt")):
         value, (low, high) = zeros_value(zeros, name)
         parts.append(f"{formatted(value)} [{formatted(low)}, {formatted(high)}] times as fast {what}")
-    where = ", ".join(marked(text) for text in (cell.model, cell.sampling) if text != PLAIN)
     return (
-        f"Measured{f' on {where}' if several else ''}, in turns with the dense weights: with the smallest "
+        f"Measured{f' on {where_of(cell)}' if several else ''}, in turns with the dense weights: with the smallest "
         f"{100 * zeros['share']:.0f} % of every prunable layer's weights set to zero the denoiser runs "
         f"{' and '.join(parts)} (quartiles over rounds)."
     )

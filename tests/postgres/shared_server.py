@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_tracking import assert_each_run_once, carry, serving
+from tracked import assert_each_run_once, carry, serving
 
 WRITERS = 7
 """of one sweep; an eighth has another"""

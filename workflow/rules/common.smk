@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))  # jobs run in this one
@@ -44,11 +45,19 @@ except SpecError as error:
 if hasattr(PersistenceBase, "_serialize_param"):
     PersistenceBase._serialize_param = property(lambda self: self._serialize_param_builtin)
 
-# Snakemake 9.27 limits the rate of jobs by a timer per job that has ended: with its default, these take a core of a long
-# run, and with longer timespans the end waits for them. A limit that was asked for stays.
-if (settings := workflow.scheduling_settings) and (limit := settings.max_jobs_per_timespan):
-    if (limit.max_jobs, limit.timespan) == (100, 1):
-        settings.max_jobs_per_timespan = None
+# Snakemake 9.27 looks for jobs again a timespan after every look (--max-jobs-per-timespan, by default 1 s), so looks add up
+# with every job that ends, until they take a core; it need look again only where the limit may have held a job back
+LOOK_AGAIN = JobScheduler._schedule_reevalutation
+
+
+def look_again(scheduler, delay):
+    limiter = scheduler.job_rate_limiter
+    if limiter is None or not limiter.get_free_jobs() or scheduler.workflow.dag.has_unfinished_queue_input_jobs():
+        LOOK_AGAIN(scheduler, delay)
+
+
+if LOOK_AGAIN.__module__ == JobScheduler.__module__:
+    JobScheduler._schedule_reevalutation = look_again
 
 TINY = is_tiny(config)
 RESULTS = results_of(config)
