@@ -32,5 +32,6 @@ def test_results_say_which_sweep_they_are_of(page):
     options = dict(zip(words[4::2], words[5::2], strict=False))
     assert options["--page"] == str(page.relative_to(ROOT))
     told = re.search(r"--configfile (\S+\.yaml)", text)
-    name = CONFIGS[ROOT / (told[1] if told else "config/config.yaml")]["name"]
+    given = re.search(r"--config [^`]*\bname=(\S+?)`", text)
+    name = given[1] if given else CONFIGS[ROOT / (told[1] if told else "config/config.yaml")]["name"]
     assert options["--tables"] == ("results" if name == "default" else f"results/sweeps/{name}")
