@@ -101,6 +101,15 @@ def test_axes_leave_the_floor_out_and_bars_in():
     assert ends[0].value < low < ends[1].low and high > point(setting.dense, "clip_score").high
 
 
+def test_dense_model_is_no_level_of_what_compares_with_it():
+    """Its PSNR to itself is a cap of the metric, which would flatten all other lines."""
+    drawn = _panels.panels(Analysis(sweep()), ("clip_score", "psnr_to_dense"))
+    score, similarity = drawn.subfigs[0].axes
+    levels = [[line for line in axis.lines if list(line.get_xdata()) == [0, 1]] for axis in (score, similarity)]
+    assert [len(lines) for lines in levels] == [1, 0]
+    assert similarity.get_ylim()[1] < 60
+
+
 def test_settings_are_lines_of_what_compares():
     """Patterns and models apart, seeds together, the weighting in a label only where two differ."""
     cells = [cell_of("dense", seed=s) for s in (0, 1)]

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from eval.analysis.analysis import Analysis
 from eval.analysis.configurations import Configuration
 from eval.analysis.groups import FLOOR, Point, Setting, about, point
+from eval.analysis.shown import names as names_of
 from eval.results import Metric
 
 MARKERS = "osD^vPX*<>"
@@ -125,7 +126,7 @@ def draw_dots(axis: Axes, setting: Setting, name: str, dense: float | None, read
 
 def level(line: Any, span: Any, group: Configuration, name: str, dense: float | None) -> None:
     """The dense model: a dashed line, and a band where its value has an interval."""
-    own = point(group, name)
+    own = own_value(group, name)
     if dense is not None:
         line(dense, **DENSE)
     elif own:
@@ -134,11 +135,16 @@ def level(line: Any, span: Any, group: Configuration, name: str, dense: float | 
             span(own.low, own.high, color="0.88", linewidth=0, zorder=0)
 
 
+def own_value(dense: Configuration, name: str) -> Point | None:
+    """The dense model's; None of a metric that compares with the dense model, where it says nothing."""
+    return None if name in names_of("similarity") else point(dense, name)
+
+
 def spanned(setting: Setting, name: str, dense: float | None, read: Reading) -> tuple[float, float] | None:
     """Limits of an axis that shows all but the floor; None where that is a single value."""
     kept = [(t, s) for t, line in setting.lines.items() for s, g in line.items() if g[0].cell.method != FLOOR]
     points = [p for label, sparsity in kept if (p := read(setting, label, sparsity, name))]
-    if dense is None and (own := point(setting.dense, name)):
+    if dense is None and (own := own_value(setting.dense, name)):
         points.append(own)
     ends = [end for p in points for end in (p.low, p.high)] + ([] if dense is None else [dense])
     if not kept or not ends or min(ends) == max(ends):
