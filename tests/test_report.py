@@ -266,6 +266,7 @@ def test_command_is_the_one_that_runs_the_sweep():
 def test_progress_counts_files_and_tells_of_jobs_that_have_not_ended(tmp_path):
     config = progress.read_config([Path("config/ablations/allocation.yaml")], [f"results={tmp_path}", "name=mine"])
     assert config["grid"]["sparsity"] == [0.7] and config["grid"]["seed"] == [0, 1, 2] and config["name"] == "mine"
+    assert config["grid"]["packages"] == [1]
     done, drawing, pruning = read_sweep(config).cells[:3]
     for file in progress.STAGES.values():
         (tmp_path / "cells" / done.path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -135,16 +135,16 @@ def turn(begin: Callable[[], None], calls: Calls) -> Calls:
 
 def of_turn(times: Mapping[tuple[str, str], Sequence[float]], which: str, size: int) -> dict[str, Any]:
     """What latency() returns of one of the weights."""
-    own = times[which, "pipeline"]
-    record = {"pipeline_ms": quartiles(own)} | named("pipeline_speedup", ratios(times["dense", "pipeline"], own))
-    record |= of_rounds(times, which, "")
+    record = of_rounds(times, which, "", SPEEDUPS | {"pipeline": "pipeline_speedup"})
     return record | {"batch": {"size": size} | of_rounds(times, which, "batch_" if size > 1 else "")}
 
 
-def of_rounds(times: Mapping[tuple[str, str], Sequence[float]], which: str, prefix: str) -> dict[str, Any]:
-    """Quartiles of a block's and a denoiser call's times with these weights, and of their speed-ups over dense."""
+def of_rounds(
+    times: Mapping[tuple[str, str], Sequence[float]], which: str, prefix: str, calls: Mapping[str, str] = SPEEDUPS
+) -> dict[str, Any]:
+    """Quartiles of the calls' times with these weights, and of their speed-ups over dense, which have these names."""
     found: dict[str, Any] = {}
-    for what, speedup in SPEEDUPS.items():
+    for what, speedup in calls.items():
         dense, own = (times[turn, f"{prefix}{what}"] for turn in ("dense", which))
         found |= {f"{what}_ms": quartiles(own)} | named(speedup, ratios(dense, own))
     return found

@@ -47,16 +47,13 @@ if hasattr(PersistenceBase, "_serialize_param"):
 
 # Snakemake 9.27 looks for jobs again a timespan after every look (--max-jobs-per-timespan, by default 1 s), so looks add up
 # with every job that ends, until they take a core; it need look again only where the limit may have held a job back
-LOOK_AGAIN = JobScheduler._schedule_reevalutation
+if hasattr(JobScheduler, "_schedule_reevalutation"):
 
+    def look_again(scheduler, delay, after=JobScheduler._schedule_reevalutation):
+        limiter = scheduler.job_rate_limiter
+        if limiter is None or not limiter.get_free_jobs() or scheduler.workflow.dag.has_unfinished_queue_input_jobs():
+            after(scheduler, delay)
 
-def look_again(scheduler, delay):
-    limiter = scheduler.job_rate_limiter
-    if limiter is None or not limiter.get_free_jobs() or scheduler.workflow.dag.has_unfinished_queue_input_jobs():
-        LOOK_AGAIN(scheduler, delay)
-
-
-if LOOK_AGAIN.__module__ == JobScheduler.__module__:
     JobScheduler._schedule_reevalutation = look_again
 
 TINY = is_tiny(config)
