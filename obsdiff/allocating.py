@@ -13,7 +13,7 @@ from obsdiff.targets import Target
 
 def row_weights(spec: PruneSpec, measure: Measure | None) -> Callable[[str], Tensor | None]:
     """Layer → the weights of its rows' errors, if the spec asks for them."""
-    if measure is None or measure.sensitivity is None or spec.sensitivity not in ("rows", "both"):
+    if measure is None or measure.sensitivity is None or spec.weighed not in ("rows", "both"):
         return lambda layer: None
     return measure.sensitivity.row_weights
 

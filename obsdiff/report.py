@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+from obsdiff.canonical import canonical
 from obsdiff.devices import TF32, synchronize
 from obsdiff.sites import Site
 from obsdiff.spec import PruneSpec
@@ -91,7 +92,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         record = asdict(self)
-        record["spec"] = self.spec.canonical()
+        record["spec"] = canonical(self.spec)
         return record | {"sparsity": self.sparsity}
 
 

@@ -43,7 +43,7 @@ def solve_layer(
         return obs.Swept(solved.weight / root, solved.keep, None)
     pattern = spec.resolved
     entry = registry.load("obsdiff.patterns", pattern.entry)
-    group = method.TRAITS.group if spec.group == "method" else spec.group
+    group = spec.chosen_group
 
     def keep(scores: Tensor, start: int = 0, group: str = group) -> Tensor:
         mask: Tensor = entry.keep(scores, sparsity, group, start, **pattern.arguments)

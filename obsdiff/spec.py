@@ -1,8 +1,7 @@
 """The validated description of one pruning run. Every input error is raised here, before any weights load."""
 
 import re
-from dataclasses import asdict, dataclass, field, fields
-from hashlib import sha256
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from obsdiff import allocations, methods, patterns, registry, weightings
@@ -232,6 +231,11 @@ class PruneSpec:
         return self.traits.solver if self.solver == "method" else self.solver
 
     @property
+    def chosen_group(self) -> str:
+        """The weights compared with each other where the pattern leaves that open."""
+        return self.traits.group if self.group == "method" else self.group
+
+    @property
     def takes_table(self) -> bool:
         return weightings.traits(self.weighting).table
 
@@ -246,53 +250,18 @@ class PruneSpec:
         return self.packages == "sequential" and self.statistic is not None
 
     @property
+    def weighed(self) -> str:
+        """`sensitivity`, as far as it changes the result.
+
+        Rows' weights do nothing where rows neither compete for the same mask nor decide on a layer's sparsity.
+        """
+        rows = self.resolved.sparsity is None and (self.resolved.structured or self.chosen_group != "row")
+        if rows or allocations.traits(stated(self.allocation)).statistic == "hessian":
+            return stated(self.sensitivity)
+        return {"rows": "none", "both": "tokens"}.get(stated(self.sensitivity), stated(self.sensitivity))
+
+    @property
     def calibrates(self) -> bool:
         """Whether sampling runs, and so prompts, are needed at all."""
         allocated = allocations.traits(stated(self.allocation)).statistic
         return self.traits.prunes and (self.statistic or allocated) is not None
-
-    def canonical(self) -> dict[str, Any]:
-        """All that defines the result, with the prompts as their hash and what the method ignores at its neutral."""
-        record = {key: value for key, value in asdict(self).items() if key not in PASSING}
-        traits, pattern = self.traits, self.resolved
-        ignored = set()
-        if not traits.prunes:
-            ignored |= {"pattern", "layer_sparsity", "allocation", "exclude", "bias", "convolutions"}
-        if not traits.weighted:
-            record |= {"weighting": "uniform", "alpha_min": 1.0, "alpha_max": 1.0, "alphas": ()}
-        elif not weightings.traits(self.weighting).ranged:
-            record |= {"alpha_min": 1.0, "alpha_max": 1.0}
-        if not self.takes_table:
-            ignored.add("alphas")
-        if not traits.compensates:
-            ignored |= {"compensate", "damping"}
-        masks = traits.compensates and not pattern.structured
-        if not masks or not self.compensate or self.chosen_solver != "sweep":
-            ignored.add("resolve")
-        if not masks or self.solver == traits.solver:
-            record["solver"] = "method"
-        if not self.sequential:
-            ignored |= set(TRAJECTORY)
-        if pattern.structured:
-            ignored.add("convolutions")
-        if pattern.structured or not pattern.traits.grouped or not traits.prunes:
-            ignored.add("group")
-        elif self.group == traits.group:
-            record["group"] = "method"
-        swept = traits.compensates and self.chosen_solver != "admm"
-        if pattern.structured or not (swept or self.group == "block"):
-            ignored.add("block_size")
-        if pattern.sparsity is None:
-            ignored.add("indivisible")
-        if self.statistic is None:
-            record["packages"] = 1
-            ignored.add("offload_statistics")
-        if not self.calibrates:
-            record |= {"prompts": (), "sampling": {}}
-        else:
-            record["sampling"] = self.sampling.record()
-        defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(self)}
-        defaults |= DEFAULTS
-        record |= {key: defaults[key] for key in ignored}
-        record["prompts"] = sha256("\n".join(record["prompts"]).encode()).hexdigest()
-        return record

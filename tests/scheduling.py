@@ -32,6 +32,7 @@ SLOW = {
     "test_sensitivity",
     "test_sequential",
     "test_sharing",
+    "test_solace",
     "test_stale",
     "test_warm",
     "test_a_class_without_a_file_is_looked_up_once",

@@ -17,6 +17,7 @@ LIBRARY = (
     ("weightings", "patterns", "allocations", "methods", "schedulers", "packages"),
     ("sampling", "source"),
     ("spec",),
+    ("canonical",),
     ("captions",),
     ("sites",),
     ("surgery", "models"),

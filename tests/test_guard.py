@@ -4,29 +4,14 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import SAMPLING, entries, spec_of
-from diffusers import UNet2DConditionModel
+from conftest import SAMPLING, spec_of
+from parts import denoiser_and_names, put
 from torch import nn
 from torch.nn.utils import parametrize
 
-from obsdiff import Source, matrices, models, packages, prune, registry, targets
-from obsdiff.calibration.runs import Calibration
+from obsdiff import models, prune
 from obsdiff.errors import LayerError, SpecError
-from obsdiff.models import _tiny
 from obsdiff.pipelines import guard
-from obsdiff.pipelines.loading import place
-
-
-def denoiser_and_names(family):
-    pipe = family.tiny()
-    denoiser = models.denoiser_of(pipe)
-    return pipe, denoiser, packages.layers(family.units(denoiser))
-
-
-def put(denoiser: nn.Module, name: str, make) -> None:
-    """Replace a layer by what `make` makes of it."""
-    parent, _, last = name.rpartition(".")
-    setattr(denoiser.get_submodule(parent), last, make(denoiser.get_submodule(name)))
 
 
 class Adapter(nn.Module):
@@ -276,145 +261,3 @@ def test_subclasses_of_supported_pipelines_work_and_others_are_refused(family):
     for cls in (other, "Nonsense", "torch", "Tensor"):
         with pytest.raises(SpecError, match=f"model: a {cls} is not supported .*{family.TRAITS.pipeline}"):
             models.family_of_index({"_class_name": cls})
-
-
-def test_every_layer_is_in_reach_or_named(family):
-    pipe, denoiser, names = denoiser_and_names(family)
-    report = prune(pipe, spec_of("magnitude"))
-    every = [name for name, module in denoiser.named_modules() if matrices.is_layer(module)]
-    assert sum(report.left_dense.values()) == len(every) - len(names)
-    weights = sum(models.linear(denoiser, name).weight.numel() for name in names)
-    assert report.reach == pytest.approx(weights / sum(p.numel() for p in denoiser.parameters()))
-    block = denoiser.get_submodule(names[0].rsplit(".", 2)[0])
-    block.register_module("own", nn.Linear(4, 4))
-    found = targets.reach(family, denoiser)[1]
-    assert sum(found.values()) == sum(report.left_dense.values()) + 1
-    assert any(name.endswith(".own") for name in found) and not any(c.isdecimal() for n in found for c in n.split("."))
-    assert f"{report.reach:.1%} of the denoiser's parameters" in targets.describe_reach(report.reach, found)
-
-
-UNETS = {
-    "only cross-attention": {"only_cross_attention": True},
-    "guidance embedded": {"time_cond_proj_dim": 8},
-    "class embeddings": {"class_embed_type": "timestep"},
-    "convolutional projections": {"use_linear_projection": False},
-    "several heads": {"attention_head_dim": (4, 8)},
-    "attention without text": {
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    },
-    "gligen": {"attention_type": "gated", "cross_attention_dim": 16},
-    "simple cross-attention": {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    },
-}
-
-
-@pytest.mark.parametrize("kind", UNETS)
-def test_unusual_unets_are_pruned_where_they_can_be_and_say_what_stays_dense(kind):
-    family = registry.load("obsdiff.models", "sd")
-    pipe = family.tiny()
-    pipe.unet = UNet2DConditionModel(**_tiny.UNET | {"cross_attention_dim": 16} | UNETS[kind])
-    every = [name for name, module in pipe.unet.named_modules() if matrices.is_layer(module)]
-    report = prune(pipe, spec_of("magnitude"))
-    assert report.layers and sum(report.left_dense.values()) + len(report.layers) == len(every)
-    assert sum(not layer.removed for layer in report.layers) == 0
-    assert prune(pipe, spec_of("magnitude", pattern="heads")).sites
-
-
-@pytest.mark.parametrize("kind", ["only cross-attention", "guidance embedded", "attention without text"])
-def test_unusual_unets_calibrate(kind):
-    family = registry.load("obsdiff.models", "sd")
-    pipe = family.tiny()
-    pipe.unet = UNet2DConditionModel(**_tiny.UNET | {"cross_attention_dim": 16} | UNETS[kind])
-    assert prune(pipe, spec_of("obs_diff", packages=1)).sparsity == pytest.approx(0.5, abs=1e-3)
-
-
-def test_a_block_of_two_self_attentions_calibrates():
-    from diffusers.models.attention import BasicTransformerBlock
-
-    pipe, unet, names = denoiser_and_names(registry.load("obsdiff.models", "sdxl"))
-    block = names[0].rsplit(".", 2)[0]
-    put(unet, block, lambda _: BasicTransformerBlock(32, 2, 16, cross_attention_dim=32, double_self_attention=True))
-    layers = [layer.name for layer in prune(pipe, spec_of("obs_diff", packages=1)).layers]
-    assert f"{block}.attn2.to_k" in layers
-
-
-@pytest.mark.parametrize(
-    "blocks",
-    [
-        {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "mid_block_type": None},
-        {"dual_cross_attention": True, "cross_attention_dim": 16},
-    ],
-)
-def test_a_denoiser_without_layers_in_reach_is_refused(blocks):
-    pipe = registry.load("obsdiff.models", "sd").tiny()
-    pipe.unet = UNet2DConditionModel(**_tiny.UNET | blocks)
-    with pytest.raises(SpecError, match="has no layer that can be pruned: its blocks are of another kind"):
-        prune(pipe, spec_of("magnitude"))
-
-
-def test_numbers_that_leave_their_range_name_layer_step_and_prompts(family):
-    """The layer is where NaN or infinity arises, and not the first one whose statistic shows it."""
-    pipe, denoiser, names = denoiser_and_names(family)
-    unit = family.units(denoiser)[-1]
-    layer = models.linear(denoiser, names[len(names) // 2])
-    calls = []
-
-    def overflow(module, args, output):
-        calls.append(1)
-        return output + float("inf") if len(calls) % per_run > per_step * 2 else output
-
-    handle = layer.register_forward_hook(lambda *_: calls.append(1))
-    calibration = Calibration(pipe, spec_of("obs_diff", prompts=("a", "b")))
-    calibration.statistics(denoiser, list(unit), "moments", "test")
-    handle.remove()
-    per_run = len(calls) + 1
-    per_step, calls = len(calls) // pipe.num_timesteps, []
-    layer.register_forward_hook(overflow)
-    name = names[len(names) // 2]
-    with pytest.raises(LayerError, match=rf"^{name}: its output holds NaN or infinity at step \d of \d, .*'a'"):
-        calibration.blame(denoiser, slice(0, 2))
-
-
-def test_text_encoders_that_overflow_are_named_before_sampling(family):
-    pipe = family.tiny()
-    with torch.no_grad():
-        next(pipe.text_encoder.parameters()).fill_(float("nan"))
-        if getattr(pipe, "text_encoder_2", None) is not None:
-            next(pipe.text_encoder_2.parameters()).fill_(float("nan"))
-    with pytest.raises(SpecError, match=r"prompts: the text encoders give NaN or infinity .* prompts 1 to 2 .*'a cat'"):
-        prune(pipe, spec_of("obs_diff"))
-
-
-def test_components_that_do_not_fit_each_other_are_one_error():
-    pipe = registry.load("obsdiff.models", "sd").tiny()
-    pipe.unet = UNet2DConditionModel(**_tiny.UNET, cross_attention_dim=24)
-    with pytest.raises(SpecError, match=r"sampling: the StableDiffusionPipeline fails on .*'a cat'.*RuntimeError"):
-        prune(pipe, spec_of("obs_diff"))
-    pipe.unet = UNet2DConditionModel(**_tiny.UNET, cross_attention_dim=16, class_embed_type="timestep")
-    with pytest.raises(SpecError, match="class_labels should be provided"):
-        prune(pipe, spec_of("obs_diff"))
-
-
-def test_memory_that_runs_out_is_one_error(family, monkeypatch):
-    def full(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    pipe = family.tiny()
-    monkeypatch.setattr(type(pipe), "__call__", full)
-    with pytest.raises(SpecError, match=r"batch_size: 2 prompts at once need more memory .* give a smaller one"):
-        prune(pipe, spec_of("obs_diff"))
-    monkeypatch.setattr(type(pipe), "to", full)
-    with pytest.raises(SpecError, match="offload: 'none' needs more memory than cuda has; give offload: model"):
-        place(pipe, Source("x/y", device="cuda"))
-
-
-def test_every_family_names_its_network():
-    import diffusers
-
-    for name in entries("obsdiff.models"):
-        module = registry.load("obsdiff.models", name)
-        assert isinstance(models.denoiser_of(module.tiny()), getattr(diffusers, module.TRAITS.network))

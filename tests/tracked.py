@@ -25,6 +25,7 @@ from eval.sweep import cells
 from eval.tracking import store, sweep
 from eval.tracking.runs import MEASURED
 from obsdiff import PruneSpec, Sampling
+from obsdiff.canonical import canonical
 from obsdiff.checkpoints.manifest import manifest_of
 from obsdiff.report import LayerReport, Report
 from obsdiff.storage.files import write_json
@@ -58,7 +59,7 @@ def record_of(cell: cells.Cell, value: float) -> CellResult:
         "denoiser_ms": metric_of("denoiser_ms", value, quartiles=[value - 1, value + 1]),
     }
     provenance = {
-        "spec": spec_of(cell).canonical(),
+        "spec": canonical(spec_of(cell)),
         "reference": {"count": 9, "folder": "zoo/real", "sha256": "a" * 64},
         "prompts": {"count": len(PROMPTS), "sha256": "b" * 64},
         "evaluator": {"name": "e"},

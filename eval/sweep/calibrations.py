@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.sweep.cells import Cell, cell_hash
+from obsdiff.canonical import canonical
 from obsdiff.spec import PruneSpec
 
 AXES = ("model", "weights", "packages", "sampling", "calibration", "seed")
@@ -61,7 +62,7 @@ def calibration_of(cell: Cell, spec: PruneSpec) -> Calibration | None:
 
 def weights_of(spec: PruneSpec) -> dict[str, Any]:
     """The fields that make a spec's step weights, those without effect at their neutral value."""
-    record = spec.canonical()
+    record = canonical(spec)
     return {key: record[key] for key in WEIGHTS}
 
 

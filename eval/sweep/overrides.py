@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from eval.sweep.cells import MODEL
+from obsdiff.canonical import canonical
 from obsdiff.errors import SpecError
 from obsdiff.pipelines import families, samplers, sizes
 from obsdiff.sampling import Sampling
@@ -38,11 +39,11 @@ def relevant(options: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
 def relevant_keys(text: str) -> tuple[str, ...]:
     """relevant() of what the JSON text holds: a run of the DAG asks again and again, and a spec takes its time."""
     options, rest = json.loads(text)
-    whole = PruneSpec(**{**rest, **options}).canonical()
+    whole = canonical(PruneSpec(**{**rest, **options}))
 
     def matters(key: str) -> bool:
         try:
-            return PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}}).canonical() != whole
+            return canonical(PruneSpec(**{**rest, **{k: v for k, v in options.items() if k != key}})) != whole
         except SpecError:
             return True
 

@@ -91,7 +91,7 @@ class Walked:
         self.pruning: Walk | None = None
 
     def dense(self, groups: Sequence[Group], kind: str) -> Sums:
-        if kind == "moments" and self.spec.sensitivity not in ("tokens", "both"):
+        if kind == "moments" and self.spec.weighed not in ("tokens", "both"):
             return self.trajectory.statistics(self.denoiser, groups, kind, self.alphas, self.device)
         return Passing(self.begin(), kind)
 
@@ -104,7 +104,7 @@ class Walked:
     def begin(self) -> Walk:
         """All calls at their start; those of the walk before end where they are."""
         self.close()
-        tokens = self.sensitivity if self.spec.sensitivity in ("tokens", "both") else None
+        tokens = self.sensitivity if self.spec.weighed in ("tokens", "both") else None
         parts = (self.trajectory, self.denoiser, self.alphas, self.device, self.folder, tokens, self.repeated)
         self.walk = Walk(*parts)
         return self.walk
@@ -194,10 +194,10 @@ def dense_pass(
 ) -> Sensitivity | None:
     """What the spec asks for of the dense model's calls: sensitivities, outputs of the layer that is refitted."""
     last = models.family_of(pipe).TRAITS.last if spec.refit else None
-    if spec.sensitivity == "none" and last is None:
+    if spec.weighed == "none" and last is None:
         return None
     denoiser = models.denoiser_of(pipe)
-    groups = groups_of(chosen) if spec.sensitivity != "none" else []
+    groups = groups_of(chosen) if spec.weighed != "none" else []
     known = models.name_of(models.family_of(pipe)) != models.AUTO
     calls, guidance = trajectory.calls(), spec.sampling.guidance_scale if known else None
     stage.sampling()

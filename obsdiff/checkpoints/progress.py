@@ -19,6 +19,7 @@ from torch import nn
 
 from obsdiff import models, surgery
 from obsdiff.calibration.trajectory import files_of
+from obsdiff.canonical import canonical
 from obsdiff.pipelines.identity import LIBRARIES
 from obsdiff.report import LayerReport, Report, SiteReport
 from obsdiff.storage.files import DamagedFile, code_identity, hash_of, made_anew, read_json, seal, sealed, write_json
@@ -70,7 +71,7 @@ class Progress:
         self.report = report
         self.finished: list[dict[str, Any]] = []
         code = code_identity(Path(__file__).parents[1].rglob("*.py"), LIBRARIES)
-        run = [report.spec.canonical(), report.base, report.packages, code]
+        run = [canonical(report.spec), report.base, report.packages, code]
         self.stamp = hash_of(json.dumps(run, sort_keys=True).encode())
 
     @property

@@ -133,7 +133,7 @@ def effort_of(
             again = sum(work.by_layer.get(name, 0) for t in sites for name in t.touched if name not in t.layers)
             again += work.attention if any(site.owner for target in sites for site in target.sites) else 0
             sampled = work.total + int(part * (left + again))
-            sampled += int(part * BACKWARD * work.total) if spec.sensitivity != "none" else 0
+            sampled += int(part * BACKWARD * work.total) if spec.weighed != "none" else 0
             sampled += int(part * left) if spec.refit else 0
         counted = [group for cut in cuts[begin:] for target in cut for group in target.unit]
         if spec.statistic == "hessian":

@@ -149,7 +149,7 @@ def activations(
     groups = [group[0] for package in cuts for target in package for group in target.unit] if spec.statistic else []
     inputs = [work.rows.get(name, 0) * models.shape(denoiser, name)[1] for name in groups]
     copied = 4 * max(inputs, default=0) if spec.statistic and not exact_halves(source) else 0
-    copies = BACKWARD if spec.sequential and spec.sensitivity != "none" else COPIES
+    copies = BACKWARD if spec.sequential and spec.weighed != "none" else COPIES
     return batch * (copies * work.widest * source.bytes + copied)
 
 
