@@ -31,6 +31,8 @@ def canonical(spec: PruneSpec) -> dict[str, Any]:
     record["sensitivity"] = spec.weighed
     if not spec.sequential:
         ignored |= set(TRAJECTORY)
+    if not spec.sequential or spec.weighed not in ("tokens", "both"):
+        ignored.add("token_power")
     if pattern.structured:
         ignored.add("convolutions")
     if pattern.structured or not pattern.traits.grouped or not traits.prunes:

@@ -77,6 +77,9 @@ class PruneSpec:
     sensitivity: str | None = None
     """weigh errors by what they do to the denoiser's guided output: none, tokens, rows or both; needs packages:
     sequential; by default the method's, or none"""
+    token_power: float = 0.5
+    """of sensitivity tokens or both: a token weighs its squared sensitivity to this power, in [0, 1]; 0 weighs all
+    alike"""
     bias: bool | None = None
     """move the removed inputs' mean into the layer's bias, where it has one; by default the method's, or no"""
     refit: bool | None = None
@@ -148,6 +151,7 @@ class PruneSpec:
             object.__setattr__(self, "packages", int(self.packages))
         require(self.block_size >= 1, "block_size", self.block_size, "an integer >= 1")
         require(stated(self.damping) > 0, "damping", self.damping, "a number > 0")
+        require(0 <= self.token_power <= 1, "token_power", self.token_power, "in [0, 1]")
         steps = stated(self.calibration_steps)
         require(steps >= 0, "calibration_steps", steps, "an integer >= 0; 0 calibrates on all steps")
         require(0 <= self.seed < SEEDS, "seed", self.seed, "an integer in [0, 2**63)")

@@ -65,7 +65,7 @@ def test_the_mean_over_many_draws_is_the_squared_jacobian(guidance):
     plain, groups = Plain(x, 2 if guidance is None else 1), [("first",)]
     tokens, rows, draws = torch.zeros(2, 5), torch.zeros(3), 3000
     for seed in range(draws):
-        found = sensitivity.measure(plain, [Call(0, 0, {})], network, groups, CPU, guidance or 1.0, seed, None)
+        found = sensitivity.measure(plain, [Call(0, 0, {})], network, groups, CPU, guidance or 1.0, seed, None, 1.0)
         tokens += found.tokens[0, ("first",), 0] / draws
         rows += found.rows["first"] / draws
     expected = jacobian_energy(network, x, guidance)
@@ -77,7 +77,9 @@ def test_a_pass_leaves_the_network_as_it_was():
     network = Small()
     network.second.bias.requires_grad_(False)
     flags = [p.requires_grad for p in network.parameters()]
-    sensitivity.measure(Plain(torch.ones(1, 2, 4), 1), [Call(0, 0, {})], network, [("first",)], CPU, 1.0, 0, "second")
+    sensitivity.measure(
+        Plain(torch.ones(1, 2, 4), 1), [Call(0, 0, {})], network, [("first",)], CPU, 1.0, 0, "second", 1.0
+    )
     assert [p.requires_grad for p in network.parameters()] == flags
     assert all(p.grad is None for p in network.parameters())
     assert not network.first._forward_hooks and not network.second._forward_hooks
@@ -90,7 +92,9 @@ def measured(family, spec: PruneSpec) -> tuple:
     with torch.no_grad(), staging.staged(pipe):
         trajectory.record(Calibration(pipe, spec), denoiser)
         groups = family.groups(denoiser)
-        found = sensitivity.measure(trajectory, trajectory.calls(), denoiser, groups, CPU, 3.0, 0, family.TRAITS.last)
+        found = sensitivity.measure(
+            trajectory, trajectory.calls(), denoiser, groups, CPU, 3.0, 0, family.TRAITS.last, 0.5
+        )
     return trajectory, groups, found
 
 
@@ -110,15 +114,26 @@ def test_every_family_gives_a_weight_for_every_token_and_row(family):
 
 
 def test_scale_and_zeros():
-    sums = Sensitivity({(0, ("a",), 0): torch.tensor([[1.0, 3.0]])}, {"a": torch.tensor([0.0, 2.0, 4.0])})
-    larger = Sensitivity({(0, ("a",), 0): torch.tensor([[7.0, 21.0]])}, {"a": torch.tensor([0.0, 14.0, 28.0])})
+    sums = Sensitivity(1.0, {(0, ("a",), 0): torch.tensor([[1.0, 3.0]])}, {"a": torch.tensor([0.0, 2.0, 4.0])})
+    larger = Sensitivity(1.0, {(0, ("a",), 0): torch.tensor([[7.0, 21.0]])}, {"a": torch.tensor([0.0, 14.0, 28.0])})
     for one in (sums, larger):
         torch.testing.assert_close(one.token_weights(("a",))[0, 0], torch.tensor([[0.5, 1.5]]))
         rows = one.row_weights("a")
         torch.testing.assert_close(rows, torch.tensor([sensitivity.LEAST, 1.0, 2.0]))
     assert larger.importance("a", ("a",)) == pytest.approx(7 * sums.importance("a", ("a",)))
-    nothing = Sensitivity({(0, ("a",), 0): torch.zeros(1, 2)}, {"a": torch.zeros(3)})
+    nothing = Sensitivity(1.0, {(0, ("a",), 0): torch.zeros(1, 2)}, {"a": torch.zeros(3)})
     assert nothing.token_weights(("a",)) is None and nothing.row_weights("a") is None
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_tokens_differ_by_a_power_of_their_sensitivities(power):
+    sums = Sensitivity(power, {(0, ("a",), 0): torch.tensor([[1.0, 9.0]]), (1, ("a",), 0): torch.tensor([[4.0]])})
+    weights = sums.token_weights(("a",))
+    assert weights is not None
+    low, high = weights[0, 0][0].tolist()
+    other = float(weights[1, 0])
+    assert (high / low, other / low) == pytest.approx((9.0**power, 4.0**power))
+    assert low + high + other == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("kind", [Moments, Hessian])

@@ -202,4 +202,5 @@ def dense_pass(
     calls, guidance = trajectory.calls(), spec.sampling.guidance_scale if known else None
     stage.sampling()
     with clock("sensitivities"):
-        return sensitivity.measure(trajectory, calls, denoiser, groups, stage.device, guidance, spec.seed, last)
+        parts = (trajectory, calls, denoiser, groups, stage.device, guidance, spec.seed, last, spec.token_power)
+        return sensitivity.measure(*parts)

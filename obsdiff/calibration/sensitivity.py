@@ -31,12 +31,14 @@ class Sensitivity:
     """Sums of g² over the calls of a trajectory, as far as they were asked for.
 
     Attributes:
+        power: a token weighs its sum of g² to this power.
         tokens: (call, group, use) → (batch, …) float32 on the CPU, summed over the rows of the group's layers; uses are
             counted from 0, and a layer has several where a call reads it again with other tokens.
         rows: layer → (rows,) float32 on its device, summed over all calls and tokens.
         outputs: call → the dense output of the layer that is refitted, on the CPU.
     """
 
+    power: float
     tokens: dict[tuple[int, Group, int], Tensor] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[int, Tensor] = field(default_factory=dict)
@@ -46,12 +48,12 @@ class Sensitivity:
 
         A use on which no output depends is left out.
         """
-        found = {(call, use): energy for (call, of, use), energy in self.tokens.items() if of == group}
-        total = sum(float(energy.sum()) for energy in found.values())
+        found = {(call, use): energy**self.power for (call, of, use), energy in self.tokens.items() if of == group}
+        total = sum(float(weights.sum()) for weights in found.values())
         if not total:
             return None
-        mean = total / sum(energy.numel() for energy in found.values())
-        return {place: energy / mean for place, energy in found.items()}
+        mean = total / sum(weights.numel() for weights in found.values())
+        return {place: weights / mean for place, weights in found.items()}
 
     def row_weights(self, layer: str) -> Tensor | None:
         """(rows,) float32, of mean near 1; None where no output depends on the layer."""
@@ -77,6 +79,7 @@ def measure(
     guidance: float | None,
     seed: int,
     last: str | None,
+    power: float,
 ) -> Sensitivity:
     """Run calls of the dense model forward, and backward where layers are asked for.
 
@@ -87,8 +90,9 @@ def measure(
         guidance: s; not used where a call has one row per prompt. None where it is not known which rows are which:
             both sides count alike then.
         last: name of the layer whose outputs are kept.
+        power: of tokens' weights, see Sensitivity.
     """
-    found = Sensitivity()
+    found = Sensitivity(power)
     outputs = {name: models.shape(denoiser, name)[0] for group in groups for name in group}
     rows = {name: torch.zeros(count, device=device) for name, count in outputs.items()}
     with listening(denoiser, groups, found, rows, last) as at:
