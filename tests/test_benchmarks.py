@@ -163,3 +163,10 @@ def test_kernels_times_every_pattern_and_says_what_a_device_refuses(name, monkey
         ["m", "2:4", "2:4"], *(["m", p, "dense"] for p in kernels.PATTERNS[2:])]  # fmt: skip
     assert rows[3][-1].startswith("kernels for 2:4 run on CUDA")
     assert all(torch.equal(tensor, before[key]) for key, tensor in denoiser.state_dict().items())
+
+
+def test_effective_share_of_weights():
+    from benchmarks.token_weights import effective
+
+    assert effective([torch.full((2, 3), 0.4), torch.full((5,), 0.4)]) == pytest.approx(1.0)
+    assert effective([torch.tensor([0.0, 0.0, 0.0, 3.0])]) == pytest.approx(0.25)
