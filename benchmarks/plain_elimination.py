@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from obsdiff.solver.elimination import Problem, fused, group_costs
+from obsdiff.solver.elimination import Problem, group_costs
+from obsdiff.solver.ranking import fused
 
 
 def eliminate(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from obsdiff import registry
 from obsdiff.sites import Site
-from obsdiff.solver import admm, elimination, obs, resolve
+from obsdiff.solver import admm, elimination, obs, ranking, resolve
 from obsdiff.solver.statistics import Input
 from obsdiff.spec import PruneSpec
 from obsdiff.surgery import removed_channels
@@ -145,7 +145,7 @@ def solve_site(
         seen = None if input is None else input.narrow(span)
         columns: Tensor = method.score_columns(weight[:, span], makers, seen, generator)
         costs.append(columns.view(site.groups, site.size).sum(dim=1))
-    kept = elimination.fused(costs).argsort(stable=True)[count:].sort().values
+    kept = ranking.fused(costs).argsort(stable=True)[count:].sort().values
     dead = removed_channels(site, kept)
     pruned = [weight.clone() for weight in weights]
     for weight, first in zip(pruned, firsts, strict=True):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from obsdiff import models, packages
 
@@ -18,3 +18,8 @@ def put(denoiser: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) 
     """Replace a layer by what `make` makes of it."""
     parent, _, last = name.rpartition(".")
     setattr(denoiser.get_submodule(parent), last, make(denoiser.get_submodule(name)))
+
+
+def weights_of(pipe: Any) -> dict[str, Tensor]:
+    """Copies of the denoiser's parameters and buffers."""
+    return {key: value.clone() for key, value in models.denoiser_of(pipe).state_dict().items()}

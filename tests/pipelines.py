@@ -1,9 +1,11 @@
 """Tiny pipelines of diffusers that have no file in obsdiff/models, of their real classes, randomly initialised."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
+from conftest import SAMPLING
 from diffusers import (
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
@@ -35,6 +37,8 @@ from diffusers import (
 )
 
 from obsdiff.models import _tiny
+
+SMALL = replace(SAMPLING, max_sequence_length=None)
 
 LETTERS = {c: i for i, c in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", *"▁Ġabcdefghijklmnopqrstuvwxyz,.:<>|_\\n"])}
 

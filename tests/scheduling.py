@@ -25,6 +25,7 @@ COSTLY = {"project", "warm", "served", "counted_once"}
 """fixtures whose tests are slow"""
 SLOW = {
     "test_auto",
+    "test_auto_sites",
     "test_benchmarks",
     "test_checkpoints_of_the_paper",
     "test_cuda",

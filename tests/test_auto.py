@@ -9,37 +9,30 @@ import pytest
 import torch
 from conftest import SAMPLING, spec_of
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from pipelines import MAKE, made
+from parts import weights_of
+from pipelines import MAKE, SMALL, made
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from obsdiff import Source, load_pruned, matrices, models, observing, plan, prune, sampling, save_pruned, surgery
+from obsdiff import Source, load_pruned, matrices, models, observing, plan, prune, sampling, save_pruned
 from obsdiff.__main__ import main
 from obsdiff.calibration.runs import Calibration, Steps
 from obsdiff.calibration.stored import trajectory_of
 from obsdiff.calibration.walking import Walk
-from obsdiff.checkpoints.checkpoint import read_pruned
-from obsdiff.checkpoints.manifest import MANIFEST
-from obsdiff.errors import CheckpointError, SpecError
+from obsdiff.errors import SpecError
 from obsdiff.models import _auto
 from obsdiff.pipelines import staging
 from obsdiff.pipelines.loading import load_pipeline
-from obsdiff.storage.files import read_json, seal, write_json
 from obsdiff.targets import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # Chroma's own import
 REACH = {"HunyuanDiT": 0.2, "ZImage": 0.2}
 """share of the parameters that is in reach at least, where embeddings of fixed size are most of a tiny model"""
-SMALL = replace(SAMPLING, height=32, width=32, max_sequence_length=None)
 
 
 @pytest.fixture(params=MAKE)
 def name(request) -> str:
     return request.param
-
-
-def weights(pipe) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in models.denoiser_of(pipe).state_dict().items()}
 
 
 def test_layers_found_are_those_of_the_hand_written_families(family):
@@ -73,7 +66,7 @@ def test_masks_are_pruned_saved_and_loaded(name, method, more, tmp_path):
     assert all("norm" not in layer.name.rpartition(".")[0].split(".")[-1] for layer in report.layers)
     save_pruned(pipe, tmp_path / "half", report)
     load_pruned(again, tmp_path / "half")
-    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(pipe).items())
+    assert all(torch.equal(value, weights_of(again)[key]) for key, value in weights_of(pipe).items())
 
 
 def test_recorded_prompts_give_what_the_pipeline_gives_itself(name):
@@ -98,96 +91,6 @@ def test_turns_are_counted_by_the_scheduler_as_by_the_callback(name):
     else:
         assert torch.equal(seen[-1][1].flatten(), found.flatten())
     assert "step" not in vars(pipe.scheduler)
-
-
-def shape_of(site) -> tuple:
-    streams = frozenset((stream.consumer, frozenset(stream.producers)) for stream in site.streams)
-    return site.kind, site.groups, site.size, site.owner, streams
-
-
-def test_sites_found_are_those_of_the_hand_written_families(family):
-    pipe = family.tiny()
-    found = _auto.of(pipe, models.Traits)
-    found.watch(SAMPLING, sites=True)
-    denoiser = models.denoiser_of(pipe)
-    assert [shape_of(site) for site in found.sites(denoiser)] == [shape_of(site) for site in family.sites(denoiser)]
-    assert not found.unknown and all(site.found for site in found.sites(denoiser))
-
-
-PATTERNS = {"Flux2Klein": "heads", "Lumina2": "neurons", "Sana": "heads"}
-"""what can be removed where it is not both"""
-
-
-def test_heads_and_neurons_go_as_if_they_were_zeroed(name, tmp_path):
-    """The pruned pipeline samples what the dense one does with the consumers' columns zero; so does a loaded one."""
-    pipe, again, zeroed = made(name), made(name), made(name)
-    pattern = PATTERNS.get(name, "structured")
-    report = prune(pipe, spec_of("obs_diff", pattern=pattern, sampling=SMALL, packages=2))
-    assert all(len(site.kept) == site.groups - round(site.groups / 2) for site in report.sites)
-    assert {site.kind for site in report.sites} == ({"heads", "neurons"} if pattern == "structured" else {pattern})
-    save_pruned(pipe, tmp_path / "half", report)
-    load_pruned(again, tmp_path / "half")
-    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(pipe).items())
-    full = models.denoiser_of(zeroed)
-    consumers = read_pruned(tmp_path / "half").consumers(models.family_of(zeroed), full)
-    surgery.install(full, consumers, {})
-    images = [
-        sampling.run_pipeline(each, {"prompt": ["a cat"]}, SMALL, ["a cat"], 0).images for each in (pipe, again, zeroed)
-    ]
-    assert torch.equal(images[0], images[1])
-    torch.testing.assert_close(images[0], images[2], rtol=1e-3, atol=1e-4)
-    assert sum(p.numel() for p in models.denoiser_of(pipe).parameters()) < sum(p.numel() for p in full.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "Flux2Klein",
-            r"neurons, .* those of single_transformer_blocks.0.attn.to_out are not understood: the block",
-        ),
-        ("Lumina2", r"to_v makes fewer channels than context_refiner.0.attn.to_q, so several .*give neurons, unstruc"),
-        ("Sana", r"of this SanaTransformer2DModel no neurons are known; give heads, unstructured or N:M, such as 2:4"),
-    ],
-)
-def test_what_is_not_understood_is_refused(name, message):
-    pipe = made(name)
-    before = weights(pipe)
-    with pytest.raises(SpecError, match=rf"pattern: 'structured' removes heads and .*{message}"):
-        prune(pipe, spec_of("magnitude", pattern="structured", sampling=SMALL))
-    assert all(torch.equal(value, before[key]) for key, value in weights(pipe).items())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"streams": []},
-        {"owner": "nowhere"},
-        {"size": 10**6},
-        {"groups": 4},
-        {"kind": "neurons"},
-        {"streams": [{"consumer": ["nowhere", 0], "producers": []}]},
-    ],
-    ids=lambda change: "-".join(change),
-)
-def test_an_edited_description_of_heads_is_refused(change, tmp_path):
-    """By hand, with the right digests."""
-    pipe = made("ZImage")
-    save_pruned(pipe, tmp_path, prune(pipe, spec_of("magnitude", pattern="heads", sampling=SMALL, sparsity=0.34)))
-    record = read_json(tmp_path / MANIFEST)
-    record["sites"][0]["structure"] |= change
-    write_json(tmp_path / MANIFEST, seal(record))
-    with pytest.raises(CheckpointError, match="this pipeline has no 3 heads at"):
-        load_pruned(made("ZImage"), tmp_path)
-
-
-def test_a_pruned_pipeline_is_pruned_again():
-    """What is left is found anew: of three heads one goes, then one of two."""
-    pipe = made("ZImage")
-    for heads in (2, 1):
-        prune(pipe, spec_of("magnitude", pattern="heads", sampling=SMALL, sparsity=0.34 if heads == 2 else 0.5))
-        attentions = [m.heads for m in models.denoiser_of(pipe).modules() if hasattr(m, "heads")]
-        assert attentions and set(attentions) == {heads}
 
 
 def test_a_plan_says_that_it_cannot_know_heads(folder):
@@ -276,7 +179,7 @@ def test_a_model_folder_is_pruned_by_command_line(folder, tmp_path):
     pipe = load_pipeline(Source(model))
     manifest = load_pruned(pipe, out)
     assert manifest.spec["sampling"]["extra"] == {"true_cfg_scale": 2, "negative_prompt": "blue"}
-    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(pipe).items())
+    assert all(torch.equal(value, weights_of(again)[key]) for key, value in weights_of(pipe).items())
 
 
 @pytest.mark.parametrize(

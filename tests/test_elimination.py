@@ -11,7 +11,8 @@ from pretended import CUDA, machine
 from benchmarks import elimination as benchmark
 from benchmarks import plain_elimination
 from obsdiff.solver import factors, obs
-from obsdiff.solver.elimination import Problem, eliminate, group_costs, levelled
+from obsdiff.solver.elimination import Problem, eliminate, group_costs
+from obsdiff.solver.ranking import levelled
 
 ROWS, GROUPS, SIZE = 5, 6, 3
 COLUMNS = GROUPS * SIZE

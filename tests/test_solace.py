@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 from conftest import SAMPLING, spec_of
+from parts import weights_of
 
 from obsdiff import methods, models, prune, registry
 from obsdiff.calibration.runs import Calibration
@@ -24,10 +25,6 @@ PROMPTS = ("a cat", "two dogs", "red")
 
 def short(**more) -> PruneSpec:
     return spec_of("solace", **{"prompts": PROMPTS, "sampling": SHORT} | more)
-
-
-def weights_of(pipe) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in models.denoiser_of(pipe).state_dict().items()}
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "structured"])
@@ -88,6 +85,12 @@ def test_where_rows_do_not_compete_their_weights_change_no_mask(method, choice):
 @pytest.mark.parametrize("choice", [{}, {"group": "layer"}, {"pattern": "structured"}])
 def test_where_rows_compete_their_weights_count(choice):
     assert short(sensitivity="rows", **choice).weighed == "rows"
+
+
+@pytest.mark.parametrize("value", SENSITIVITIES)
+def test_the_power_of_token_weights_counts_where_tokens_do(value):
+    one, other = (canonical(short(sensitivity=value, token_power=power)) for power in (0.5, 1.0))
+    assert (one != other) == (value in ("tokens", "both"))
 
 
 def test_defaults_of_a_method_for_heads_and_neurons():

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from obsdiff.solver import factors
+from obsdiff.solver import factors, ranking
 from obsdiff.solver.products import mirror
 
 BLOCK = 128
 """columns removed between two updates of the matrices"""
-TIE = 1e-11
-"""relative difference up to which costs count as equal: above what rounding makes in float64, below what data make"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def eliminate(
         kept, weights = downdated(problems, size, groups, count, max(1, block // size))
     else:
         sums = [group_costs(live(p), inverse(p.factor), p.first, size, groups) for p in problems]
-        kept = fused(sums).argsort(stable=True)[count:].sort().values
+        kept = ranking.fused(sums).argsort(stable=True)[count:].sort().values
         weights = [live(p) for p in problems]
     dead = torch.ones(groups, dtype=torch.bool, device=device).index_fill_(0, kept, False).repeat_interleave(size)
     for weight, problem in zip(weights, problems, strict=True):
@@ -90,7 +88,7 @@ def downdated(
         if done and done % step == 0:
             for layer in layers:
                 layer.renew()
-        at = lowest([layer.costs().index_select(0, left) for layer in layers])
+        at = ranking.lowest([layer.costs().index_select(0, left) for layer in layers])
         gone = left.index_select(0, at)
         for layer in layers:
             layer.remove(gone)
@@ -99,23 +97,6 @@ def downdated(
     for layer in layers:
         layer.move()
     return left, [layer.w for layer in layers]
-
-
-def lowest(costs: Sequence[Tensor]) -> Tensor:
-    """(1,) index of the group that goes, by the costs (n,) of each problem."""
-    cost = costs[0] if len(costs) == 1 else fused([levelled(c) for c in costs])
-    places = torch.arange(len(cost), device=cost.device)
-    limit = cost.min() * (1 + TIE) if len(costs) == 1 else cost.min()
-    return places.masked_fill(cost > limit, len(cost)).min().view(1)
-
-
-def levelled(costs: Tensor) -> Tensor:
-    """(n,) costs, those that are equal but for rounding made equal."""
-    ordered, order = costs.sort(stable=True)
-    begins = torch.ones_like(order, dtype=torch.bool)
-    begins[1:] = ordered[1:] > ordered[:-1] * (1 + TIE)
-    level = torch.arange(len(order), device=order.device).masked_fill(~begins, 0).cummax(0).values
-    return torch.empty_like(costs).scatter_(0, order, ordered.index_select(0, level))
 
 
 class Layer:
@@ -242,14 +223,3 @@ def group_costs(weight: Tensor, inverse: Tensor, first: int, size: int, groups: 
     blocks = torch.stack([inverse[i : i + size, i : i + size] for i in range(first, first + groups * size, size)])
     moved: Tensor = torch.linalg.solve(blocks, parts)
     return (moved * parts).sum(dim=(1, 2))
-
-
-RANK_OFFSET = 60
-
-
-def fused(costs: Sequence[Tensor]) -> Tensor:
-    """(n,) costs of several rankings → one cost: minus the sum of reciprocal ranks (Cormack et al. 2009, k = 60)."""
-    ranks = [cost.argsort(stable=True).argsort(stable=True) for cost in costs]
-    together = -torch.stack([1.0 / (RANK_OFFSET + 1 + rank) for rank in ranks]).sum(dim=0).double()
-    total = torch.stack([c / c.sum().clamp_min(torch.finfo(c.dtype).tiny) for c in costs]).sum(dim=0)
-    return together + 1e-9 * total
