@@ -1,7 +1,7 @@
 """What is on disk: packed weights, checkpoints that are whole or refused, runs that go on, exported folders."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from obsdiff import export_pruned, load_pruned, models, prune, save_pruned
 from obsdiff.checkpoints import packing, progress
+from obsdiff.checkpoints.manifest import ADDED, FORMAT, MANIFEST
 from obsdiff.errors import CheckpointError
 from obsdiff.patterns import n_m
 from obsdiff.pipelines.loading import absent
+from obsdiff.spec import PASSING, PruneSpec
+from obsdiff.storage.files import read_json, seal, write_json
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -134,3 +137,28 @@ def test_export_of_fewer_heads_is_refused(family, tmp_path):
     with pytest.raises(CheckpointError, match="has 1 of 2 heads left, which a diffusers config cannot say"):
         export_pruned(pipe, tmp_path, report)
     assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_without_fields_that_came_later_are_read_as_they_were_made(family, tmp_path):
+    pipe, again = family.tiny(), family.tiny()
+    save_pruned(pipe, tmp_path, prune(pipe, spec_of("solace", sensitivity="tokens")))
+    record = read_json(tmp_path / MANIFEST)
+    for name in ADDED:
+        del record["spec"][name]
+    write_json(tmp_path / MANIFEST, seal(record))
+    manifest = load_pruned(again, tmp_path)
+    assert {name: manifest.spec[name] for name in ADDED} == ADDED
+    wanted, found = (models.denoiser_of(one).state_dict() for one in (pipe, again))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    write_json(tmp_path / MANIFEST, record)  # with the digest that it had
+    with pytest.raises(CheckpointError, match="edited after it was written"):
+        load_pruned(again, tmp_path)
+
+
+def test_a_new_field_of_a_spec_says_what_checkpoints_without_it_were_made_with():
+    """These are the fields that every checkpoint of format 3 has; later ones go into ADDED."""
+    first = """method pattern sparsity layer_sparsity allocation exclude indivisible group compensate solver resolve
+    sensitivity bias refit weighting alpha_min alpha_max alphas packages calibration_steps offload_statistics damping
+    block_size seed prompts sampling"""
+    assert {field.name for field in fields(PruneSpec)} - set(PASSING) == {*first.split(), *ADDED}
+    assert FORMAT == 3

@@ -25,6 +25,8 @@ from obsdiff.targets import sparsity_of
 
 MANIFEST = "manifest.json"
 FORMAT = 3
+ADDED: dict[str, Any] = {"convolutions": False, "weights": None, "token_power": 1.0}
+"""fields of a spec that came after the first checkpoints of this format → what those were made with"""
 VERSIONS = ("obsdiff", "torch", "diffusers", "transformers", "safetensors")
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -86,6 +88,7 @@ def validator() -> Draft202012Validator:
     }
     spec = schema_of(PruneSpec, prompts=HASH, sampling=sampling)["properties"]
     result = closed({key: value for key, value in spec.items() if key not in PASSING})
+    result["required"] = [key for key in result["required"] if key not in ADDED]
     report = schema_of(Report, spec=result, base=identity)
     report["properties"]["sites"]["items"]["required"].remove("structure")  # nor this
     own = {
@@ -135,7 +138,15 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise CheckpointError(f"{path}: not the manifest of a pruned checkpoint, but a {type(record).__name__}")
     for problem in problems(record):
         raise CheckpointError(f"{path}: {problem}")
-    return Manifest.of(record)
+    return Manifest.of(current(record))
+
+
+def current(record: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with all fields, those of ADDED too, and the digest that it then has."""
+    spec = ADDED | record["spec"]
+    if spec["sensitivity"] not in ("tokens", "both"):
+        spec["token_power"] = PruneSpec.token_power
+    return record if spec == record["spec"] else seal(record | {"spec": spec})
 
 
 def problems(record: dict[str, Any]) -> Iterator[str]:
