@@ -260,7 +260,7 @@ class PruneSpec:
         Rows' weights do nothing where rows neither compete for the same mask nor decide on a layer's sparsity.
         """
         rows = self.resolved.sparsity is None and (self.resolved.structured or self.chosen_group != "row")
-        if rows or allocations.traits(stated(self.allocation)).statistic == "hessian":
+        if rows or allocations.traits(stated(self.allocation)).statistic:
             return stated(self.sensitivity)
         return {"rows": "none", "both": "tokens"}.get(stated(self.sensitivity), stated(self.sensitivity))
 

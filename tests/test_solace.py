@@ -61,7 +61,7 @@ def test_tokens_and_rows_are_each_weighed_only_where_asked_for(family, pattern):
     assert not any(torch.equal(found[one], found[other]) for one, other in combinations(SENSITIVITIES, 2))
 
 
-@pytest.mark.parametrize("choice", [{"pattern": "2:4"}, {"pattern": "unstructured", "group": "row"}])
+@pytest.mark.parametrize("choice", [{"pattern": "2:4"}, {"group": "row", "allocation": "uniform"}])
 @pytest.mark.parametrize("method", ["alps", "obs_diff", "magnitude", "dsnot"])
 def test_where_rows_do_not_compete_their_weights_change_no_mask(method, choice):
     """Why such a run does not measure them."""
@@ -82,7 +82,9 @@ def test_where_rows_do_not_compete_their_weights_change_no_mask(method, choice):
     torch.testing.assert_close(alike.weight, weighed.weight, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("choice", [{}, {"group": "layer"}, {"pattern": "structured"}])
+@pytest.mark.parametrize(
+    "choice", [{}, {"group": "layer"}, {"pattern": "structured"}, {"group": "row", "allocation": "owl"}]
+)
 def test_where_rows_compete_their_weights_count(choice):
     assert short(sensitivity="rows", **choice).weighed == "rows"
 
