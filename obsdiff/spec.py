@@ -99,7 +99,7 @@ class PruneSpec:
     method's, or 4"""
     calibration_steps: int | None = None
     """of packages sequential: calibrate on so many steps of each batch of prompts, other ones for other batches; 0 for
-    all; by default the method's, or 0"""
+    all; by default the method's, or half of them, rounded up"""
     trajectory_memory: str = "8GiB"
     """of packages sequential: host memory for denoiser calls that wait; files beyond it, or calls made again"""
     offload_statistics: bool = False
@@ -169,6 +169,8 @@ class PruneSpec:
             own = {key: value for key, value in own.items() if key not in TRAJECTORY}
         if self.resolved.structured or self.resolved.sparsity is not None or self.layer_sparsity:
             own.pop("allocation", None)
+        if (self.packages or own.get("packages")) == "sequential":
+            own.setdefault("calibration_steps", (self.sampling.steps + 1) // 2)
         for key, value in (DEFAULTS | own).items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)

@@ -208,7 +208,7 @@ def test_a_size_that_is_asked_for_is_not_rounded():
 def test_a_layer_that_a_call_reads_twice_is_calibrated_on_both_inputs():
     """CogView4's feed-forward layers see image and text: sequential on one block gives the statistic of a plain run."""
     pipe = made("CogView4")
-    spec = spec_of("obs_diff", sampling=SMALL, packages="sequential", weighting="uniform")
+    spec = spec_of("obs_diff", sampling=SMALL, packages="sequential", calibration_steps=0, weighting="uniform")
     family, denoiser = models.family_of(pipe, SMALL), models.denoiser_of(pipe)
     group = next(group for group in family.groups(denoiser) if group[0].endswith("0.ff.net.0.proj"))
     assert family.repeated[group[0]] == ("transformer_blocks.0", 2)

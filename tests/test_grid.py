@@ -18,6 +18,7 @@ BASE = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PAPER = sorted((ROOT / "config/paper").glob("*.yaml"))
 SWEEPS = sorted((ROOT / "config").glob("*.yaml"))
 ABLATIONS = sorted((ROOT / "config/ablations").glob("*.yaml"))
+PICTURES = sorted((ROOT / "config/pictures").glob("*.yaml"))
 VALUES = list(csv.DictReader((ROOT / "config/paper/values.csv").read_text().splitlines()))
 
 
@@ -38,7 +39,7 @@ def shipped(path: Path, **more: Any):
     return read_sweep(config | more)
 
 
-@pytest.mark.parametrize("path", [*SWEEPS, *ABLATIONS, *PAPER], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SWEEPS, *ABLATIONS, *PAPER, *PICTURES], ids=lambda path: path.stem)
 def test_no_two_cells_have_one_name(path):
     """The names of MLflow's runs and the labels of figures."""
     found = shipped(path, scale="tiny").cells
@@ -202,6 +203,18 @@ def test_papers_config(path):
         axes = {axis: row[axis] for axis in cells.AXES if row.get(axis)}
         has = any(axes.items() <= vars(cell).items() for cell in found.cells)
         assert has == (row["method"] in known), row
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda p: p.stem)
+def test_pictures_leave_the_cells_of_the_tables_alone(path):
+    """Few images, so in a folder of their own; the pruning is one that a table of the paper has, or its method."""
+    config = BASE | yaml.safe_load(path.read_text())
+    assert config["name"] == path.stem and config["results"] != BASE["results"]
+    found = shipped(path, scale="tiny")
+    assert all(record["evaluation"]["count"] == config["count"] for record in found.models.values())
+    tables = [cell for table in PAPER for cell in shipped(table, scale="tiny").cells]
+    known = {(c.model, c.method, c.pattern, c.packages, c.options) for c in tables}
+    assert all((c.model, c.method, c.pattern, c.packages, c.options) in known for c in found.cells)
 
 
 def test_papers_config_names_the_missing_file(monkeypatch, tmp_path):

@@ -25,7 +25,9 @@ CPU = torch.device("cpu")
 
 
 def short(**more) -> PruneSpec:
-    return spec_of("obs_diff", **{"packages": "sequential", "prompts": ("a cat", "two dogs"), "sampling": SHORT} | more)
+    """Along all steps, unless it says otherwise."""
+    own = {"packages": "sequential", "calibration_steps": 0, "prompts": ("a cat", "two dogs"), "sampling": SHORT}
+    return spec_of("obs_diff", **own | more)
 
 
 def weights(pipe) -> dict[str, torch.Tensor]:

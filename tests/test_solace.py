@@ -46,7 +46,7 @@ def test_each_ingredient_changes_the_result_and_off_it_is_the_baseline(family, p
     pipe = family.tiny()
     method = "sparsegpt" if pattern == "structured" else "alps"
     more = {"prompts": PROMPTS, "sampling": SHORT, "sparsity": None if pattern == "2:4" else 0.5}
-    prune(pipe, spec_of(method, pattern=pattern, packages="sequential", **more))
+    prune(pipe, spec_of(method, pattern=pattern, packages="sequential", calibration_steps=0, **more))
     expected = weights_of(pipe)
     assert all(torch.equal(plain[name], expected[name]) for name in plain)
 
@@ -164,6 +164,19 @@ def test_a_method_with_other_packages_leaves_out_what_needs_the_trajectory():
     assert (spec.sensitivity, spec.refit, spec.calibration_steps) == ("none", False, 0)
     assert PruneSpec(method="solace", pattern="2:4").allocation == "uniform"
     assert PruneSpec(method="solace").packages == "sequential"
+
+
+@pytest.mark.parametrize(("steps", "half"), [(1, 1), (2, 1), (7, 4), (28, 14)])
+def test_sequential_calibrates_on_half_of_the_steps_unless_told_otherwise(steps, half):
+    """A walk over all of them costs 1.6 times one package; a method's own number and a stated one come first."""
+    sampling = replace(SHORT, steps=steps)
+    found = spec_of("obs_diff", packages="sequential", sampling=sampling)
+    assert found.calibration_steps == half
+    assert canonical(found)["calibration_steps"] == half
+    assert spec_of("solace", sampling=sampling).calibration_steps == 2
+    assert spec_of("obs_diff", packages="sequential", calibration_steps=0, sampling=sampling).calibration_steps == 0
+    for spec in (spec_of("obs_diff", sampling=sampling), spec_of("magnitude", packages="sequential")):
+        assert canonical(spec)["calibration_steps"] == 0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 12])

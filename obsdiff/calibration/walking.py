@@ -1,4 +1,4 @@
-"""packages: sequential — every layer calibrated on all layers before it pruned, for one more forward pass in all.
+"""packages: sequential — each layer calibrated on all layers before it pruned, for at most one more forward pass.
 
 All calls of the dense trajectory are under way at once. They stop where the next layer to be pruned is about to be
 called, its statistic is summed up from their inputs, it is pruned, and they go on to the next one with its new weights.
