@@ -144,7 +144,9 @@ def test_work_grows_with_what_it_is_made_of(folders):
     assert owl.sample == 2 * base.sample
     smaller = planned(folder, spec_of("obs_diff", packages=2, pattern="structured")).effort
     assert base.sample < smaller.sample < 2 * base.sample
-    walked = planned(folder, spec_of("obs_diff", packages="sequential")).effort
+    half = planned(folder, spec_of("obs_diff", packages="sequential")).effort
+    walked = planned(folder, spec_of("obs_diff", packages="sequential", calibration_steps=0)).effort
+    assert base.sample < half.sample < walked.sample and half.statistics < walked.statistics
     assert (walked.sample, walked.statistics, walked.solve) == (2 * base.sample, base.statistics, base.solve)
     rehearsed = planned(folder, spec_of("obs_diff", packages="sequential", pattern="structured")).effort
     assert smaller.sample < rehearsed.sample < 3 * base.sample
