@@ -55,7 +55,7 @@ test-kills: env
 # the report in Chromium (Debian's package, or the one that CHROMIUM names); Playwright is installed apart
 test-browser: env
 	@test -d $(VENV)/browser || $(INSTALL) --target $(VENV)/browser playwright==$(PLAYWRIGHT)
-	PYTHONPATH=$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
+	PYTHONPATH=$(CURDIR)/$(VENV)/browser $(BIN)/python -m pytest tests/browser/report_page.py
 
 # eight writers at an MLflow server with PostgreSQL behind it: needs root and Debian's package postgresql
 test-postgres: env
@@ -66,7 +66,7 @@ test-postgres: env
 test-slurm: env
 	@test -d $(VENV)/slurm || $(INSTALL) --target $(VENV)/slurm --no-deps \
 	  snakemake-executor-plugin-slurm==$(SLURM_PLUGIN) snakemake-executor-plugin-slurm-jobstep==0.6.1 throttler==1.2.3
-	PYTHONPATH=$(VENV)/slurm $(BIN)/python -m pytest tests/slurm/slurm_sweep.py
+	PYTHONPATH=$(CURDIR)/$(VENV)/slurm $(BIN)/python -m pytest tests/slurm/slurm_sweep.py
 
 # containers/Dockerfile built and a sweep run in it: needs root, Debian's packages debootstrap and buildah, and 20 GB
 test-container: env
