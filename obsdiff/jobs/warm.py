@@ -55,11 +55,11 @@ def run(module: str, main: Main, argv: list[str]) -> int:
 
 
 def collect_less() -> None:
-    """Look for garbage as seldom as newer Pythons do, and not when the process ends.
+    """Look for garbage seldom, and not when the process ends.
 
     With all that torch and diffusers import, which is no garbage, that took a quarter of a short command's time.
     """
-    gc.set_threshold(2_000)
+    gc.set_threshold(10_000)
     atexit.register(gc.freeze)
 
 
